@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Only what was given is passed on; the rest is the program's own default.
+RUN_ARGS := $(if $(RUN),--run-name "$(RUN)") $(if $(DATASET),--dataset "$(DATASET)") \
+            $(if $(RECIPE),--recipe "$(RECIPE)") $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint lab clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: $(READY) ## run notebooks 01-06 (DATASET=, RECIPE=, RUN=, ARGS="-p epochs 5")
+	$(BIN)/python -m utils run $(RUN_ARGS)
+
+test: $(READY) ## run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## check style, notebooks included, and which module may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+lab: $(READY) ## open the notebooks in Jupyter
+	$(BIN)/jupyter lab notebooks
+
+clean: ## delete the environment and decoded pictures; runs in outputs/ stay
+	rm -rf $(VENV) data/cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

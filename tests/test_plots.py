@@ -1,0 +1,598 @@
+"""Every figure is drawn from plausible data and looked at: ink, words, overlaps, no traces."""
+
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from utils.plots import curves, errors, exploration, gradcam, lr_finder, style, training
+
+TITLE = "CIFAR-10 (JPEG copy)"
+BLOCKS = ["prep", "layer 1", "layer 2", "layer 3"]
+
+# Warnings are faults here: matplotlib warns where a layout or a glyph fails.
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+# ---------------------------------------------------------------- looking at a figure
+
+
+def render(figure):
+    """The figure as RGBA pixels, uint8 H×W×4."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()
+
+
+def look(figure):
+    """Pixels as of `render`, and (words, bounding box) of every text that was really drawn."""
+    seen = []
+    original = Text.draw
+
+    def note_and_draw(text, renderer):
+        if text.get_visible() and text.get_text().strip():
+            seen.append(text)
+        return original(text, renderer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", note_and_draw)
+        pixels = render(figure)
+    return pixels, [(text.get_text(), text.get_window_extent()) for text in seen]
+
+
+def words(figure):
+    """All that is written in the figure, found without the cost of drawing it."""
+    return "\n".join(text.get_text() for text in figure.findobj(Text) if text.get_visible())
+
+
+def check(figure):
+    """There is ink, and no text is too small, leaves the figure or runs into another one."""
+    pixels, texts = look(figure)
+    assert (pixels[..., :3] != 255).any(axis=2).mean() > 0.005
+    assert len(np.unique(pixels[::3, ::3].view(np.uint32))) > 8
+    for text, box in texts:
+        inside = box.x0 > -1 and box.y0 > -1 and box.x1 < figure.bbox.x1 + 1
+        assert inside and box.y1 < figure.bbox.y1 + 1, f"{text!r} leaves the figure"
+    for (first, box), (second, other) in combinations(texts, 2):
+        across = min(box.x1, other.x1) - max(box.x0, other.x0)
+        along = min(box.y1, other.y1) - max(box.y0, other.y0)
+        assert across <= 1 or along <= 1, f"{first!r} runs into {second!r}"
+    for text in figure.findobj(Text):
+        assert text.get_fontsize() >= 8 or not text.get_text().strip(), text
+
+
+# ---------------------------------------------------------------- plausible data
+
+
+def rng():
+    return np.random.default_rng(7)
+
+
+def class_names(number):
+    stems = ["cat", "automobile", "Northern flicker (Colaptes auratus)", "x", "costs $1 or $2"]
+    return [f"{stems[index % len(stems)]} {index}" for index in range(number)]
+
+
+def pictures(number, size=32):
+    return rng().integers(0, 256, (number, 3, size, size), dtype=np.uint8)
+
+
+def maps(*shape, size=32):
+    return rng().random((*shape, size, size), dtype=np.float32)
+
+
+def history(epochs=20):
+    epoch = np.arange(1, epochs + 1)
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "step": 98 * epoch,
+            "lr": np.linspace(1e-2, 1e-8, epochs),
+            "train_loss": 1.9 * np.exp(-epoch / 5) + 0.2,
+            "train_acc": 0.94 - 0.7 * np.exp(-epoch / 4),
+            "val_loss": 1.7 * np.exp(-epoch / 5) + 0.22,
+            "val_acc": 0.93 - 0.6 * np.exp(-epoch / 4),
+            "seconds": 11.0,
+        }
+    )
+
+
+def steps(number=196):
+    step = 10 * np.arange(1, number + 1)
+    return pd.DataFrame(
+        {
+            "step": step,
+            "epoch": (step - 1) // 98 + 1,
+            "lr": np.interp(step, [0, 588, 1960], [1e-4, 1e-2, 1e-8]),
+            "train_loss": 2 * np.exp(-step / 500) + 0.2 + 0.1 * rng().random(number),
+        }
+    )
+
+
+def class_table(number):
+    table = pd.DataFrame(rng().uniform(0.8, 0.99, (number, 2)), columns=["precision", "recall"])
+    table["f1"] = 2 * table.precision * table.recall / (table.precision + table.recall)
+    return table.assign(support=1000, **{"class": class_names(number)})
+
+
+def pair_table(number):
+    names = class_names(number + 1)
+    count = np.arange(number, 0, -1)
+    columns = {"actual": names[:-1], "predicted": names[1:], "count": count, "share": count / 1000}
+    return pd.DataFrame(columns)
+
+
+def reliability_table(bins=15):
+    confidence = (np.arange(bins) + 0.5) / bins
+    counts = 3 ** np.linspace(0, 8, bins)
+    columns = {"confidence": confidence, "accuracy": confidence**1.2, "count": counts.astype(int)}
+    return pd.DataFrame(columns)
+
+
+def sample_grid(number=10, size=32, per_class=10):
+    targets = np.repeat(np.arange(number), 3)
+    images = pictures(len(targets), size)
+    return exploration.sample_grid(images, targets, class_names(number), TITLE, per_class)
+
+
+def augmented_views(number=4, views=8, size=32):
+    shape = (number, views, 3, size, size)
+    augmented = pictures(number * views, size).reshape(shape)
+    return exploration.augmented_views(pictures(number, size), augmented, TITLE)
+
+
+def class_counts(number=10):
+    counts = {"train": np.full(number, 5000), "test": np.arange(number) + 1000}
+    return exploration.class_counts(counts, class_names(number), TITLE)
+
+
+def mean_pictures(number=10):
+    means = pictures(number) / 255
+    return exploration.mean_pictures(means, class_names(number), TITLE)
+
+
+def channel_statistics():
+    histograms = rng().integers(500, 1500, (3, 256))
+    used = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    return exploration.channel_statistics(histograms, (0.49,) * 3, (0.25,) * 3, *used, TITLE)
+
+
+def lr_curve(suggestion=2.5e-3):
+    rates = np.geomspace(1e-7, 1, 100)
+    smoothed = 2.3 - 1.2 / (1 + (1e-3 / rates) ** 0.8) + 3 * rates**2
+    losses = smoothed + 0.1 * rng().standard_normal(100)
+    return lr_finder.lr_curve(rates, losses, smoothed, suggestion, TITLE)
+
+
+def planned_schedule():
+    at = np.arange(1960)
+    rates = np.interp(at, [0, 588, 1959], [1e-4, 1e-2, 1e-8])
+    momenta = np.interp(at, [0, 588, 1959], [0.9, 0.85, 0.9])
+    return training.planned_schedule(rates, momenta, 98, TITLE)
+
+
+def confusion_matrix(number=10):
+    matrix = rng().poisson(0.6, (number, number)) + 950 * np.eye(number, dtype=int)
+    return errors.confusion_matrix(matrix, class_names(number), TITLE)
+
+
+def missed(count, number):
+    """actual, predicted, confidences for `count` missed pictures."""
+    actual = np.arange(count) % number
+    return actual, (actual + 1) % number, np.linspace(0.3, 1, count)
+
+
+def misclassified_grid(number=10, count=12, columns=5, size=32):
+    names = class_names(number)
+    images = pictures(count, size)
+    return errors.misclassified_grid(images, *missed(count, number), names, TITLE, columns)
+
+
+def misclassified_maps(number=10, count=5, columns=2, size=32):
+    return gradcam.misclassified_maps(
+        pictures(count, size),
+        maps(count, size=size),
+        maps(count, size=size),
+        *missed(count, number),
+        class_names(number),
+        TITLE,
+        columns=columns,
+    )
+
+
+def methods_by_block():
+    methods = ["Grad-CAM", "Grad-CAM++", "EigenCAM"]
+    label = "cat, predicted dog (93 %)"
+    return gradcam.methods_by_block(pictures(1)[0], maps(3, 4), methods, BLOCKS, TITLE, label)
+
+
+def blocks_by_picture(size=32):
+    labels = ["cat, predicted Northern flicker (Colaptes auratus) (93 %)"] * 3
+    return gradcam.blocks_by_picture(
+        pictures(3, size), maps(3, 4, size=size), BLOCKS, labels, TITLE
+    )
+
+
+FIGURES = {
+    "sample_grid": sample_grid,
+    "augmented_views": augmented_views,
+    "class_counts": class_counts,
+    "mean_pictures": mean_pictures,
+    "channel_statistics": channel_statistics,
+    "lr_curve": lr_curve,
+    "planned_schedule": planned_schedule,
+    "learning_rate_and_epoch": lambda: curves.learning_rate_and_epoch(steps(), TITLE),
+    "loss_curves": lambda: curves.loss_curves(history(), steps(), TITLE),
+    "accuracy_curves": lambda: curves.accuracy_curves(history(), TITLE),
+    "generalisation_gap": lambda: curves.generalisation_gap(history(), TITLE),
+    "confusion_matrix": confusion_matrix,
+    "per_class_bars": lambda: errors.per_class_bars(class_table(10), TITLE),
+    "misclassified_grid": misclassified_grid,
+    "reliability": lambda: errors.reliability(reliability_table(), 0.0231, TITLE),
+    "most_confused": lambda: errors.most_confused(pair_table(12), TITLE),
+    "misclassified_maps": misclassified_maps,
+    "methods_by_block": methods_by_block,
+    "blocks_by_picture": blocks_by_picture,
+}
+
+BY_CLASS_COUNT = {
+    "sample_grid": sample_grid,
+    "class_counts": class_counts,
+    "mean_pictures": mean_pictures,
+    "confusion_matrix": confusion_matrix,
+    "per_class_bars": lambda number: errors.per_class_bars(class_table(number), TITLE),
+    "misclassified_grid": misclassified_grid,
+    "most_confused": lambda number: errors.most_confused(pair_table(number), TITLE),
+    "misclassified_maps": misclassified_maps,
+}
+
+NO_PICTURES = np.empty((0, 3, 32, 32), np.uint8)
+NO_MAPS = np.empty((0, 32, 32), np.float32)
+NOTHING = np.empty(0, int)
+NAMES = class_names(10)
+
+EMPTY = {
+    "sample_grid": lambda: exploration.sample_grid(NO_PICTURES, NOTHING, NAMES, TITLE),
+    "augmented_views": lambda: exploration.augmented_views(NO_PICTURES, [], TITLE),
+    "lr_curve": lambda: lr_finder.lr_curve([], [], [], None, TITLE),
+    "planned_schedule": lambda: training.planned_schedule([], [], 98, TITLE),
+    "learning_rate_and_epoch": lambda: curves.learning_rate_and_epoch(steps(0), TITLE),
+    "loss_curves": lambda: curves.loss_curves(history(0), steps(0), TITLE),
+    "accuracy_curves": lambda: curves.accuracy_curves(history(0), TITLE),
+    "generalisation_gap": lambda: curves.generalisation_gap(history(0), TITLE),
+    "confusion_matrix": lambda: errors.confusion_matrix(np.zeros((10, 10), int), NAMES, TITLE),
+    "per_class_bars": lambda: errors.per_class_bars(class_table(10)[:0], TITLE),
+    "misclassified_grid": lambda: errors.misclassified_grid(
+        NO_PICTURES, NOTHING, NOTHING, NOTHING, NAMES, TITLE
+    ),
+    "reliability": lambda: errors.reliability(reliability_table()[:0], 0.0, TITLE),
+    "most_confused": lambda: errors.most_confused(pair_table(3)[:0], TITLE),
+    "misclassified_maps": lambda: gradcam.misclassified_maps(
+        NO_PICTURES, NO_MAPS, NO_MAPS, NOTHING, NOTHING, NOTHING, NAMES, TITLE
+    ),
+    "methods_by_block": lambda: gradcam.methods_by_block(
+        pictures(1)[0], NO_MAPS, [], BLOCKS, TITLE, "cat"
+    ),
+    "blocks_by_picture": lambda: gradcam.blocks_by_picture(NO_PICTURES, NO_MAPS, BLOCKS, [], TITLE),
+}
+
+
+# ---------------------------------------------------------------- every figure
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_is_drawn_named_and_legible(name):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    assert TITLE in figure.get_suptitle()
+    assert 6 <= figure.get_figwidth() <= 10
+    check(figure)
+
+
+# The other figures show at most forty classes, so forty look there as a hundred do.
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(name, number) for name in BY_CLASS_COUNT for number in (2, 100)]
+    + [("confusion_matrix", 40), ("mean_pictures", 40)],
+)
+def test_any_number_of_classes(name, number):
+    figure = BY_CLASS_COUNT[name](number)
+    check(figure)
+    assert figure.get_figheight() <= 20
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_nothing_to_draw_is_said_in_words(name):
+    figure = EMPTY[name]()
+    assert TITLE in figure.get_suptitle()
+    message = figure.axes[0].texts[0].get_text()
+    assert message.startswith(("No ", "There is no", "The test recorded no", "The schedule has no"))
+    check(figure)
+
+
+@pytest.mark.parametrize("name", ["loss_curves", "confusion_matrix", "sample_grid", "reliability"])
+def test_look_does_not_depend_on_global_settings(name):
+    """Ticks are made when a figure is drawn, so a style could leak into them."""
+    expected = render(FIGURES[name]())
+    loud = {
+        "font.size": 30,
+        "xtick.labelsize": 30,
+        "ytick.labelsize": 30,
+        "axes.grid": True,
+        "grid.color": "red",
+        "grid.linewidth": 5,
+        "axes.facecolor": "yellow",
+        "lines.linewidth": 9,
+        "text.color": "red",
+        "xtick.color": "red",
+        "legend.fontsize": 30,
+    }
+    with mpl.rc_context(loud):
+        np.testing.assert_array_equal(render(FIGURES[name]()), expected)
+
+
+def test_no_traces_are_left():
+    import matplotlib.pyplot as plt
+    import seaborn  # noqa: F401  (both register things when first imported; that is not ours)
+
+    before = dict(mpl.rcParams)
+    for draw in FIGURES.values():
+        draw()
+    assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_importing_needs_no_slow_package():
+    code = (
+        "import sys; import utils.plots.curves, utils.plots.errors, utils.plots.gradcam; "
+        "print({'seaborn', 'pandas', 'torch', 'matplotlib.pyplot'} & set(sys.modules))"
+    )
+    root = Path(__file__).resolve().parents[1]
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "set()"
+
+
+# ---------------------------------------------------------------- single figures
+
+
+def test_sample_grid_shows_the_first_pictures_of_each_class():
+    images, targets = pictures(6), np.array([1, 0, 1, 1, 0, 1])
+    figure = exploration.sample_grid(images, targets, ["cat", "dog"], TITLE, per_class=3)
+    shown = [np.asarray(tile.get_array()) for tile in figure.axes[0].images]
+    expected = [images[index].transpose(1, 2, 0) for index in (1, 4, 0, 2, 3)]
+    np.testing.assert_array_equal(shown, expected)
+    assert all(tile.get_interpolation() == "nearest" for tile in figure.axes[0].images)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("sample_grid", 20), ("class_counts", 40)])
+def test_left_out_classes_are_counted(name, shown):
+    assert f"{shown} of 100 classes shown." in words(BY_CLASS_COUNT[name](100))
+    assert "shown" not in words(BY_CLASS_COUNT[name](10))
+
+
+def test_augmented_views_mark_the_original():
+    figure = augmented_views(number=2, views=3)
+    assert "original" in words(figure)
+    assert len(figure.axes[0].images) == 2 * (1 + 3)
+
+
+def test_missing_suggestion_is_said_in_words():
+    assert "no suggestion" in words(lr_curve(None))
+    assert "suggestion 0.0025" in words(lr_curve(2.5e-3))
+
+
+def test_range_test_that_diverged():
+    rates = np.geomspace(1e-4, 1, 20)
+    losses = np.r_[np.linspace(2, 1, 17), 1e3, np.inf, np.nan]
+    smoothed = np.r_[np.linspace(2, 1, 17), np.nan, np.nan, np.nan]
+    figure = lr_finder.lr_curve(rates, losses, smoothed, 0.01, TITLE)
+    check(figure)
+    top = figure.axes[0].get_ylim()[1]
+    assert 2 < top < 1e3
+
+
+def test_schedule_names_its_turning_points():
+    assert "starts at 0.0001, peaks at 0.01 after 6.0 epochs, ends at 1e-08" in words(
+        planned_schedule()
+    )
+
+
+@pytest.mark.parametrize("watched", ["test", "validation"])
+def test_curves_name_the_watched_split(watched):
+    loss = words(curves.loss_curves(history(), steps(), TITLE, watched))
+    assert f"lowest {watched} loss: 0.251 (epoch 20)" in loss
+    accuracy = words(curves.accuracy_curves(history(), TITLE, watched))
+    assert f"{watched}: 92.60 % at the end" in accuracy
+    assert f"{watched} accuracy" in words(curves.generalisation_gap(history(), TITLE, watched))
+    assert ("nothing is chosen by it" in loss) == (watched == "test")
+
+
+def test_best_epoch_is_not_always_the_last():
+    table = history(5)
+    table["val_loss"] = [1.0, 0.5, np.nan, 0.7, 0.8]
+    table["val_acc"] = [0.5, 0.6, np.nan, 0.8, 0.7]
+    assert "lowest test loss: 0.500 (epoch 2)" in words(curves.loss_curves(table, steps(), TITLE))
+    assert "best test: 80.00 % (epoch 4)" in words(curves.accuracy_curves(table, TITLE))
+
+
+def test_split_that_was_never_watched():
+    table = history(5).assign(val_loss=np.nan, val_acc=np.nan)
+    assert "lowest" not in words(curves.loss_curves(table, steps(), TITLE))
+    assert "best" not in words(curves.accuracy_curves(table, TITLE))
+
+
+def test_single_epoch_and_single_step():
+    one = curves.loss_curves(history(1), steps(1), TITLE)
+    for figure in (one, curves.accuracy_curves(history(1), TITLE)):
+        assert "One epoch only" in words(figure)
+        check(figure)
+    figure = curves.learning_rate_and_epoch(steps(1), TITLE)
+    assert "One row of steps only" in words(figure)
+    check(figure)
+    check(curves.generalisation_gap(history(1), TITLE))
+
+
+def test_epoch_without_logged_steps():
+    check(curves.loss_curves(history(3), steps(0), TITLE))
+
+
+def test_steps_end_where_their_epoch_is_drawn():
+    table = pd.DataFrame({"step": [49, 98, 196, 245]})
+    assert curves.steps_in_epochs(table, history(3)).tolist() == pytest.approx([0.5, 1, 2, 2.5])
+    # A resumed or truncated log starts later than epoch 1.
+    assert curves.steps_in_epochs(table[2:], history(4)[2:]).tolist() == pytest.approx([2, 2.5])
+
+
+def test_gap_is_training_minus_watched():
+    table = history(3).assign(train_acc=[0.5, 0.7, 0.8], val_acc=[0.6, 0.7, 0.75])
+    figure = curves.generalisation_gap(table, TITLE)
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [-10, 0, 5])
+    assert "augmented pictures" in words(figure)
+
+
+def test_confusion_matrix_writes_counts_of_few_classes_only():
+    names = [f"class {index}" for index in range(3)]
+    matrix = np.array([[901, 0, 17], [3, 902, 4], [5, 6, 903]])
+    drawn = [text for text, _ in look(errors.confusion_matrix(matrix, names, TITLE))[1]]
+    assert {"901", "902", "903", "17", "3", "4", "5", "6"} <= set(drawn)
+    assert "950" not in words(confusion_matrix(40))
+
+
+def test_confusion_matrix_without_errors_or_with_empty_classes():
+    assert "There is no error." in words(
+        errors.confusion_matrix(5 * np.eye(3, dtype=int), NAMES[:3], TITLE)
+    )
+    matrix = np.array([[5, 2, 0], [0, 0, 0], [1, 0, 7]])
+    check(errors.confusion_matrix(matrix, NAMES[:3], TITLE))
+
+
+def test_per_class_figures_are_sorted_by_f1():
+    table = class_table(3).assign(f1=[0.9, 0.7, 0.8], **{"class": ["a", "b", "c"]})
+    panel = errors.per_class_bars(table, TITLE).axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["b", "c", "a"]
+    assert panel.yaxis_inverted()  # so the first, the lowest F1, stands on top
+
+
+def test_misclassified_grid_says_actual_predicted_and_confidence():
+    figure = errors.misclassified_grid(
+        pictures(6), [0] * 6, [1] * 6, np.full(6, 0.97), ["cat", "dog"], TITLE
+    )
+    assert "actual cat\npredicted dog, 97 %" in words(figure)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 8, 10])
+def test_misclassified_grid_of_any_width(columns):
+    check(misclassified_grid(columns=columns, count=12))
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_misclassified_maps_of_any_width(columns):
+    check(misclassified_maps(columns=columns))
+
+
+@pytest.mark.parametrize("size", [64])
+def test_other_picture_sizes(size):
+    for figure in (
+        sample_grid(size=size),
+        augmented_views(size=size),
+        misclassified_grid(size=size),
+        misclassified_maps(size=size),
+        blocks_by_picture(size=size),
+    ):
+        assert np.asarray(figure.axes[0].images[-1].get_array()).shape == (size, size, 3)
+        check(figure)
+
+
+def test_reliability_skips_empty_bins():
+    table = reliability_table(4)
+    table.loc[1, ["confidence", "accuracy", "count"]] = [np.nan, np.nan, 0]
+    upper, lower = errors.reliability(table, 0.0231, TITLE).axes
+    points = upper.lines[-1].get_xdata()
+    np.testing.assert_allclose(points, [12.5, 62.5, 87.5])
+    assert len(lower.patches) == 3
+
+
+def test_reliability_names_the_calibration_error():
+    assert "2.31 %" in words(FIGURES["reliability"]())
+
+
+# ---------------------------------------------------------------- overlay
+
+
+def test_overlay_without_map_is_the_picture():
+    image = pictures(1)[0]
+    blend = gradcam.overlay(image, maps(1)[0], map_weight=0)
+    assert blend.dtype == np.uint8
+    np.testing.assert_array_equal(blend, image.transpose(1, 2, 0))
+
+
+def test_overlay_without_picture_is_the_colour_map():
+    class_map = maps(1)[0]
+    expected = mpl.colormaps[gradcam.COLOUR_MAP](class_map, bytes=True)[..., :3]
+    np.testing.assert_array_equal(gradcam.overlay(pictures(1)[0], class_map, 1), expected)
+
+
+def test_overlay_default_is_six_parts_picture_four_parts_map():
+    image = np.full((3, 2, 2), 100, np.uint8)
+    low, high = np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)
+    colours = mpl.colormaps[gradcam.COLOUR_MAP]([0.0, 1.0], bytes=True)[:, :3].astype(float)
+    for class_map, colour in ((low, colours[0]), (high, colours[1])):
+        blend = gradcam.overlay(image, class_map)
+        assert blend.shape == (2, 2, 3)
+        np.testing.assert_array_equal(blend[0, 0], np.rint(0.6 * 100 + 0.4 * colour))
+
+
+def test_overlay_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="resize the map"):
+        gradcam.overlay(pictures(1)[0], np.zeros((4, 4), np.float32))
+    with pytest.raises(ValueError, match="map_weight is 1.5"):
+        gradcam.overlay(pictures(1)[0], maps(1)[0], 1.5)
+
+
+def test_tiles_stand_in_the_order_raw_predicted_true():
+    image, zeros, ones = pictures(1), np.zeros((1, 32, 32)), np.ones((1, 32, 32))
+    figure = gradcam.misclassified_maps(
+        image, zeros, ones, [0], [1], [0.9], ["cat", "dog"], TITLE, map_weight=1
+    )
+    raw, predicted, true = (np.asarray(tile.get_array()) for tile in figure.axes[0].images)
+    np.testing.assert_array_equal(raw, image[0].transpose(1, 2, 0))
+    assert predicted.mean() < 10 < 150 < true.mean()  # inferno runs from black to light yellow
+
+
+# ---------------------------------------------------------------- style
+
+
+def test_class_colours_differ_in_hue_and_are_the_same_every_time():
+    for number in (2, 10, 40):
+        colours = [style.class_colour(index, number) for index in range(number)]
+        assert len(set(colours)) == number
+    assert style.class_colour(1, 2) == style.class_colour(1, 10)
+
+
+def test_shorten_and_plain():
+    assert style.shorten("automobile", 10) == "automobile"
+    assert style.shorten("automobiles", 10) == "automobil…"
+    assert style.shorten("two\nlines", 20) == "two lines"
+    assert style.plain("$5") == r"\$5"
+
+
+def test_fit_keeps_to_the_width():
+    assert style.fit("cat", 1.5, "actual ") == "actual cat"
+    narrow = style.fit("Northern flicker", 0.8, after=", 97 %")
+    assert narrow.startswith("No") and narrow.endswith("…, 97 %")
+    assert style.fit("x", 0.01) == "x"
+
+
+def test_long_data_set_titles_are_wrapped():
+    figure = exploration.class_counts({"train": [3, 4]}, ["cat", "dog"], "a long name " * 20)
+    check(figure)

@@ -1,0 +1,154 @@
+"""Normalisation and augmentation of whole batches, on whatever device the batch is on.
+
+Every random draw is a function of (seed, epoch, picture, purpose) alone: a hash of those numbers,
+not the state of a generator. So a picture gets the same crop however many were drawn before it,
+on every device, and in a run that was interrupted and resumed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_CROP_Y, _CROP_X, _FLIP, _CUT_Y, _CUT_X = range(5)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to a training picture, in this order.
+
+    Attributes:
+        crop_padding: reflect-pad by this many pixels, then crop at random to the old size.
+        flip_probability: flip left-right.
+        cutout_size: side of one square set to the mean colour, its centre drawn over the whole
+            picture (DeVries & Taylor 2017, "Cutout"); 0 for none.
+    """
+
+    crop_padding: int = 4
+    flip_probability: float = 0.5
+    cutout_size: int = 8
+
+
+def uniform(seed: int, epoch: int, indices: Tensor, purpose: int) -> Tensor:
+    """Draw one number in [0, 1) for each picture.
+
+    Args:
+        seed, epoch, purpose: any whole numbers; draws for different ones are independent.
+        indices: int64 tensor of the pictures' positions in their split.
+
+    Returns:
+        float32 tensor like `indices`, the same on every device.
+    """
+    key = _mix(torch.as_tensor(seed & _MASK))
+    for number in (seed >> 32, epoch, purpose):
+        key = _mix(key ^ (number & _MASK))
+    hashed = _mix(_mix(indices ^ key.item()) ^ (indices >> 32))
+    return (hashed >> 8).float() / (1 << 24)  # 24 bits: what a float32 holds exactly
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Scramble 32-bit numbers held in int64 (the finaliser of MurmurHash3, Appleby 2011)."""
+    x = (x + 0x9E3779B9) & _MASK
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _MASK
+    return x ^ (x >> 16)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Scale pictures to zero mean and unit standard deviation per channel.
+
+    Args:
+        images: uint8, N×3×H×W.
+        mean, std: one number a channel, for pixel values in [0, 1].
+
+    Returns:
+        float32, N×3×H×W, channels-last.
+    """
+    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (mean, std))
+    images = images.to(torch.float32, memory_format=torch.channels_last)
+    return images.mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def augment(
+    images: Tensor,
+    indices: Tensor,
+    augmentation: Augmentation,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    epoch: int,
+) -> Tensor:
+    """Augment and normalise a batch; each picture has draws of its own.
+
+    Args:
+        images: uint8, N×3×H×W.
+        indices: int64, N: the pictures' positions in the training split.
+        mean, std: as for `normalise`.
+        seed, epoch: which draws to use.
+
+    Returns:
+        float32, N×3×H×W, channels-last.
+    """
+
+    def draw(purpose: int) -> Tensor:
+        return uniform(seed, epoch, indices, purpose)
+
+    height, width = images.shape[-2:]
+    span = 2 * augmentation.crop_padding + 1
+    shift_y = (draw(_CROP_Y) * span).long() - augmentation.crop_padding
+    shift_x = (draw(_CROP_X) * span).long() - augmentation.crop_padding
+    flip = draw(_FLIP) < augmentation.flip_probability
+    images = normalise(shift_and_flip(images, shift_y, shift_x, flip), mean, std)
+    if augmentation.cutout_size:
+        centre_y, centre_x = (draw(_CUT_Y) * height).long(), (draw(_CUT_X) * width).long()
+        cut_out(images, centre_y, centre_x, augmentation.cutout_size)
+    return images
+
+
+def shift_and_flip(images: Tensor, shift_y: Tensor, shift_x: Tensor, flip: Tensor) -> Tensor:
+    """Move each picture's window over its reflected surroundings, then flip some left-right.
+
+    The same as reflect-padding and cropping, as a single gather.
+
+    Args:
+        images: N×3×H×W.
+        shift_y, shift_x: int64, N: the window's offset in pixels, smaller than the side.
+        flip: bool, N.
+
+    Returns:
+        as `images`, channels-last.
+    """
+    height, width = images.shape[-2:]
+    rows = _reflect(torch.arange(height, device=images.device) + shift_y[:, None], height)
+    columns = torch.arange(width, device=images.device).expand(len(images), width)
+    columns = torch.where(flip[:, None], width - 1 - columns, columns)
+    columns = _reflect(columns + shift_x[:, None], width)
+    picture = torch.arange(len(images), device=images.device)[:, None, None]
+    pixels = images.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]]
+    return pixels.permute(0, 3, 1, 2)
+
+
+def _reflect(position: Tensor, size: int) -> Tensor:
+    position = position.abs()
+    return torch.where(position >= size, 2 * (size - 1) - position, position)
+
+
+def cut_out(images: Tensor, centre_y: Tensor, centre_x: Tensor, size: int) -> Tensor:
+    """Set one square a picture to zero, the mean colour once normalised, in place.
+
+    Args:
+        images: float, N×3×H×W.
+        centre_y, centre_x: int64, N; the square reaches from centre − size // 2 over `size`
+            pixels, and what falls outside the picture is lost.
+        size: side of the square in pixels.
+    """
+    height, width = images.shape[-2:]
+
+    def inside(centre: Tensor, length: int) -> Tensor:
+        offset = torch.arange(length, device=images.device) - (centre[:, None] - size // 2)
+        return (offset >= 0) & (offset < size)
+
+    square = inside(centre_y, height)[:, :, None] & inside(centre_x, width)[:, None, :]
+    return images.masked_fill_(square[:, None], 0.0)

@@ -1,0 +1,117 @@
+"""The LightningModule: any network of the registry, trained by a recipe."""
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from utils.recipes import Recipe
+
+
+class ImageClassifier(LightningModule):
+    """Trains a network with cross-entropy under Adam and a OneCycle schedule.
+
+    Each split has metrics of its own, exact over the epoch (weighted by batch size), and nothing
+    is read back from the device during an epoch.
+
+    Args:
+        network: maps N×3×S×S pictures to N×num_classes logits.
+        num_classes: number of classes, at least 2.
+        recipe: optimiser and schedule.
+    """
+
+    def __init__(self, network: nn.Module, num_classes: int, recipe: Recipe):
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        for split in ("train", "val", "test"):
+            # nan_strategy: the default check would wait for the device at every step
+            setattr(self, f"{split}_loss", MeanMetric(nan_strategy="disable"))
+            accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+            setattr(self, f"{split}_acc", accuracy)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised pictures (N×3×S×S, float) to logits (N×num_classes)."""
+        return self.network(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the mean loss of a batch of (images, targets)."""
+        return self._measure("train", batch)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure a batch of the watched split."""
+        self._measure("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure a batch of the test split."""
+        self._measure("test", batch)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the logits of a batch, float32."""
+        images, _ = batch
+        return self(images).float()
+
+    def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, targets = batch
+        logits = self(images).float()
+        loss = cross_entropy(logits, targets)
+        mean_loss, accuracy = getattr(self, f"{split}_loss"), getattr(self, f"{split}_acc")
+        mean_loss.update(loss.detach(), weight=len(targets))
+        accuracy.update(logits.detach(), targets)
+        epoch_values = {f"{split}_loss": mean_loss, f"{split}_acc": accuracy}
+        self.log_dict(epoch_values, on_step=False, on_epoch=True, batch_size=len(targets))
+        return loss
+
+    def configure_optimizers(self) -> dict:
+        """Return Adam, and OneCycle stepped every batch over all steps of the training."""
+        optimizer = self.build_optimizer()
+        schedule = one_cycle(optimizer, self.recipe, int(self.trainer.estimated_stepping_batches))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimiser, without a schedule."""
+        return torch.optim.Adam(self.network.parameters(), lr=self.recipe.max_lr)
+
+
+def one_cycle(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Return the recipe's OneCycle schedule, to be stepped after every batch."""
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=recipe.max_lr,
+        total_steps=total_steps,
+        pct_start=recipe.warmup_share,
+        anneal_strategy="linear",
+        div_factor=recipe.initial_lr_divisor,
+        final_div_factor=recipe.final_lr_divisor,
+        base_momentum=recipe.min_momentum,
+        max_momentum=recipe.max_momentum,
+    )
+
+
+def planned_schedule(recipe: Recipe, train_size: int) -> tuple[list[float], list[float], int]:
+    """Return what a training of this size will follow, by running the schedule alone.
+
+    Args:
+        recipe: of the training.
+        train_size: number of training pictures.
+
+    Returns:
+        learning rate and Adam's first beta of each step, and the steps in an epoch.
+    """
+    steps_per_epoch = -(-train_size // recipe.batch_size)
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=recipe.max_lr)
+    schedule = one_cycle(optimizer, recipe, recipe.epochs * steps_per_epoch)
+    learning_rates, momenta = [], []
+    for _ in range(recipe.epochs * steps_per_epoch):
+        learning_rates.append(optimizer.param_groups[0]["lr"])
+        momenta.append(optimizer.param_groups[0]["betas"][0])
+        optimizer.step()
+        schedule.step()
+    return learning_rates, momenta, steps_per_epoch

@@ -1,0 +1,301 @@
+"""The command line: ``python -m utils run | data | predict | bench``."""
+
+import argparse
+import ast
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from utils import InputError
+
+QUICKSTART = "quickstart"
+SHORTCUTS = ("dataset", "recipe", "data_dir")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command given by `arguments` (None: the process's own) and exit with its status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m utils",
+        description="DavidNet trained with PyTorch Lightning and explained with Grad-CAM.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_run, _add_data, _add_predict, _add_bench):
+        add(commands)
+    return parser
+
+
+def _add_command(commands, name: str, command, about: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(command=command)
+    return parser
+
+
+# run
+
+
+def _add_run(commands) -> None:
+    about = "Run the notebooks through papermill into outputs/<run name>/."
+    parser = _add_command(commands, "run", _run, about)
+    parser.add_argument(
+        "--run-name",
+        help="folder below the output directory (default: quickstart, or made from the settings)",
+    )
+    parser.add_argument(
+        "--dataset", help="shapes, cifar10, or the path of a folder of pictures (default: shapes)"
+    )
+    parser.add_argument(
+        "--recipe",
+        help="a training recipe, e.g. quick or original (default: what suits the data set)",
+    )
+    parser.add_argument(
+        "--data-dir", help="where downloads and decoded pictures are kept (default: data)"
+    )
+    parser.add_argument(
+        "--output-dir", default="outputs", help="where runs are kept (default: outputs)"
+    )
+    parser.add_argument("--only", metavar="05,06", help="run only these notebooks")
+    parser.add_argument(
+        "--from", dest="start", metavar="04", help="run this notebook and those after it"
+    )
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="set any notebook parameter; may be repeated")  # fmt: skip
+
+
+def _run(options) -> None:
+    from utils.pipeline import PipelineError, run_notebooks, select_notebooks
+    from utils.runs import Run
+
+    names = select_notebooks(options.only, options.start)
+    parameters = _run_parameters(options)
+    check_parameters(parameters, names)
+    run = Run(options.run_name or _run_name(parameters), options.output_dir)
+    try:
+        finished = run_notebooks(run, parameters, names)
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
+    print(f"\n{'notebook':24}{'seconds':>8}")
+    for notebook in finished:
+        print(f"{notebook.notebook:24}{notebook.seconds:8.1f}")
+    print(f"{'all':24}{sum(notebook.seconds for notebook in finished):8.1f}")
+    print(f"\nExecuted notebooks, figures and the trained network: {run.folder}")
+
+
+def _run_parameters(options) -> dict:
+    """Return the parameters that were given, by name."""
+    parameters = {name: parse_value(text) for name, text in options.parameter}
+    for name in SHORTCUTS:
+        if getattr(options, name) is not None:
+            parameters[name] = getattr(options, name)
+    if "run_name" in parameters or "output_dir" in parameters:
+        raise InputError(
+            "Give the run's name and place as --run-name and --output-dir, not with -p."
+        )
+    folder = Path(str(parameters.get("dataset", "")))
+    if (
+        len(folder.parts) > 0
+        and folder.is_dir()
+        and str(folder) not in ("shapes", "cifar10", "folder")
+    ):
+        parameters["dataset"] = str(folder.resolve())  # a shell user means the current directory
+    return parameters
+
+
+def parse_value(text: str):
+    """Read a parameter's value as a Python literal (numbers, True, None …), or else as text."""
+    literal = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in literal:
+        return literal[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _run_name(parameters: Mapping) -> str:
+    if not parameters:
+        return QUICKSTART
+    from utils.recipes import default_recipe
+    from utils.runs import derive_run_name
+
+    rest = dict(parameters)
+    dataset = rest.pop("dataset", None) or "shapes"
+    recipe = rest.pop("recipe", None) or default_recipe(dataset)
+    seed = rest.pop("seed", None) or 0
+    for name in (
+        "data_dir",
+        "dataset_title",
+        "overwrite",
+        "devices",
+        "skip_unreadable",
+        "method",
+        "block",
+    ):
+        rest.pop(name, None)
+    return derive_run_name(dataset, recipe, seed, **rest)
+
+
+def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
+    """Refuse unknown names and impossible values before any kernel starts.
+
+    The checks are those the notebooks themselves make; a library is imported only for a
+    parameter that needs it.
+
+    Raises:
+        InputError: naming the parameter, its value and what is allowed.
+    """
+    from utils.pipeline import check_names
+    from utils.recipes import check_choice, check_number, choose_recipe
+
+    check_names(parameters, names)
+    given = {name: value for name, value in parameters.items() if value is not None}
+    max_lr = given.get("max_lr")
+    choose_recipe(
+        given.get("recipe"),
+        given.get("dataset", "shapes"),
+        epochs=given.get("epochs"),
+        batch_size=given.get("batch_size"),
+        max_lr=None if max_lr == "found" else max_lr,
+    )
+    for name in ("overwrite", "skip_unreadable"):
+        check_choice(name, given.get(name, False), (True, False))
+    for name in [name for name in given if name.startswith("show_")]:
+        check_number(name, given[name], 1, 1_000, whole=True)
+    data_options = ("dataset", "image_size", "limit_train", "limit_test", "val_fraction")
+    if any(name in given for name in data_options):
+        from utils.data import check_data_options
+
+        check_data_options(
+            **{"dataset": "shapes"} | {n: given[n] for n in data_options if n in given}
+        )
+    if any(name in given for name in ("model", "seed", "precision", "devices")):
+        from utils.training import check_training_options, choose_device, choose_precision
+
+        check_training_options(given.get("model", "davidnet"), 0.0, given.get("seed", 0))
+        device, _ = choose_device(given.get("devices", "auto"))
+        choose_precision(given.get("precision", "auto"), device)
+    if "method" in given:
+        from utils.gradcam import check_method
+
+        check_method(given["method"])
+    if "block" in given:
+        from utils.models import MODELS
+
+        blocks = MODELS[given.get("model", "davidnet")].blocks
+        check_choice("block", given["block"], blocks)
+
+
+# data
+
+
+def _add_data(commands) -> None:
+    about = "Fetch or check a data set, and say what is there."
+    parser = _add_command(commands, "data", _data, about)
+    parser.add_argument(
+        "--dataset", default="shapes", help="shapes, cifar10, or the path of a folder of pictures"
+    )
+    parser.add_argument(
+        "--data-dir", default="data", help="where downloads and decoded pictures are kept"
+    )
+    parser.add_argument(
+        "--image-size", type=int, default=32, help="side in pixels of what the network sees"
+    )
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="go on without files that cannot be read"
+    )
+
+
+def _data(options) -> None:
+    from utils.data import load_pictures
+
+    picture_set = load_pictures(
+        _run_parameters_dataset(options.dataset), options.data_dir, options.image_size,
+        skip_unreadable=options.skip_unreadable,
+    )  # fmt: skip
+    print(
+        f"{picture_set.title}: {len(picture_set.classes)} classes, {picture_set.image_size} pixels a side"
+    )
+    width = max(map(len, picture_set.classes))
+    splits = (picture_set.train.targets, picture_set.test.targets)
+    counts = [targets.bincount(minlength=len(picture_set.classes)) for targets in splits]
+    for name, train, test in zip(picture_set.classes, *counts, strict=True):
+        print(f"  {name:{width}}  {train:6} train  {test:6} test")
+    print(f"  {'all':{width}}  {len(picture_set.train):6} train  {len(picture_set.test):6} test")
+    print(f"mean {picture_set.mean}, std {picture_set.std} per channel")
+    print(f"fingerprint {picture_set.fingerprint[:16]}")
+    print("\n".join(picture_set.notes))
+
+
+def _run_parameters_dataset(dataset: str) -> str:
+    return str(Path(dataset).resolve()) if Path(dataset).is_dir() else dataset
+
+
+# predict
+
+
+def _add_predict(commands) -> None:
+    about = "Classify any pictures with a trained run."
+    parser = _add_command(commands, "predict", _predict, about)
+    parser.add_argument("--run", help="name of the run (default: the newest complete one)")
+    parser.add_argument("--output-dir", default="outputs", help="where runs are kept")
+    parser.add_argument("--top", type=int, default=3, help="how many classes to show (default: 3)")
+    parser.add_argument("--csv", action="store_true", help="print every class's probability as CSV")
+    parser.add_argument("pictures", nargs="+", help="picture files, or folders of them")
+
+
+def _predict(options) -> None:
+    from utils.predict import find_pictures, predict_pictures
+    from utils.recipes import check_number
+    from utils.runs import find_run
+
+    check_number("--top", options.top, 1, 1_000, whole=True)
+    run = find_run(options.run, options.output_dir)
+    if run is None:
+        raise InputError(
+            f"There is no trained run in {options.output_dir}. Train one with: python -m utils run"
+        )
+    paths = find_pictures(options.pictures)
+    classes, probabilities, failures = predict_pictures(run, paths)
+    readable = [path for position, path in enumerate(paths) if position not in failures]
+    (_print_csv if options.csv else _print_table)(readable, classes, probabilities, options.top)
+    if failures:
+        sys.exit("\n".join(f"error: {reason}" for reason in failures.values()))
+
+
+def _print_csv(paths, classes, probabilities, top) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["picture", "predicted", *classes])
+    for path, row in zip(paths, probabilities, strict=True):
+        writer.writerow([path, classes[row.argmax()], *(f"{p:.6f}" for p in row)])
+
+
+def _print_table(paths, classes, probabilities, top) -> None:
+    width = max((len(str(path)) for path in paths), default=0)
+    for path, row in zip(paths, probabilities, strict=True):
+        best = row.argsort()[::-1][:top]
+        print(f"{path!s:{width}}  " + "   ".join(f"{classes[i]} {row[i]:.1%}" for i in best))
+
+
+# bench
+
+
+def _add_bench(commands) -> None:
+    about = "Measure what training costs on this machine: step, loader, Trainer."
+    parser = _add_command(commands, "bench", _bench, about)
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5, help="how often to measure each, in turn")
+    parser.add_argument("--json", help="also write the figures to this file")
+
+
+def _bench(options) -> None:
+    from utils.bench import print_benchmark
+
+    print_benchmark(options.batch_size, options.rounds, options.json)

@@ -1,0 +1,561 @@
+"""Picture sources → uint8 tensors → a LightningDataModule.
+
+Whatever the source, a data set is two uint8 tensors in memory and a batch is one indexed copy.
+What was decoded or drawn once is kept in a cache file, and read from there the next time.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from utils import InputError, pictures, shapes
+from utils.augment import Augmentation, augment, normalise
+from utils.progress import progress_bar
+from utils.recipes import check_number
+from utils.runs import Run, replacing, resolve_path
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+TEST_SHARE = 0.2
+#: Splits are drawn from this, not from the run's seed, so that runs can be compared.
+SPLIT_SEED = 0
+EVAL_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures and their classes.
+
+    Attributes:
+        images: uint8, N×3×S×S.
+        targets: int64, N.
+        masks: bool, N×S×S, true on the object; None where the source has none.
+    """
+
+    images: Tensor
+    targets: Tensor
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, positions: Tensor) -> "Split":
+        """Return the pictures at these positions (int64, M)."""
+        masks = None if self.masks is None else self.masks[positions]
+        return Split(self.images[positions], self.targets[positions], masks)
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A data set, decoded.
+
+    Attributes:
+        name: short name of the source.
+        title: how figures name it.
+        classes: class names; a target is a position in it.
+        train, test: the two splits.
+        mean, std: per channel, for pixel values in [0, 1]; what training normalises with.
+        fingerprint: of the decoded pictures, before any limit.
+        notes: what a person should know about how the source was read.
+        options: the arguments of `load_pictures` that give this set again.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fingerprint: str
+    notes: tuple[str, ...]
+    options: dict
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures in pixels."""
+        return self.train.images.shape[-1]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where pictures come from: what identifies them, and how to decode them when needed."""
+
+    name: str
+    title: str
+    identity: str  # of the place; one cache file for each
+    key: str  # of the contents; a cache with another key is stale
+    decode: Callable[[int], "tuple[tuple[str, ...], Split, Split, list[str]]"]
+    mean_and_std: tuple | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load_pictures(
+    dataset: str = "shapes",
+    data_dir: str | Path = "data",
+    image_size: int = 32,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    skip_unreadable: bool = False,
+    dataset_title: str | None = None,
+) -> PictureSet:
+    """Load a data set, decoding it only the first time.
+
+    Args:
+        dataset: ``"shapes"`` (drawn on the spot), ``"cifar10"`` (the official archive, downloaded
+            into `data_dir` if it is not there), the path of a folder of pictures, or ``"folder"``
+            for the folder `data_dir`.
+        data_dir: where downloads and decoded copies are kept; relative to the repository's root.
+        image_size: side in pixels of what the network sees.
+        limit_train, limit_test: use only the first so many pictures, stratified by class.
+        skip_unreadable: go on without the files that cannot be read, and name them.
+        dataset_title: how figures name the data; None for a title made from the source.
+
+    Raises:
+        InputError: an unknown data set, a value out of range, or pictures that cannot be read.
+    """
+    check_data_options(dataset, image_size, limit_train, limit_test)
+    source = _find_source(dataset, data_dir, skip_unreadable)
+    cache_dir = resolve_path("data" if dataset == "folder" else data_dir) / "cache"
+    picture_set = _cached(source, image_size, cache_dir)
+    return replace(
+        picture_set,
+        title=dataset_title or picture_set.title,
+        train=_limited(picture_set.train, limit_train, "limit_train"),
+        test=_limited(picture_set.test, limit_test, "limit_test"),
+        options={
+            "dataset": dataset,
+            "data_dir": str(data_dir),
+            "dataset_title": dataset_title or picture_set.title,
+            "image_size": image_size,
+            "limit_train": limit_train,
+            "limit_test": limit_test,
+            "skip_unreadable": skip_unreadable,
+        },
+    )
+
+
+def check_data_options(
+    dataset: str,
+    image_size: int = 32,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    val_fraction: float = 0.0,
+) -> None:
+    """Refuse values that cannot be, before anything is read.
+
+    Raises:
+        InputError: naming the parameter, its value and what is allowed.
+    """
+    if dataset not in ("shapes", "cifar10", "folder") and not resolve_path(dataset).is_dir():
+        raise InputError(
+            f"dataset {dataset!r} is unknown. Choose shapes, cifar10, or the path of a folder of "
+            f"pictures (there is no folder {resolve_path(dataset)})."
+        )
+    check_number("image_size", image_size, 16, 256, whole=True)
+    check_number("val_fraction", val_fraction, 0.0, 0.9)
+    for name, limit in (("limit_train", limit_train), ("limit_test", limit_test)):
+        if limit is not None:
+            check_number(name, limit, 2, 100_000_000, whole=True)
+
+
+def pictures_of(run: Run, data_dir: str | Path | None = None) -> PictureSet:
+    """Load the data set that a run was trained on.
+
+    Args:
+        run: a run whose training has started.
+        data_dir: where its data are kept now; None means where they were.
+
+    Raises:
+        InputError: the pictures are gone, or are no longer those the run was trained on.
+    """
+    settings = run.settings
+    names = ("dataset", "data_dir", "image_size", "limit_train", "limit_test")
+    names += ("skip_unreadable", "dataset_title")
+    options = {name: settings[name] for name in names}
+    picture_set = load_pictures(**options | ({"data_dir": data_dir} if data_dir else {}))
+    if picture_set.fingerprint != settings["data_fingerprint"]:
+        raise InputError(
+            f"The pictures of {settings['dataset']!r} have changed since run {run.name!r} was "
+            f"trained. Train again under another run_name."
+        )
+    return picture_set
+
+
+# Sources
+
+
+def _find_source(dataset: str, data_dir: str | Path, skip_unreadable: bool) -> _Source:
+    if dataset == "shapes":
+        key = _code_key(shapes.__file__)
+        return _Source("shapes", "drawn shapes", "shapes", key, _draw_shapes)
+    if dataset == "cifar10":
+        decode = partial(_read_cifar10, resolve_path(data_dir))
+        key = f"cifar-10-python {_code_key(pictures.__file__)}"
+        statistics = (CIFAR10_MEAN, CIFAR10_STD)
+        return _Source("cifar10", "CIFAR-10", "cifar10", key, decode, statistics)
+    return _folder_source(
+        resolve_path(data_dir if dataset == "folder" else dataset), skip_unreadable
+    )
+
+
+def _code_key(file: str) -> str:
+    """Return a key of the code that makes the pictures: when it changes, they may."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _draw_shapes(image_size: int):
+    splits = []
+    for name in ("train", "test"):
+        drawn = shapes.draw_split(name, image_size=image_size)
+        splits.append(Split(*map(torch.from_numpy, (drawn.images, drawn.targets, drawn.masks))))
+    return shapes.CLASSES, *splits, []
+
+
+def _read_cifar10(data_dir: Path, image_size: int):
+    from torchvision.datasets import CIFAR10
+
+    splits = []
+    for train in (True, False):
+        with mock.patch("torchvision.datasets.utils.tqdm", _download_bar):
+            try:
+                archive = CIFAR10(data_dir, train=train, download=True)
+            except (OSError, RuntimeError) as error:
+                raise InputError(
+                    f"CIFAR-10 could not be downloaded into {data_dir} ({error}). Check the network, or put "
+                    f"cifar-10-python.tar.gz from {CIFAR10.url.rsplit('/', 1)[0]} into that folder."
+                ) from error
+        images = torch.from_numpy(_fit_arrays(archive.data, image_size))
+        splits.append(Split(images, torch.tensor(archive.targets)))
+    return tuple(archive.classes), *splits, []
+
+
+def _download_bar(total: int | None = None, **_):
+    return progress_bar(description="Downloading CIFAR-10", total=total, unit="bytes", scale=True)
+
+
+def _fit_arrays(images: np.ndarray, image_size: int) -> np.ndarray:
+    """Bring uint8 N×H×W×3 to uint8 N×3×S×S, as `pictures.fit_picture` does it."""
+    if images.shape[1] != image_size:
+        images = np.stack(
+            [pictures.fit_picture(pictures.Image.fromarray(i), image_size) for i in images]
+        )
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _folder_source(root: Path, skip_unreadable: bool) -> _Source:
+    folder = pictures.scan_folder(root)
+    key = f"{folder.key} {_code_key(pictures.__file__)} {skip_unreadable}"
+    identity = f"folder-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+    decode = partial(_read_folder, folder, skip_unreadable)
+    return _Source(root.name, root.name, identity, key, decode, notes=folder.notes)
+
+
+def _read_folder(folder: pictures.PictureFolder, skip_unreadable: bool, image_size: int):
+    listed = folder.train + (folder.test or [])
+    images, failures = pictures.read_pictures([path for path, _ in listed], image_size)
+    notes = _unreadable_notes(failures, skip_unreadable)
+    targets = torch.tensor([target for _, target in listed])
+    readable = torch.ones(len(listed), dtype=torch.bool)
+    readable[list(failures)] = False
+    if folder.test is None:
+        _check_splittable(targets[readable], folder)
+        in_test = stratified_part(targets, TEST_SHARE, SPLIT_SEED, among=readable)
+        notes.append(
+            f"No test folder: {in_test.sum()} pictures ({TEST_SHARE:.0%} of each class) are held out to test."
+        )
+    else:
+        in_test = torch.arange(len(listed)) >= len(folder.train)
+    everything = Split(torch.from_numpy(images), targets)
+    train, test = (
+        everything.subset(torch.nonzero(part & readable).flatten()) for part in (~in_test, in_test)
+    )
+    return folder.classes, train, test, notes
+
+
+def _unreadable_notes(failures: dict[int, str], skip_unreadable: bool) -> list[str]:
+    if not failures:
+        return []
+    shown = [*list(failures.values())[:5], *(["…"] if len(failures) > 5 else [])]
+    message = f"{len(failures)} files cannot be read: {' '.join(shown)}"
+    if not skip_unreadable:
+        raise InputError(f"{message} Repair or remove them, or set skip_unreadable=True.")
+    return [f"Left out, since skip_unreadable is set: {message}"]
+
+
+def _check_splittable(targets: Tensor, folder: pictures.PictureFolder) -> None:
+    counts = torch.bincount(targets, minlength=len(folder.classes))
+    if short := [name for name, count in zip(folder.classes, counts, strict=True) if count < 2]:
+        raise InputError(
+            f"Each class needs at least two readable pictures, one to train and one to test on; "
+            f"too few in: {', '.join(short)}. Add some, or give separate train and test folders."
+        )
+
+
+# Cache
+
+
+def _cached(source: _Source, image_size: int, cache_dir: Path) -> PictureSet:
+    """Read the decoded pictures from the cache, or decode them and write it."""
+    path = cache_dir / f"{source.identity}-{image_size}.safetensors"
+    picture_set = _read_cache(source, path)
+    if picture_set is None:
+        picture_set = _decode(source, image_size)
+        _write_cache(source, picture_set, path)
+    return picture_set
+
+
+def _decode(source: _Source, image_size: int) -> PictureSet:
+    classes, train, test, notes = source.decode(image_size)
+    mean, std = source.mean_and_std or channel_statistics(train.images)
+    digest = hashlib.sha256(json.dumps(classes).encode())
+    for split in (train, test):
+        digest.update(split.images.numpy())
+        digest.update(split.targets.numpy())
+    return PictureSet(
+        source.name, source.title, tuple(classes), train, test, mean, std,
+        digest.hexdigest(), (*source.notes, *notes), {},
+    )  # fmt: skip
+
+
+def _write_cache(source: _Source, picture_set: PictureSet, path: Path) -> None:
+    tensors = {}
+    for name, split in (("train", picture_set.train), ("test", picture_set.test)):
+        tensors |= {f"{name}.images": split.images, f"{name}.targets": split.targets}
+        if split.masks is not None:
+            tensors[f"{name}.masks"] = split.masks
+    described = {
+        name: getattr(picture_set, name)
+        for name in ("classes", "mean", "std", "fingerprint", "notes")
+    }
+    with replacing(path) as beside:
+        save_file(tensors, beside, {"key": source.key, "described": json.dumps(described)})
+
+
+def _read_cache(source: _Source, path: Path) -> PictureSet | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            if metadata["key"] != source.key:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        print(f"The decoded copy {path} is damaged ({error}); decoding again.")
+        return None
+    described = json.loads(metadata["described"])
+    splits = [
+        Split(tensors[f"{s}.images"], tensors[f"{s}.targets"], tensors.get(f"{s}.masks"))
+        for s in ("train", "test")
+    ]
+    return PictureSet(
+        source.name, source.title, tuple(described["classes"]), *splits,
+        tuple(described["mean"]), tuple(described["std"]),
+        described["fingerprint"], tuple(described["notes"]), {},
+    )  # fmt: skip
+
+
+# Splits and statistics
+
+
+def channel_histograms(images: Tensor) -> np.ndarray:
+    """Count the pixel values of each channel.
+
+    Args:
+        images: uint8, N×3×H×W.
+
+    Returns:
+        int64, 3×256.
+    """
+    channels = (images[:, channel].reshape(-1) for channel in range(3))
+    return np.stack([torch.bincount(values, minlength=256).numpy() for values in channels])
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the exact mean and standard deviation of each channel, for values in [0, 1].
+
+    Args:
+        images: uint8, N×3×H×W.
+    """
+    values = np.arange(256) / 255
+    share = channel_histograms(images)
+    share = share / share.sum(axis=1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt(share @ values**2 - mean**2)
+    std = np.maximum(std, 1 / 255)  # a channel of one single value must not divide by zero
+    return tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
+
+
+def stratified_part(
+    targets: Tensor, share: float, seed: int, among: Tensor | None = None
+) -> Tensor:
+    """Choose the same share of every class at random, at least one picture of each.
+
+    Args:
+        targets: int64, N.
+        share: between 0 and 1.
+        seed: the choice is a function of it.
+        among: bool, N: only these may be chosen.
+
+    Returns:
+        bool, N.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(len(targets), dtype=torch.bool)
+    allowed = torch.ones_like(chosen) if among is None else among
+    for target in targets.unique():
+        members = torch.nonzero((targets == target) & allowed).flatten()
+        count = max(1, round(len(members) * share))
+        chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    return chosen
+
+
+def _limited(split: Split, limit: int | None, name: str) -> Split:
+    """Keep the first `limit` pictures, every class in proportion."""
+    if limit is None or limit >= len(split):
+        return split
+    classes, counts = split.targets.unique(return_counts=True)
+    if limit < len(classes):
+        raise InputError(f"{name} is {limit}, fewer than the {len(classes)} classes; raise it.")
+    ideal = counts * limit / len(split)
+    quota = ideal.floor().long().clamp(min=1)
+    most_owed = (ideal - quota).argsort(descending=True, stable=True)
+    for position in most_owed.repeat(2)[: max(0, limit - int(quota.sum()))]:
+        quota[position] += 1
+    kept = [
+        torch.nonzero(split.targets == target).flatten()[:count]
+        for target, count in zip(classes, quota, strict=True)
+    ]
+    return split.subset(torch.cat(kept).sort().values)
+
+
+# Batches
+
+
+class PictureDataModule(LightningDataModule):
+    """Batches of a `PictureSet`, augmented and normalised on the device.
+
+    Args:
+        picture_set: the data.
+        batch_size: of training; evaluation uses ``EVAL_BATCH_SIZE``.
+        augmentation: of training pictures; needed only to train.
+        seed: of the order and of the augmentation.
+        val_fraction: share of the training split to hold out, stratified, and watch during
+            training; 0 watches the test split, as the system this reproduces did.
+    """
+
+    def __init__(
+        self,
+        picture_set: PictureSet,
+        batch_size: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        val_fraction: float = 0.0,
+    ):
+        super().__init__()
+        self.picture_set = picture_set
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.train, self.watched = _hold_out(picture_set, val_fraction)
+
+    def train_dataloader(self) -> DataLoader:
+        """Return batches of the training split in an order of their own every epoch."""
+        return batch_loader(self.train, EpochShuffle(len(self.train), self.batch_size, self.seed))
+
+    def val_dataloader(self) -> DataLoader:
+        """Return batches of the split that is watched during training."""
+        return batch_loader(self.watched, InOrder(len(self.watched), EVAL_BATCH_SIZE))
+
+    def test_dataloader(self) -> DataLoader:
+        """Return batches of the test split."""
+        return batch_loader(
+            self.picture_set.test, InOrder(len(self.picture_set.test), EVAL_BATCH_SIZE)
+        )
+
+    predict_dataloader = test_dataloader
+
+    def on_after_batch_transfer(self, batch, dataloader_idx: int):
+        """Turn (uint8 images, targets, indices) into (normalised images, targets)."""
+        images, targets, indices = batch
+        mean, std = self.picture_set.mean, self.picture_set.std
+        if not self.trainer.training:
+            return normalise(images, mean, std), targets
+        epoch = self.trainer.current_epoch
+        return augment(images, indices, self.augmentation, mean, std, self.seed, epoch), targets
+
+
+def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split]:
+    if val_fraction == 0:
+        return picture_set.train, picture_set.test
+    held_out = stratified_part(picture_set.train.targets, val_fraction, SPLIT_SEED)
+    train, watched = (torch.nonzero(part).flatten() for part in (~held_out, held_out))
+    if not len(train):
+        raise InputError(f"val_fraction {val_fraction} leaves no picture to train on; lower it.")
+    return picture_set.train.subset(train), picture_set.train.subset(watched)
+
+
+class InOrder(Sampler[Tensor]):
+    """Yields the positions 0 … size − 1 in batches (int64 tensors)."""
+
+    def __init__(self, size: int, batch_size: int):
+        self.size, self.batch_size = size, batch_size
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.order().split(self.batch_size))
+
+    def order(self) -> Tensor:
+        """Return all positions, int64, in the order they are to be seen."""
+        return torch.arange(self.size)
+
+
+class EpochShuffle(InOrder):
+    """Yields all positions in a random order that depends on seed and epoch alone.
+
+    The Trainer calls `set_epoch` before every epoch, so a resumed run sees the same order.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int):
+        super().__init__(size, batch_size)
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """Return all positions, int64, in this epoch's order."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return torch.randperm(self.size, generator=generator)
+
+
+class _IndexedSplit(Dataset):
+    """A split whose item is a whole batch: one indexed copy."""
+
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.split.images[indices], self.split.targets[indices], indices
+
+
+def batch_loader(split: Split, sampler: InOrder) -> DataLoader:
+    """Return batches of (uint8 N×3×S×S, int64 N, int64 N: positions in the split)."""
+    pin = torch.cuda.is_available()
+    return DataLoader(_IndexedSplit(split), sampler=sampler, batch_size=None, pin_memory=pin)

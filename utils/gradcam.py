@@ -1,0 +1,167 @@
+"""Class activation maps, over the `grad-cam` package: batched, cheap, and without side effects.
+
+A copy of the network does the work, so the network that was passed in stays exactly as it was.
+In the copy all parameters are frozen and the gradient begins at the shallowest block asked for,
+so nothing below it is differentiated.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytorch_grad_cam as grad_cam
+import torch
+from pytorch_grad_cam.ablation_layer import AblationLayer
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+from utils import InputError
+from utils.models import check_block
+from utils.progress import progress_bar
+from utils.recipes import check_choice
+
+#: The methods, by the name that parameters use.
+METHODS: dict[str, type[grad_cam.base_cam.BaseCAM]] = {
+    "gradcam": grad_cam.GradCAM,
+    "gradcam++": grad_cam.GradCAMPlusPlus,
+    "hirescam": grad_cam.HiResCAM,
+    "layercam": grad_cam.LayerCAM,
+    "xgradcam": grad_cam.XGradCAM,
+    "eigencam": grad_cam.EigenCAM,
+    "scorecam": grad_cam.ScoreCAM,
+    "ablationcam": grad_cam.AblationCAM,
+}
+#: Forward passes these two make for every channel of a block, a batch of them at a time.
+CHANNELS_AT_ONCE = 128
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown method.
+
+    Raises:
+        InputError: with the names that are known.
+    """
+    check_choice("method", method, tuple(METHODS))
+
+
+def class_activation_maps(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | Sequence[int] | None = None,
+    method: str = "gradcam",
+    blocks: str | Sequence[str] | None = None,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> np.ndarray:
+    """Compute where in each picture a network finds evidence for a class.
+
+    Each map is rectified and scaled to [0, 1] on its own, by the `grad-cam` package: maps show
+    where, not how much, and two maps cannot be compared in strength.
+
+    Args:
+        network: a network of the registry; neither its mode, gradients nor weights change.
+        images: float, N×3×S×S, normalised.
+        targets: the class to explain for each picture, N; None explains the predicted class.
+        method: one of ``METHODS``. EigenCAM looks at no class; ScoreCAM and AblationCAM make
+            one forward pass for every channel of the block, which takes hundreds of times longer.
+        blocks: a name of ``network.blocks``, or several; None takes the last.
+        batch_size: pictures at once; memory does not grow with their number beyond the maps.
+        progress: show a progress bar.
+
+    Returns:
+        float32 N×S×S for one block (or None), N×B×S×S for several, in the order asked for.
+
+    Raises:
+        InputError: an unknown method or block, or targets that do not fit the pictures.
+    """
+    check_method(method)
+    several = not (blocks is None or isinstance(blocks, str))
+    names = [network.blocks[-1]] if blocks is None else list(blocks) if several else [blocks]
+    for name in names:
+        check_block(network, name)
+    if targets is not None and len(targets) != len(images):
+        raise InputError(f"There are {len(images)} pictures, but {len(targets)} targets.")
+    maps = np.zeros((len(images), len(names), *images.shape[-2:]), np.float32)
+    starts = range(0, len(images), batch_size)
+    if progress:
+        starts = progress_bar(starts, description=f"Maps by {method}", unit="batches")
+    with _explainer(network, method, names) as explainer:
+        for start in starts:
+            part = slice(start, start + batch_size)
+            chosen = None if targets is None else _as_targets(targets[part])
+            maps[part] = explainer(images[part].float(), chosen)
+    return maps if several else maps[:, 0]
+
+
+def _as_targets(targets: Tensor | Sequence[int]) -> list[ClassifierOutputTarget]:
+    return [ClassifierOutputTarget(int(target)) for target in targets]
+
+
+@contextmanager
+def _explainer(network: nn.Module, method: str, names: list[str]) -> Iterator:
+    """Yield a callable (images, targets) → N×B×S×S in the order of `names`."""
+    copied = copy.deepcopy(network).float().eval().requires_grad_(False)
+    # the package hands out activations in forward order, whatever order the blocks were asked in
+    in_order = [block for block in network.blocks if block in names]
+    layers = [copied.get_submodule(block) for block in in_order]
+    handle = layers[0].register_forward_hook(_begin_gradient)
+    options = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
+    cam = METHODS[method](copied, layers, **options)
+    cam.batch_size = CHANNELS_AT_ONCE
+    cam.aggregate_multi_layers = lambda per_layer: np.concatenate(per_layer, axis=1)
+    positions = [in_order.index(name) for name in names]
+    try:
+        with _without_inner_bars():
+            yield lambda images, targets: cam(images, targets)[:, positions]
+    finally:
+        handle.remove()
+        cam.activations_and_grads.release()
+
+
+def _begin_gradient(module: nn.Module, inputs, output: Tensor) -> Tensor:
+    return output.detach().requires_grad_(torch.is_grad_enabled())
+
+
+@contextmanager
+def _without_inner_bars() -> Iterator[None]:
+    """ScoreCAM and AblationCAM open a progress bar for every picture."""
+    quiet = SimpleNamespace(tqdm=lambda iterable: iterable)
+    with (
+        mock.patch("pytorch_grad_cam.score_cam.tqdm", quiet),
+        mock.patch("pytorch_grad_cam.ablation_cam.tqdm", quiet),
+    ):
+        yield
+
+
+def compare_methods(network: nn.Module, image: Tensor, target: Sequence[int]) -> np.ndarray:
+    """Return the maps of one picture by every method at every block.
+
+    Args:
+        network: a network of the registry.
+        image: float, 1×3×S×S, normalised.
+        target: the class to explain, as a sequence of one.
+
+    Returns:
+        float32, methods × blocks × S × S, in the order of ``METHODS`` and ``network.blocks``.
+    """
+    methods = progress_bar(METHODS, description="Methods", unit="methods")
+    maps = [class_activation_maps(network, image, target, m, network.blocks)[0] for m in methods]
+    return np.stack(maps)
+
+
+def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return how alike two maps of the same picture are: Pearson's correlation over its pixels.
+
+    Args:
+        maps, others: float, N×S×S.
+
+    Returns:
+        float64, N, in [-1, 1]; 0 where a map is the same everywhere and so points nowhere.
+    """
+    first, second = (m.reshape(len(m), -1).astype(np.float64) for m in (maps, others))
+    first, second = (m - m.mean(axis=1, keepdims=True) for m in (first, second))
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.divide((first * second).sum(axis=1), norms, out=np.zeros(len(first)), where=norms > 0)

@@ -1,0 +1,57 @@
+"""What training logged: reading it, and the few numbers that sum it up. Needs no torch."""
+
+import pandas as pd
+
+from utils.runs import Run
+
+HISTORY_COLUMNS = (
+    "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
+)  # fmt: skip
+STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
+
+
+def read_history(run: Run) -> pd.DataFrame:
+    """Return ``metrics.csv``: a row an epoch, epochs counted from 1, accuracies in [0, 1].
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return pd.DataFrame(run.read_csv("metrics.csv"), columns=HISTORY_COLUMNS)
+
+
+def read_steps(run: Run) -> pd.DataFrame:
+    """Return ``steps.csv``: a row every few steps; epoch as a fraction, counted from 0.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return pd.DataFrame(run.read_csv("steps.csv"), columns=STEP_COLUMNS)
+
+
+def summarise(history: pd.DataFrame) -> dict[str, float]:
+    """Return final and best figures, and where the watched split stopped improving.
+
+    Args:
+        history: at least one epoch, as `read_history` gives it.
+
+    Returns:
+        ``epochs``, ``seconds`` (all of training), ``final_*`` for every loss and accuracy,
+        ``best_acc`` and ``best_epoch`` (the first with the highest watched accuracy),
+        ``lowest_loss`` and ``lowest_loss_epoch`` (of the watched split), ``gap`` (final train
+        minus watched accuracy, in [-1, 1]), ``epochs_since_best``.
+    """
+    last = history.iloc[-1]
+    best = history.loc[history["val_acc"].idxmax()]
+    lowest = history.loc[history["val_loss"].idxmin()]
+    measured = ("train_loss", "train_acc", "val_loss", "val_acc")
+    return {
+        "epochs": int(last["epoch"]),
+        "seconds": float(history["seconds"].sum()),
+        **{f"final_{name}": float(last[name]) for name in measured},
+        "best_acc": float(best["val_acc"]),
+        "best_epoch": int(best["epoch"]),
+        "lowest_loss": float(lowest["val_loss"]),
+        "lowest_loss_epoch": int(lowest["epoch"]),
+        "gap": float(last["train_acc"] - last["val_acc"]),
+        "epochs_since_best": int(last["epoch"] - best["epoch"]),
+    }

@@ -1,0 +1,175 @@
+"""The learning-rate range test (Smith 2017, "Cyclical Learning Rates", section 3.3).
+
+Lightning's `Tuner.lr_find` does the sweep; what it reports is not used. In Lightning 2.6 its
+suggestion takes the slope against the linear learning rate although the sweep is exponential,
+which favours the smallest rates, and its early losses carry a wrong bias correction. So the raw
+loss of every step is recorded here, smoothed without lag, and the steepest fall per decade of
+learning rate is suggested.
+"""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+from pytorch_lightning.tuner import Tuner
+
+from utils import InputError
+from utils.classifier import ImageClassifier
+from utils.progress import progress_bar
+from utils.recipes import check_number
+from utils.runs import Run
+from utils.training import TrainingPlan, build_trainer
+
+DIVERGED = 4.0  # stop once the loss is this many times the lowest so far
+SMOOTHING = 0.15  # standard deviation of the smoothing, in decades of learning rate
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What a sweep measured.
+
+    Attributes:
+        learning_rates: float64, one a step, rising.
+        losses: float64, the training loss of each step.
+        smoothed: float64, the losses averaged over their neighbours.
+        suggestion: the rate of the steepest fall, or None.
+        reason: why there is no suggestion; empty where there is one.
+        seconds: how long the sweep took.
+    """
+
+    learning_rates: np.ndarray
+    losses: np.ndarray
+    smoothed: np.ndarray
+    suggestion: float | None
+    reason: str
+    seconds: float = 0.0
+
+
+def sweep(
+    plan: TrainingPlan, steps: int = 36, min_lr: float = 1e-5, max_lr: float = 1.0
+) -> RangeTest:
+    """Train a throw-away network while the learning rate rises exponentially.
+
+    It sees the very batches and augmentation that training will; nothing of it is kept but the
+    curve. Stops early once the loss has left all reason.
+
+    Args:
+        plan: the training whose learning rate is sought.
+        steps: number of learning rates to try.
+        min_lr, max_lr: the range.
+
+    Raises:
+        InputError: a number out of range.
+    """
+    check_number("lr_steps", steps, 10, 10_000, whole=True)
+    check_number("min_lr", min_lr, 1e-12, 10.0)
+    check_number("max_lr of the sweep", max_lr, 1e-11, 1e3)
+    if min_lr >= max_lr:
+        raise InputError(f"The sweep must rise: min_lr is {min_lr:g} and max_lr {max_lr:g}.")
+    started = time.perf_counter()
+    classifier = _Recorder(plan.network(), len(plan.picture_set.classes), plan.recipe)
+    with tempfile.TemporaryDirectory() as folder, _text_progress():
+        trainer = build_trainer(
+            plan.settings["devices"],
+            plan.settings["precision"],
+            max_epochs=-1,
+            check_val_every_n_epoch=None,  # a sweep needs no validation
+            val_check_interval=10**9,
+            default_root_dir=folder,
+        )
+        Tuner(trainer).lr_find(
+            classifier,
+            datamodule=plan.data_module(),
+            min_lr=min_lr,
+            max_lr=max_lr,
+            num_training=steps,
+            early_stop_threshold=None,
+            update_attr=False,
+        )
+    learning_rates, losses = np.array(classifier.learning_rates), np.array(classifier.losses)
+    seconds = time.perf_counter() - started
+    return RangeTest(learning_rates, losses, *suggest(learning_rates, losses), seconds)
+
+
+class _Recorder(ImageClassifier):
+    """Keeps the learning rate and the raw loss of every step, and stops when it diverges."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.learning_rates: list[float] = []
+        self.losses: list[float] = []
+
+    def configure_optimizers(self):
+        # no OneCycle: its fixed length would end the sweep, or raise
+        return self.build_optimizer()
+
+    def on_train_batch_start(self, batch, batch_idx: int) -> None:
+        self.learning_rates.append(self.optimizers().param_groups[0]["lr"])
+
+    def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
+        self.losses.append(float(outputs["loss"]))
+        if not self.losses[-1] <= DIVERGED * min(self.losses):
+            self.trainer.should_stop = True
+
+
+def _text_progress():
+    def bar(desc: str, total: int):
+        return progress_bar(description="Range test", total=total, unit="steps")
+
+    return mock.patch("pytorch_lightning.tuner.lr_finder.tqdm", bar)
+
+
+def smooth(learning_rates: np.ndarray, losses: np.ndarray, width: float = SMOOTHING) -> np.ndarray:
+    """Average each loss with its neighbours, by a Gaussian in the decades of learning rate.
+
+    Unlike a running average it looks both ways, so that it does not shift the curve.
+
+    Args:
+        learning_rates, losses: float, N.
+        width: standard deviation in decades.
+    """
+    decades = np.log10(learning_rates)
+    weights = np.exp(-0.5 * ((decades[:, None] - decades[None]) / width) ** 2)
+    return weights @ losses / weights.sum(axis=1)
+
+
+def suggest(learning_rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float | None, str]:
+    """Find where the loss falls steepest per decade of learning rate.
+
+    Args:
+        learning_rates: float, N, rising.
+        losses: float, N; what comes after a value that is no number is left out.
+
+    Returns:
+        The smoothed losses (NaN where left out), the suggested rate or None, and the reason why
+        there is none.
+    """
+    broken = np.flatnonzero(~np.isfinite(losses))
+    usable = broken[0] if len(broken) else len(losses)
+    smoothed = np.full(len(losses), np.nan)
+    if usable < 5:
+        return smoothed, None, f"only {usable} steps gave a finite loss"
+    smoothed[:usable] = smooth(learning_rates[:usable], losses[:usable])
+    until = int(np.nanargmin(smoothed)) + 1  # past the lowest loss nothing is worth suggesting
+    if until < 3:
+        return smoothed, None, "the loss never fell"
+    slope = np.gradient(smoothed[:until], np.log10(learning_rates[:until]))
+    if slope.min() >= 0:
+        return smoothed, None, "the loss never fell"
+    return smoothed, float(learning_rates[int(np.argmin(slope))]), ""
+
+
+def save(run: Run, result: RangeTest) -> None:
+    """Write ``lr_finder.json``."""
+    run.write_json(
+        "lr_finder.json",
+        {
+            "learning_rates": result.learning_rates.tolist(),
+            "losses": [loss if np.isfinite(loss) else None for loss in result.losses.tolist()],
+            "suggestion": result.suggestion,
+            "reason": result.reason,
+            "seconds": round(result.seconds, 2),
+        },
+    )

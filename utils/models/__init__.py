@@ -1,0 +1,57 @@
+"""The networks that can be trained, by name."""
+
+import torch
+from torch import nn
+
+from utils import InputError
+from utils.models.davidnet import DavidNet
+
+MODELS: dict[str, type[nn.Module]] = {"davidnet": DavidNet}
+
+
+def create_model(
+    name: str = "davidnet",
+    num_classes: int = 10,
+    image_size: int = 32,
+    seed: int | None = None,
+    **options,
+) -> nn.Module:
+    """Build a network with fresh weights, channels-last.
+
+    Args:
+        name: one of ``MODELS``.
+        num_classes: length of the logits.
+        image_size: side of the input in pixels.
+        seed: draws the weights from this seed and leaves torch's global generator alone; None
+            draws from the global generator.
+        options: further arguments of that network, e.g. ``width``.
+
+    Raises:
+        InputError: an unknown name or a size the network cannot take.
+    """
+    check_model(name)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        network = MODELS[name](num_classes=num_classes, image_size=image_size, **options)
+    return network.to(memory_format=torch.channels_last)
+
+
+def check_model(name: str) -> None:
+    """Refuse a name that is not in the registry.
+
+    Raises:
+        InputError: with the names that are.
+    """
+    if name not in MODELS:
+        raise InputError(f"model {name!r} is unknown. Choose one of: {', '.join(MODELS)}.")
+
+
+def check_block(network: nn.Module, block: str) -> None:
+    """Refuse a name that is none of the network's blocks.
+
+    Raises:
+        InputError: with the names that are.
+    """
+    if block not in network.blocks:
+        raise InputError(f"block {block!r} is unknown. Choose one of: {', '.join(network.blocks)}.")

@@ -1,0 +1,84 @@
+"""DavidNet: the nine-layer residual network of David Page's DAWNBench entry (2018)."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from utils import InputError
+
+
+class ConvBlock(nn.Sequential):
+    """3×3 convolution without bias → batch normalisation → ReLU, then 2×2 max-pool if asked."""
+
+    def __init__(self, in_channels: int, out_channels: int, pool: bool = False):
+        super().__init__(
+            OrderedDict(
+                conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+                norm=nn.BatchNorm2d(out_channels),
+                relu=nn.ReLU(inplace=True),
+            )
+        )
+        if pool:
+            self.add_module("pool", nn.MaxPool2d(2))
+
+
+class Residual(nn.Module):
+    """Two conv blocks; the input is added after the second ReLU."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.block1 = ConvBlock(channels, channels)
+        self.block2 = ConvBlock(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.block2(self.block1(x))
+
+
+class DavidNet(nn.Module):
+    """DavidNet; 6,573,130 parameters at its defaults.
+
+    Args:
+        num_classes: length of the logits, at least 2.
+        width: channels after the first block; later blocks have 2, 4 and 8 times as many.
+        image_size: side of the input in pixels, a multiple of 8. The last pooling spans the whole
+            map, which is 4×4 for the 32×32 pictures the network was made for.
+
+    Raises:
+        InputError: a size the network cannot take.
+    """
+
+    #: Names of the blocks whose class activation maps make sense, in forward order.
+    blocks = ("prep", "layer1", "layer2", "layer3")
+
+    def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
+        super().__init__()
+        if image_size % 8 or image_size < 16:
+            raise InputError(
+                f"image_size is {image_size}; DavidNet halves the picture three times, "
+                "so it must be a multiple of 8, at least 16 (for example 32, 48 or 64)."
+            )
+        self.prep = ConvBlock(3, width)
+        self.layer1 = nn.Sequential(
+            OrderedDict(down=ConvBlock(width, 2 * width, pool=True), residual=Residual(2 * width))
+        )
+        self.layer2 = ConvBlock(2 * width, 4 * width, pool=True)
+        self.layer3 = nn.Sequential(
+            OrderedDict(
+                down=ConvBlock(4 * width, 8 * width, pool=True), residual=Residual(8 * width)
+            )
+        )
+        self.head = nn.Sequential(
+            OrderedDict(
+                pool=nn.MaxPool2d(image_size // 8),
+                flatten=nn.Flatten(),
+                linear=nn.Linear(8 * width, num_classes),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pictures (N×3×S×S, float) to logits (N×num_classes)."""
+        x = self.prep(x)
+        x = self.layer1(x)
+        x = self.layer2(x)
+        x = self.layer3(x)
+        return self.head(x)

@@ -1,0 +1,238 @@
+"""Picture files: finding them in a folder, and turning any of them into a square RGB array.
+
+`read_picture` is the one way a file becomes what the network sees. Nothing here needs torch, so
+that the decoding workers start quickly.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from utils import InputError
+from utils.progress import progress_bar
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+CHUNK = 500
+#: Below this many files, threads finish before worker processes have started.
+PROCESSES_FROM = 3_000
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """What was found below a folder of labelled pictures.
+
+    Attributes:
+        root: the folder.
+        classes: sorted class names.
+        train, test: (path, class index) of every picture; `test` is None where there is no
+            separate test folder and a part of `train` is to be held out.
+        key: changes when a file's name, size or time changes.
+        notes: what a person should know about how the folder was read.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    train: list[tuple[str, int]]
+    test: list[tuple[str, int]] | None
+    key: str
+    notes: tuple[str, ...]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return any picture as 8-bit RGB: 16-bit greyscale scaled, transparency laid on white."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # 16-bit greyscale; convert("RGB") would clip it to white
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit_picture(image: Image.Image, image_size: int) -> np.ndarray:
+    """Turn an open picture into what the network sees.
+
+    EXIF orientation is applied, the shorter side is resized to `image_size` and the centre cropped.
+
+    Returns:
+        uint8 array, image_size × image_size × 3.
+    """
+    if image.format == "JPEG":  # decode at a fraction of the size where that is enough
+        image.draft("RGB", (2 * image_size, 2 * image_size))
+    ImageOps.exif_transpose(image, in_place=True)
+    image = to_rgb(image)
+    if image.size != (image_size, image_size):
+        image = ImageOps.fit(image, (image_size, image_size), method=Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def read_picture(path: str | Path, image_size: int) -> np.ndarray:
+    """Read a picture file as `fit_picture` does.
+
+    Returns:
+        uint8 array, image_size × image_size × 3.
+
+    Raises:
+        InputError: the file is missing, or no picture that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return fit_picture(image, image_size)
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
+        raise InputError(f"{path} cannot be read as a picture ({error}).") from error
+
+
+def read_pictures(
+    paths: Sequence[str], image_size: int, description: str = "Decoding pictures"
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Read many picture files in parallel, with a progress bar.
+
+    Returns:
+        uint8 array N×3×S×S, black where a file was unreadable, and for each of those its
+        position and what was wrong.
+    """
+    images = np.zeros((len(paths), 3, image_size, image_size), np.uint8)
+    failures: dict[int, str] = {}
+    starts = range(0, len(paths), CHUNK)
+    chunks = [paths[start : start + CHUNK] for start in starts]
+    with (
+        _executor(len(paths)) as executor,
+        progress_bar(description=description, total=len(paths), unit="pictures") as bar,
+    ):
+        decoded = executor.map(_read_chunk, chunks, [image_size] * len(chunks))
+        for start, (part, failed) in zip(starts, decoded, strict=True):
+            images[start : start + len(part)] = part.transpose(0, 3, 1, 2)
+            failures.update({start + position: reason for position, reason in failed.items()})
+            bar.update(len(part))
+    return images, failures
+
+
+def _executor(count: int) -> Executor:
+    workers = os.cpu_count() or 1
+    if count < PROCESSES_FROM:
+        return ThreadPoolExecutor(workers)
+    # A forked worker starts at once; a spawned one imports the caller's main module again, torch
+    # and all. Workers touch only Pillow and NumPy, as torch's own forked data workers would.
+    method = "fork" if sys.platform == "linux" else "spawn"
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method))
+
+
+def _read_chunk(paths: Sequence[str], image_size: int) -> tuple[np.ndarray, dict[int, str]]:
+    images = np.zeros((len(paths), image_size, image_size, 3), np.uint8)
+    failures = {}
+    for position, path in enumerate(paths):
+        try:
+            images[position] = read_picture(path, image_size)
+        except InputError as error:
+            failures[position] = str(error)
+    return images, failures
+
+
+def scan_folder(root: Path) -> PictureFolder:
+    """Find the labelled pictures below `root`, without opening any.
+
+    Layouts: ``root/train/<class>/*`` with ``root/test/<class>/*``, or just ``root/<class>/*``.
+    A folder called val, valid or validation stands in for a missing test folder.
+
+    Raises:
+        InputError: the folder is missing, or holds fewer than two classes with pictures.
+    """
+    if not root.is_dir():
+        raise InputError(f"There is no folder {root}. Give the folder that holds your pictures.")
+    notes: list[str] = []
+    train_root = root / "train" if (root / "train").is_dir() else root
+    test_root = _test_folder(root, notes) if train_root != root else None
+    found = {"train": _class_files(train_root, notes)}
+    if test_root is not None:
+        found["test"] = _class_files(test_root, notes)
+    classes = _agreed_classes(root, found)
+    index = {name: position for position, name in enumerate(classes)}
+    listed = {
+        split: [(path, index[name]) for name, files in by_class.items() for path, _ in files]
+        for split, by_class in found.items()
+    }
+    return PictureFolder(
+        root, classes, listed["train"], listed.get("test"), _listing_key(root, found), tuple(notes)
+    )
+
+
+def _test_folder(root: Path, notes: list[str]) -> Path | None:
+    present = [name for name in TEST_FOLDERS if (root / name).is_dir()]
+    if present and present[0] != "test":
+        notes.append(f"{root / present[0]} is used as the test split.")
+    if len(present) > 1:
+        notes.append(f"Not read: {', '.join(str(root / name) for name in present[1:])}.")
+    return root / present[0] if present else None
+
+
+def _class_files(folder: Path, notes: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Map each class folder to the sorted (path, size and time) of the pictures below it."""
+    by_class, ignored = {}, 0
+    subfolders = (entry for entry in os.scandir(folder) if entry.is_dir())
+    for entry in sorted(subfolders, key=lambda entry: entry.name):
+        if entry.name.startswith((".", "__")):
+            continue
+        files = []
+        for item in _walk(entry.path):
+            if item.name.lower().endswith(EXTENSIONS) and not item.name.startswith("."):
+                stat = item.stat()
+                files.append((item.path, f"{stat.st_size} {stat.st_mtime_ns}"))
+            else:
+                ignored += 1
+        by_class[entry.name] = sorted(files)
+    if ignored:
+        notes.append(
+            f"{ignored} files below {folder} are no {'/'.join(EXTENSIONS)} and are left out."
+        )
+    return by_class
+
+
+def _walk(folder: str) -> Iterator[os.DirEntry]:
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            yield from _walk(entry.path)
+        else:
+            yield entry
+
+
+def _agreed_classes(root: Path, found: dict[str, dict[str, list]]) -> tuple[str, ...]:
+    """Return the class names all splits share, or say what is wrong."""
+    filled = {
+        split: {c for c, files in by_class.items() if files} for split, by_class in found.items()
+    }
+    classes = filled["train"]
+    if len(classes) < 2:
+        names = ", ".join(sorted(classes)) or "none"
+        raise InputError(
+            f"{root} needs at least two class folders with pictures in them; found: {names}. "
+            f"Expected {root}/<class>/*.jpg or {root}/train/<class>/*.jpg "
+            f"(also {', '.join(EXTENSIONS[1:])})."
+        )
+    if unseen := filled.get("test", set()) - classes:
+        raise InputError(
+            f"These classes have test pictures but none to train on: {', '.join(sorted(unseen))}. "
+            f"Add pictures to {root}/train or remove the folders."
+        )
+    return tuple(sorted(classes))
+
+
+def _listing_key(root: Path, found: dict[str, dict[str, list[tuple[str, str]]]]) -> str:
+    digest = hashlib.sha256()
+    for by_class in found.values():
+        for files in by_class.values():
+            for path, size_and_time in files:
+                digest.update(f"{os.path.relpath(path, root)}\0{size_and_time}\n".encode())
+        digest.update(b"end of split\n")
+    return digest.hexdigest()

@@ -1,0 +1,243 @@
+"""Figures of notebook 05: where the model errs, and whether it knows."""
+
+import matplotlib as mpl
+import numpy as np
+
+from utils.plots.style import (
+    FAINT,
+    GRID,
+    INK,
+    MUTED,
+    SMALL,
+    TRAIN,
+    WATCHED,
+    TileSheet,
+    channels_last,
+    class_colour,
+    fit,
+    legend_above,
+    message_figure,
+    new_figure,
+    percent,
+    plain_log_ticks,
+    shorten,
+    some_of,
+    styled,
+)
+
+MOST_ROWS = 40
+MOST_ANNOTATED = 20
+MOST_NAMED = 45
+
+
+@styled
+def confusion_matrix(matrix, classes, dataset_title):
+    """Counts of every pair of actual and predicted class, coloured so that errors stand out.
+
+    Args:
+        matrix: int C×C, rows actual, columns predicted.
+        classes: the C names.
+        dataset_title: how figures name the data.
+    """
+    title = "Confusion matrix"
+    matrix = np.asarray(matrix)
+    if not matrix.sum():
+        return message_figure(title, dataset_title, "There is no prediction to count.")
+    number = len(classes)
+    right = np.eye(number, dtype=bool)
+    stride = -(-number // MOST_NAMED)
+    side = np.clip(3.6 + 0.5 * number, 5.0, 8.0)
+    note = "Grey: predicted rightly. Colour: errors, as a share of the actual class. White: none."
+    if stride > 1:
+        note += f" One class in {stride} is named."
+    if not matrix[~right].any():
+        note += " There is no error."
+    figure, axes = new_figure(
+        title, dataset_title, width=max(side + 1, 6.5), height=side + 0.6, note=note
+    )
+    draw_cells(axes, matrix, right, annotate=number <= MOST_ANNOTATED)
+    places = np.arange(0, number, stride)
+    names = [shorten(classes[place], 16) for place in places]
+    axes.set_xticks(places + 0.5, names, rotation=90)
+    axes.set_yticks(places + 0.5, names, rotation=0)
+    axes.set(xlabel="predicted class", ylabel="actual class")
+    return figure
+
+
+def draw_cells(axes, matrix, right, annotate):
+    """The errors as a heat map of row shares, the diagonal in a neutral grey.
+
+    The diagonal holds almost everything: on a common scale it would be all that one sees.
+    """
+    import seaborn  # here, because importing it takes longer than drawing most figures
+
+    shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    largest = shares[~right].max() or 1.0
+    # Without its two ends, which would pass for white and for black.
+    errors = mpl.colors.ListedColormap(mpl.colormaps["magma_r"](np.linspace(0.04, 0.88, 256)))
+    counts = np.where(matrix > 0, matrix.astype(str), "")
+    common = {"ax": axes, "fmt": "", "square": True, "annot": counts if annotate else None,
+              "annot_kws": {"size": SMALL}, "xticklabels": False, "yticklabels": False,
+              "linewidths": 0.5 if annotate else 0, "linecolor": GRID}  # fmt: skip
+    seaborn.heatmap(
+        shares, mask=right | (matrix == 0), cmap=errors, vmin=0, vmax=largest,
+        norm=mpl.colors.PowerNorm(0.5, 0, largest),
+        cbar_kws={"label": "errors, % of the actual class", "shrink": 0.7, "pad": 0.02}, **common,
+    )  # fmt: skip
+    grey = mpl.colors.ListedColormap(["#d9d9d9"])
+    seaborn.heatmap(shares, mask=~right, cmap=grey, cbar=False, **common)
+    axes.grid(False)
+    axes.figure.axes[-1].tick_params(labelsize=SMALL)
+
+
+@styled
+def per_class_bars(table, dataset_title):
+    """Precision, recall and F1 of each class, in percent, the lowest F1 first.
+
+    Points and not bars from zero: the classes differ by a few percent, which bars would hide.
+
+    Args:
+        table: DataFrame with columns class, precision, recall, f1 (0..1) and support (pictures),
+            in the order of the classes, from which the class colours follow.
+        dataset_title: how figures name the data.
+    """
+    title = "Precision, recall and F1 by class"
+    if not len(table):
+        return message_figure(title, dataset_title, "There is no class to compare.")
+    order = np.argsort(np.asarray(table["f1"]), kind="stable")[:MOST_ROWS]
+    note = (
+        "Precision: how many of those predicted to be the class are. Recall: how many of the "
+        f"class are found. {some_of(len(order), len(table), 'classes, lowest F1 first,')}"
+    )
+    figure, axes = new_figure(title, dataset_title, height=1.9 + 0.27 * len(order), note=note)
+    rows = np.arange(len(order))
+    precision, recall, f1 = (
+        100 * np.asarray(table[name], dtype=float)[order] for name in ("precision", "recall", "f1")
+    )
+    colours = [class_colour(index, len(table)) for index in order]
+    axes.hlines(rows, np.fmin(precision, recall), np.fmax(precision, recall), color=FAINT, lw=2)
+    axes.scatter(precision, rows, marker="<", s=42, facecolor="white", edgecolor=INK, zorder=3,
+                 label="precision")  # fmt: skip
+    axes.scatter(recall, rows, marker="|", s=110, color=INK, linewidth=2.2, zorder=3,
+                 label="recall")  # fmt: skip
+    axes.scatter(f1, rows, s=75, c=colours, edgecolor=INK, linewidth=0.8, zorder=4)
+    axes.scatter([], [], s=75, c="white", edgecolor=INK, label="F1 (in the class colour)")
+    names = np.asarray(table["class"])[order]
+    axes.set_yticks(rows, [shorten(name, 24) for name in names])
+    axes.set(xlabel="percent", ylim=(len(order) - 0.4, -0.6))
+    values = axes.secondary_yaxis("right")
+    support = np.asarray(table["support"])[order]
+    words = [f"{score:.1f} %  ({count:,.0f})" for score, count in zip(f1, support, strict=True)]
+    values.set_yticks(rows, words)
+    values.tick_params(length=0, labelsize=SMALL, colors=INK)
+    values.set_ylabel("F1 (pictures of the class)", fontsize=SMALL)
+    values.spines["right"].set_visible(False)
+    legend_above(axes, scatterpoints=1)
+    return figure
+
+
+@styled
+def misclassified_grid(images, actual, predicted, confidences, classes, dataset_title, columns=5):
+    """Pictures that were missed, each with what it is and what it was taken for.
+
+    Args:
+        images: uint8 N×3×H×W.
+        actual, predicted: int N, indices into `classes`.
+        confidences: float N in 0..1, probability of the predicted class.
+        classes: names of all classes.
+        dataset_title: how figures name the data.
+        columns: pictures per row.
+    """
+    title = "Misclassified pictures"
+    if not len(images):
+        return message_figure(title, dataset_title, "No picture was misclassified.")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    sheet = TileSheet(
+        rows, columns, title, dataset_title, caption=0.42,
+        note="Above each picture the actual class, then the prediction and how sure the model was.",
+    )  # fmt: skip
+    # Words where there is room for them, as the system reproduced here has them.
+    before = ("actual ", "predicted ") if sheet.tile >= 1.5 else ("", "→ ")
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        sheet.picture(row, column, channels_last(image))
+        first = fit(classes[actual[index]], sheet.tile, before[0])
+        sure = f", {percent(confidences[index])}"
+        second = fit(classes[predicted[index]], sheet.tile, before[1], sure)
+        sheet.write_caption(row, column, f"{first}\n{second}")
+    return sheet.figure
+
+
+@styled
+def reliability(table, calibration_error, dataset_title):
+    """How often the model is right, by how sure it is.
+
+    Args:
+        table: DataFrame with a row per bin: confidence (mean in the bin) and accuracy, both
+            0..1, and count (pictures). Empty bins may be missing or have count 0.
+        calibration_error: expected calibration error, 0..1.
+        dataset_title: how figures name the data.
+    """
+    title = "Is the model as often right as it is sure?"
+    counts = np.asarray(table["count"])
+    used = counts > 0
+    if not used.any():
+        return message_figure(title, dataset_title, "There is no prediction to judge.")
+    counts = counts[used]
+    confidence, accuracy = (
+        100 * np.asarray(table[name], dtype=float)[used] for name in ("confidence", "accuracy")
+    )
+    figure, (upper, lower) = new_figure(
+        title, dataset_title, rows=2, width=6.5, height=6.6, sharex=True, height_ratios=(3, 1),
+        note="Below the diagonal the model is surer than it is right. Bins with few pictures "
+        "scatter by chance.",
+    )  # fmt: skip
+    upper.plot([0, 100], [0, 100], color=MUTED, linestyle=":", label="perfectly calibrated")
+    upper.vlines(
+        confidence, confidence, accuracy, color=WATCHED["color"], linewidth=1.2, label="difference"
+    )
+    label = f"this model (expected calibration error {percent(calibration_error, 2)})"
+    upper.plot(confidence, accuracy, label=label, **TRAIN)
+    upper.set(ylabel="right, %", xlim=(0, 102), ylim=(0, 102))
+    lower.bar(confidence, counts, width=2.2, color=FAINT, edgecolor=MUTED)
+    lower.set_yscale("log")
+    lower.set(xlabel="confidence in the predicted class, %", ylabel="pictures\n(logarithmic)")
+    lower.set_ylim(0.7, 2 * counts.max())
+    plain_log_ticks(lower.yaxis, 1, 1e4)
+    lower.yaxis.set_major_formatter("{x:,.0f}")
+    legend_above(upper, columns=1)
+    return figure
+
+
+@styled
+def most_confused(pairs, dataset_title):
+    """The pairs of classes that are mixed up most.
+
+    Args:
+        pairs: DataFrame with columns actual, predicted (names), count (pictures) and share
+            (0..1, of the actual class's pictures), in the order to be drawn.
+        dataset_title: how figures name the data.
+    """
+    title = "Most confused pairs"
+    if not len(pairs):
+        return message_figure(title, dataset_title, "No picture was misclassified.")
+    shown = pairs[:MOST_ROWS]
+    figure, axes = new_figure(
+        title,
+        dataset_title,
+        height=1.5 + 0.28 * len(shown),
+        note=some_of(len(shown), len(pairs), "pairs"),
+    )
+    rows = np.arange(len(shown))
+    counts, shares = np.asarray(shown["count"]), np.asarray(shown["share"])
+    bars = axes.barh(rows, counts, height=0.7, color=TRAIN["color"])
+    numbers = zip(counts, shares, strict=True)
+    words = [f"{count:,} ({percent(share, 1)})" for count, share in numbers]
+    axes.bar_label(bars, words, padding=4, size=SMALL)
+    names = zip(shown["actual"], shown["predicted"], strict=True)
+    axes.set_yticks(rows, [f"{shorten(first)} → {shorten(second)}" for first, second in names])
+    axes.set(xlabel="pictures (share of the actual class)", ylim=(len(shown) - 0.4, -0.6))
+    axes.margins(x=0.14)
+    axes.grid(False, axis="y")
+    return figure

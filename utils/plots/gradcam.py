@@ -1,0 +1,170 @@
+"""Figures of notebook 06: where in the picture a class was found."""
+
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+
+from utils.plots.style import (
+    NORMAL,
+    SMALL,
+    TileSheet,
+    channels_last,
+    characters,
+    fit,
+    message_figure,
+    percent,
+    plain,
+    shorten,
+    styled,
+)
+
+COLOUR_MAP = "inferno"  # perceptually uniform: it draws no edge where the map has none
+NO_PICTURE = "There is no picture to explain."
+
+
+def overlay(image, class_map, map_weight=0.4):
+    """A picture blended with its class activation map.
+
+    Args:
+        image: uint8 3×H×W.
+        class_map: float H×W in 0..1.
+        map_weight: 0..1, the map's share; the picture has the rest.
+
+    Returns:
+        uint8 H×W×3.
+
+    Raises:
+        ValueError: picture and map differ in size, or the weight is outside 0..1.
+    """
+    picture = channels_last(image).astype(np.float32)
+    class_map = np.asarray(class_map)
+    if picture.shape[:2] != class_map.shape:
+        raise ValueError(
+            f"the map has {class_map.shape} points, the picture {picture.shape[:2]}: "
+            "resize the map to the picture first"
+        )
+    if not 0 <= map_weight <= 1:
+        raise ValueError(f"map_weight is {map_weight}; it must lie between 0 and 1")
+    colours = mpl.colormaps[COLOUR_MAP](class_map, bytes=True)[..., :3]
+    return np.rint((1 - map_weight) * picture + map_weight * colours).astype(np.uint8)
+
+
+def add_colour_bar(sheet):
+    """The key to the overlays, at the right of the sheet and never taller than three inches."""
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), COLOUR_MAP)
+    shrink = min(1.0, 3.0 / sheet.figure.get_figheight())
+    bar = sheet.figure.colorbar(
+        scale, ax=sheet.axes, shrink=shrink, anchor=(0, 1), aspect=18, pad=0.02, ticks=[0, 0.5, 1]
+    )
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.set_label("class activation", size=NORMAL)
+
+
+def blend_note(map_weight):
+    return f"Overlay: {percent(1 - map_weight)} picture, {percent(map_weight)} map."
+
+
+@styled
+def misclassified_maps(
+    images, maps_predicted, maps_true, actual, predicted, confidences, classes, dataset_title,
+    map_weight=0.4, columns=2,
+):  # fmt: skip
+    """Missed pictures, each beside its maps for the predicted and for the true class.
+
+    Args:
+        images: uint8 N×3×H×W.
+        maps_predicted, maps_true: float32 N×H×W in 0..1.
+        actual, predicted: int N, indices into `classes`.
+        confidences: float N in 0..1, probability of the predicted class.
+        classes: names of all classes.
+        dataset_title: how figures name the data.
+        map_weight: 0..1, the map's share in an overlay.
+        columns: pictures per row, each with its two overlays.
+    """
+    title = "Misclassified pictures and their class maps"
+    if not len(images):
+        return message_figure(title, dataset_title, "No picture was misclassified.")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    note = (
+        "Each picture as it is, with the map for the predicted class (and how sure the model "
+        f"was), and with the map for the actual class. {blend_note(map_weight)}"
+    )
+    sheet = TileSheet(
+        rows, 3 * columns, title, dataset_title, note=note, caption=0.42,
+        breaks=tuple(range(3, 3 * columns, 3)), side=0.8,
+    )  # fmt: skip
+    for index, image in enumerate(images):
+        row, group = divmod(index, columns)
+        true, taken = (classes[which[index]] for which in (actual, predicted))
+        tiles = (
+            (channels_last(image), "picture\n" + fit(true, sheet.tile)),
+            (
+                overlay(image, maps_predicted[index], map_weight),
+                "predicted\n" + fit(taken, sheet.tile, after=f", {percent(confidences[index])}"),
+            ),
+            (overlay(image, maps_true[index], map_weight), "actual\n" + fit(true, sheet.tile)),
+        )
+        for place, (picture, words) in enumerate(tiles):
+            sheet.picture(row, 3 * group + place, picture)
+            sheet.write_caption(row, 3 * group + place, words)
+    add_colour_bar(sheet)
+    return sheet.figure
+
+
+@styled
+def methods_by_block(image, maps, methods, blocks, dataset_title, label, map_weight=0.4):
+    """One picture under every method and block.
+
+    Args:
+        image: uint8 3×H×W.
+        maps: float32 M×B×H×W in 0..1, by method and block.
+        methods: M names.
+        blocks: B names.
+        dataset_title: how figures name the data.
+        label: what the picture is, such as "cat, predicted dog (93 %)".
+        map_weight: 0..1, the map's share in an overlay.
+    """
+    title = f"Maps by method and block: {label}"
+    if not len(methods) or not len(blocks):
+        return message_figure(title, dataset_title, "There is no map to show.")
+    images = [image] * len(methods)
+    return map_table(images, maps, methods, blocks, title, dataset_title, map_weight)
+
+
+@styled
+def blocks_by_picture(images, maps, blocks, labels, dataset_title, map_weight=0.4):
+    """Each picture and its maps from one block to the next.
+
+    Args:
+        images: uint8 N×3×H×W.
+        maps: float32 N×B×H×W in 0..1.
+        blocks: B names, in forward order.
+        labels: N strings, what each picture is and was taken for.
+        dataset_title: how figures name the data.
+        map_weight: 0..1, the map's share in an overlay.
+    """
+    title = "Class maps from block to block"
+    if not len(images):
+        return message_figure(title, dataset_title, NO_PICTURE)
+    return map_table(images, maps, labels, blocks, title, dataset_title, map_weight)
+
+
+def map_table(images, maps, row_names, blocks, title, dataset_title, map_weight):
+    """A row per name: the raw picture, then an overlay per block."""
+    sheet = TileSheet(
+        len(row_names), 1 + len(blocks), title, dataset_title, note=blend_note(map_weight),
+        label=1.5, header=0.3, breaks=(1,), side=0.8,
+    )  # fmt: skip
+    sheet.name_column(0, "picture")
+    for column, block in enumerate(blocks, start=1):
+        sheet.name_column(column, shorten(block, characters(sheet.tile, NORMAL)))
+    for row, name in enumerate(row_names):
+        lines = textwrap.wrap(plain(name), characters(1.4, NORMAL))[:4]
+        sheet.name_row(row, "\n".join(lines))
+        sheet.picture(row, 0, channels_last(images[row]))
+        for column, class_map in enumerate(maps[row], start=1):
+            sheet.picture(row, column, overlay(images[row], class_map, map_weight))
+    add_colour_bar(sheet)
+    return sheet.figure

@@ -1,0 +1,59 @@
+"""The figure of notebook 02: the learning-rate range test."""
+
+import numpy as np
+
+from utils.plots.style import (
+    BEST,
+    FAINT,
+    MUTED,
+    TRAIN,
+    legend_above,
+    limit_top,
+    message_figure,
+    new_figure,
+    plain_log_ticks,
+    styled,
+)
+
+
+@styled
+def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title):
+    """Loss against learning rate, and the suggested learning rate.
+
+    Args:
+        learning_rates: floats > 0, one per step, increasing.
+        losses: floats, the loss of each step's batch.
+        smoothed: floats, the same smoothed.
+        suggestion: a learning rate, or None where the test found none.
+        dataset_title: how figures name the data.
+    """
+    title = "Learning-rate range test"
+    learning_rates = np.asarray(learning_rates, dtype=float)
+    if not len(learning_rates):
+        return message_figure(title, dataset_title, "The test recorded no step.")
+    figure, axes = new_figure(title, dataset_title)
+    axes.set_xscale("log")
+    axes.plot(learning_rates, losses, color=FAINT, linewidth=0.9, label="loss of each batch")
+    axes.plot(learning_rates, smoothed, color=TRAIN["color"], linewidth=2.4, label="smoothed loss")
+    if suggestion is None:
+        nothing = "no suggestion: the loss falls nowhere clearly enough"
+        axes.plot([], [], linestyle="none", label=nothing)
+    else:
+        mark_suggestion(axes, suggestion, learning_rates, smoothed)
+    cut = limit_top(axes, smoothed, losses)
+    axes.set(
+        xlabel="learning rate (logarithmic)",
+        ylabel="training loss, cross-entropy" + (" (cut off at the top)" if cut else ""),
+    )
+    axes.margins(x=0.02)
+    plain_log_ticks(axes.xaxis, learning_rates[0], learning_rates[-1])
+    legend_above(axes)
+    return figure
+
+
+def mark_suggestion(axes, suggestion, learning_rates, smoothed):
+    """A line at the suggestion and a star where it meets the smoothed curve."""
+    axes.axvline(suggestion, color=MUTED, linestyle=":", linewidth=1.4)
+    height = np.interp(np.log(suggestion), np.log(learning_rates), smoothed)
+    label = f"suggestion {suggestion:.3g}"
+    axes.plot(suggestion, height, label=label, **BEST)

@@ -1,0 +1,286 @@
+"""The one look of every figure: fonts, colours, headings, and sheets of small pictures.
+
+A public plotting function is decorated with `@styled` and starts from `new_figure`, `TileSheet`
+or `message_figure`. Figures are plain `Figure` objects, not pyplot's: pyplot keeps every figure
+it makes, and a notebook would show each of them twice.
+"""
+
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+WIDTH = 9.0  # inches; about the width of a README
+MARGIN = 0.08  # inches
+DPI = 120
+SMALL, NORMAL, LARGE = 8.5, 9.5, 12.0  # font sizes in points; nothing is smaller than SMALL
+
+INK = "#222222"
+MUTED = "#595959"
+FAINT = "#9a9a9a"
+GRID = "#e2e2e2"
+
+# Two curves that are compared differ in colour, lightness, marker and line style.
+TRAIN = {"color": "#3f90da", "marker": "o", "linestyle": "-"}
+WATCHED = {"color": "#a31a01", "marker": "s", "linestyle": "--"}
+BEST = {"color": "#ffa90e", "marker": "*", "markersize": 15, "markeredgecolor": INK,
+        "linestyle": "none", "zorder": 5}  # fmt: skip
+
+# M. Petroff, "Accessible Color Sequences for Data Visualization" (2021), the sequence of ten.
+PALETTE = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
+    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
+    "font.size": NORMAL,
+    "axes.labelsize": NORMAL,
+    "axes.titlesize": NORMAL,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.8,
+    "axes.prop_cycle": mpl.cycler(color=PALETTE),
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "white",
+    "axes.labelcolor": INK,
+    "figure.constrained_layout.h_pad": MARGIN,
+    "figure.constrained_layout.w_pad": MARGIN,
+    "figure.facecolor": "white",
+    "figure.titlesize": LARGE,
+    "figure.titleweight": "normal",
+    "figure.labelweight": "normal",
+    "figure.labelsize": SMALL,
+    "hatch.linewidth": 1.0,
+    "legend.fontsize": NORMAL,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "text.color": INK,
+    "text.usetex": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+styled = mpl.rc_context(STYLE)  # used as a decorator: the style holds inside the function only
+
+
+def class_colour(index, number_of_classes):
+    """The colour of class `index`, the same in every figure of a data set, as an RGBA tuple.
+
+    Up to ten classes have colours of their own; more than ten are spread over one colour map.
+    """
+    if number_of_classes <= len(PALETTE):
+        return mpl.colors.to_rgba(PALETTE[index])
+    # The lightest end of the map would not show on white.
+    return mpl.colormaps["viridis"](0.9 * index / (number_of_classes - 1))
+
+
+def plain(text):
+    """`text` on one line, with dollar signs escaped: matplotlib would read them as mathematics."""
+    return " ".join(str(text).split()).replace("$", r"\$")
+
+
+def shorten(name, length=18):
+    """`name` cut to at most `length` characters, the last one an ellipsis if anything was cut."""
+    name = " ".join(str(name).split())
+    return plain(name if len(name) <= length else name[: length - 1].rstrip() + "…")
+
+
+def characters(inches, size=SMALL):
+    """How many characters of `size` points surely fit into a line of so many inches."""
+    return max(4, int(inches * 72 / (0.62 * size)))
+
+
+@styled
+def fit(name, inches, before="", after=""):
+    """`name` between two texts, shortened until all of it fits into `inches` at size SMALL."""
+    font = FontProperties(size=SMALL)
+    for length in range(max(len(str(name)), 3), 2, -1):
+        line = f"{before}{shorten(name, length)}{after}"
+        width, _, _ = text_to_path.get_text_width_height_descent(line, font, ismath=False)
+        if width <= 72 * inches:
+            break
+    return line
+
+
+def percent(share, digits=0):
+    """A share of one in the house's spelling: 0.934 is "93 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def some_of(shown, total, what="classes"):
+    """The note that says that a figure does not show everything; empty where it does."""
+    return f"{shown} of {total} {what} shown." if shown < total else ""
+
+
+def wrapped(text, width, size):
+    return "\n".join(textwrap.wrap(text, characters(width, size)))
+
+
+def head_and_foot(figure, title, dataset_title, note):
+    """Writes the title with the data set's name under it, and the note at the bottom.
+
+    Where a name takes more than its line, the figure grows, so that the panels do not shrink.
+    """
+    width = figure.get_figwidth() - 2 * MARGIN
+    left = MARGIN / figure.get_figwidth()
+    lines = [wrapped(plain(text), width, LARGE) for text in (title, dataset_title)]
+    heading = "\n".join(lines)
+    figure.set_figheight(figure.get_figheight() + 0.22 * (heading.count("\n") - 1))
+    figure.suptitle(heading, x=left, ha="left", linespacing=1.25)
+    if note:
+        figure.supxlabel(wrapped(plain(note), width, SMALL), x=left, ha="left", color=MUTED)
+
+
+def dress(axes):
+    """Sets what matplotlib would otherwise look up when it draws, after the style has ended."""
+    axes.tick_params(which="both", labelsize=SMALL, labelcolor=INK, color=MUTED, width=0.8)
+    axes.tick_params(which="major", length=3.5, pad=3.5)
+    axes.tick_params(which="minor", length=2)
+    axes.grid(True, color=GRID, linewidth=0.8, linestyle="-", alpha=1.0)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def new_figure(
+    title, dataset_title, rows=1, columns=1, *, width=WIDTH, height=4.4, note="", **subplots
+):
+    """An empty figure with its heading: (figure, axes), axes as `Figure.subplots` returns them.
+
+    `width` and `height` are inches; `note` is a line of small print under the panels; further
+    keywords go to `Figure.subplots`.
+    """
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    axes = figure.subplots(rows, columns, **subplots)
+    for panel in np.atleast_1d(axes).flat:
+        dress(panel)
+    head_and_foot(figure, title, dataset_title, note)
+    return figure, axes
+
+
+def message_figure(title, dataset_title, message):
+    """A figure that says in words why there is nothing to draw."""
+    figure, axes = new_figure(title, dataset_title, height=1.8)
+    axes.axis("off")
+    text = wrapped(plain(message), WIDTH - 1, LARGE)
+    axes.text(0.5, 0.5, text, ha="center", va="center", size=LARGE, color=MUTED)
+    return figure
+
+
+def legend_above(axes, columns=3, **keywords):
+    """A legend between heading and panel, where it cannot cover data."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.6, **keywords
+    )
+
+
+def integer_ticks(axis, at_most=12):
+    """Ticks at whole numbers only, for an axis that counts epochs or pictures."""
+    axis.set_major_locator(mpl.ticker.MaxNLocator(nbins=at_most, integer=True, min_n_ticks=1))
+
+
+def plain_log_ticks(axis, low, high):
+    """Ticks of a logarithmic axis as plain numbers: decades, or 1-2-5 where there are few."""
+    subs = (1.0,) if high / low > 1000 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=subs))
+    axis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(mpl.ticker.NullFormatter())
+
+
+def limit_top(axes, strong, faint):
+    """Ends the y axis above the `strong` curves, so that single spikes of `faint` do not rule it.
+
+    Returns whether some of `faint` is cut off.
+    """
+    strong, faint = (np.asarray(values, dtype=float) for values in (strong, faint))
+    strong, faint = strong[np.isfinite(strong)], faint[np.isfinite(faint)]
+    candidates = [strong.max()] if strong.size else []
+    if faint.size:
+        candidates.append(np.percentile(faint, 98))
+    if not candidates or not (faint > 1.5 * max(candidates)).any():
+        return False
+    axes.set_ylim(top=1.1 * max(candidates))
+    return True
+
+
+def channels_last(image):
+    """3×H×W as matplotlib wants it: H×W×3."""
+    return np.moveaxis(np.asarray(image), 0, -1)
+
+
+class TileSheet:
+    """Small square pictures in rows and columns on one panel, whose coordinates are inches.
+
+    One panel for all of them: a hundred axes, one a picture, would take seconds to lay out.
+
+    Args:
+        rows, columns: how many tiles.
+        title, dataset_title, note: as for `new_figure`.
+        label: inches kept free at the left, for the names of rows.
+        header: inches kept free above the first row, for the names of columns.
+        caption: inches kept free above each row.
+        breaks: columns with a wider gap before them.
+        side: inches kept free at the right, for a colour bar.
+        largest: inches that a tile may measure at most.
+    """
+
+    GAP, WIDE_GAP, NARROWEST = 0.07, 0.25, 6.5
+
+    def __init__(self, rows, columns, title, dataset_title, *, note="", label=0.0, header=0.0,
+                 caption=0.0, breaks=(), side=0.0, largest=1.72):  # fmt: skip
+        self.label, self.header, self.caption, self.breaks = label, header, caption, breaks
+        gaps = (columns - 1) * self.GAP + len(breaks) * self.WIDE_GAP
+        self.tile = min(largest, (WIDTH - 2 * MARGIN - label - side - gaps) / columns)
+        width = label + columns * self.tile + gaps
+        height = self.top(rows) - caption
+        figure_width = max(width + side + 2 * MARGIN, self.NARROWEST)
+        note_lines = len(textwrap.wrap(note, characters(figure_width - 2 * MARGIN, SMALL)))
+        self.figure, self.axes = new_figure(
+            title,
+            dataset_title,
+            width=figure_width,
+            height=height + 0.75 + 0.25 * note_lines,
+            note=note,
+        )
+        self.axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", anchor="NW")
+        self.axes.axis("off")
+
+    def left(self, column):
+        wide = self.WIDE_GAP * sum(column >= first for first in self.breaks)
+        return self.label + column * (self.tile + self.GAP) + wide
+
+    def top(self, row):
+        return self.header + row * (self.tile + self.GAP + self.caption) + self.caption
+
+    def picture(self, row, column, image):
+        """Draws `image`, H×W×3, uint8 or floats in 0..1, pixel by pixel."""
+        left, top = self.left(column), self.top(row)
+        extent = (left, left + self.tile, top + self.tile, top)
+        tile = self.axes.imshow(image, extent=extent, interpolation="nearest")
+        tile.set_in_layout(False)
+
+    def write(self, x, y, text, size, **alignment):
+        """Writes at a place in inches; the sheet has the room, so the layout need not measure."""
+        self.axes.text(x, y, text, size=size, in_layout=False, **alignment)
+
+    def name_row(self, row, text, colour=None):
+        """Writes `text` left of a row, with a swatch of the class colour if one is given."""
+        top, right = self.top(row), self.label - 0.1
+        if colour is not None:
+            swatch = mpl.patches.Rectangle((right - 0.08, top), 0.08, self.tile, color=colour)
+            self.axes.add_patch(swatch)
+            right -= 0.16
+        self.write(right, top + self.tile / 2, text, NORMAL, ha="right", va="center")
+
+    def name_column(self, column, text):
+        """Writes `text` in the header, centred over a column."""
+        centre = self.left(column) + self.tile / 2
+        self.write(centre, self.header - 0.06, text, NORMAL, ha="center", va="bottom")
+
+    def write_caption(self, row, column, text):
+        """Writes `text` over the tile, flush with its left edge."""
+        self.write(self.left(column), self.top(row) - 0.05, text, SMALL, ha="left", va="bottom")

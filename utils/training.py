@@ -1,0 +1,585 @@
+"""Building a training from its settings, running it, resuming it, and loading what it made."""
+
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from logging import WARNING, getLogger
+from pathlib import Path
+from shutil import rmtree
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.model_summary import ModelSummary
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from utils import InputError
+from utils.augment import Augmentation
+from utils.classifier import ImageClassifier
+from utils.data import PictureDataModule, PictureSet, check_data_options
+from utils.history import HISTORY_COLUMNS, STEP_COLUMNS
+from utils.models import check_model, create_model
+from utils.progress import progress_bar
+from utils.recipes import Recipe, check_choice, check_number, choose_recipe, fit_batch_size
+from utils.runs import ROOT, Run, derive_run_name, library_versions, now, replacing
+
+PRECISIONS = ("auto", "bf16-mixed", "16-mixed", "32-true")
+DEVICES = ("auto", "cpu", "gpu")
+#: Settings that do not change what is trained. The pictures count by their fingerprint.
+NOT_IDENTITY = {
+    "dataset", "dataset_title", "data_dir", "skip_unreadable", "devices", "max_lr_source",
+}  # fmt: skip
+TRAINED_FILES = ("metrics.csv", "steps.csv", "metrics.json", "predictions.npz", "model.safetensors")
+STEP_ROWS = 1_000
+
+
+# Device and precision
+
+
+def choose_device(devices: str = "auto") -> tuple[str, str]:
+    """Choose where to compute.
+
+    Returns:
+        torch's name of the device (``"cpu"``, ``"cuda"``, ``"mps"``) and the hardware's name.
+
+    Raises:
+        InputError: an unknown choice, or a GPU asked for that is not there.
+    """
+    check_choice("devices", devices, DEVICES)
+    if devices != "cpu" and torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_name()
+    if devices != "cpu" and torch.backends.mps.is_available():
+        return "mps", f"{platform.processor() or 'Apple'} GPU"
+    if devices == "gpu":
+        raise InputError("devices is 'gpu', but torch finds no GPU here. Use 'auto' or 'cpu'.")
+    return "cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def choose_precision(precision: str, device: str) -> tuple[str, str]:
+    """Choose the number format of training.
+
+    Args:
+        precision: one of ``PRECISIONS``; ``"auto"`` takes the fastest the hardware does well.
+        device: torch's name of the device.
+
+    Returns:
+        Lightning's name of the precision, and why it was chosen.
+
+    Raises:
+        InputError: an unknown name, or 16-mixed on a CPU, which Lightning does not offer.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    if precision == "16-mixed" and device == "cpu":
+        raise InputError("precision '16-mixed' needs a GPU. Use 'auto', 'bf16-mixed' or '32-true'.")
+    if precision != "auto":
+        return precision, "as asked"
+    if device == "cuda":
+        capability = torch.cuda.get_device_capability()
+        shown = f"CUDA compute capability {capability[0]}.{capability[1]}"
+        if capability >= (8, 0):
+            return "bf16-mixed", f"{shown} computes in bfloat16"
+        return "16-mixed", f"{shown} has no bfloat16 units, but float16"
+    if device == "cpu" and (feature := _cpu_bfloat16()):
+        return "bf16-mixed", f"this CPU has {feature}"
+    return "32-true", f"this {device.upper()} has no fast bfloat16"
+
+
+def _cpu_bfloat16() -> str | None:
+    """Return the name of the CPU's bfloat16 instructions, or None."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        amx, avx512 = has.get("amx_bf16"), has.get("avx512_bf16")
+    else:  # torch 2.8 and 2.9 know, but say it only here
+        amx, avx512 = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
+    return "AMX" if amx else "AVX-512 BF16" if avx512 else None
+
+
+# The plan: everything resolved before anything is computed
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training with every setting resolved.
+
+    Attributes:
+        run: where it goes.
+        picture_set: what it learns from.
+        recipe: how; with all overrides applied.
+        settings: everything of it, as ``run.json`` keeps it.
+        notes: what was chosen or changed, and why: one line each.
+    """
+
+    run: Run
+    picture_set: PictureSet
+    recipe: Recipe
+    settings: dict
+    notes: tuple[str, ...]
+
+    def network(self) -> nn.Module:
+        """Return the network with the fresh weights of this seed."""
+        return create_model(
+            self.settings["model"],
+            num_classes=len(self.picture_set.classes),
+            image_size=self.picture_set.image_size,
+            seed=self.settings["seed"],
+        )
+
+    def classifier(self) -> ImageClassifier:
+        """Return the LightningModule around a fresh network."""
+        return ImageClassifier(self.network(), len(self.picture_set.classes), self.recipe)
+
+    def data_module(self) -> PictureDataModule:
+        """Return the batches this plan trains on."""
+        recipe = self.recipe
+        augmentation = Augmentation(
+            recipe.crop_padding, recipe.flip_probability, recipe.cutout_size
+        )
+        return PictureDataModule(
+            self.picture_set,
+            recipe.batch_size,
+            augmentation,
+            self.settings["seed"],
+            self.settings["val_fraction"],
+        )
+
+    def __str__(self) -> str:
+        return "\n".join((f"run        {self.run.name} in {self.run.folder.parent}", *self.notes))
+
+
+def plan_training(
+    picture_set: PictureSet,
+    *,
+    run_name: str | None = None,
+    output_dir: str | Path = "outputs",
+    model: str = "davidnet",
+    recipe: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    max_lr: float | str | None = None,
+    val_fraction: float = 0.0,
+    precision: str = "auto",
+    devices: str = "auto",
+    seed: int = 0,
+) -> TrainingPlan:
+    """Resolve every setting of a training.
+
+    Args:
+        picture_set: from `utils.data.load_pictures`.
+        run_name: the run's folder below `output_dir`; None derives a name from the settings.
+        model: a name of `utils.models.MODELS`.
+        recipe: a name of `utils.recipes.RECIPES`; None takes the data set's default.
+        epochs, batch_size, max_lr: override the recipe; `max_lr` may be ``"found"``, which takes
+            what the range test of the same run suggested.
+        val_fraction: share of the training split to hold out and watch; 0 watches the test split.
+        precision, devices: as `choose_precision` and `choose_device` take them.
+        seed: of weights, order and augmentation.
+
+    Raises:
+        InputError: a name, number or device that cannot be used.
+    """
+    options = picture_set.options
+    asked = {"model": None if model == "davidnet" else model, "epochs": epochs}
+    asked |= {"batch_size": batch_size, "max_lr": max_lr, "val_fraction": val_fraction or None}
+    asked |= {"limit_train": options["limit_train"], "limit_test": options["limit_test"]}
+    check_training_options(model, val_fraction, seed, max_lr)
+    found = max_lr == "found"
+    chosen = choose_recipe(
+        recipe, options["dataset"], epochs=epochs, batch_size=batch_size,
+        max_lr=None if found else max_lr,
+    )  # fmt: skip
+    name = run_name or derive_run_name(picture_set.name, chosen.name, seed, **asked)
+    run = Run(name, output_dir)
+    notes = list(picture_set.notes)
+    if found:
+        chosen = replace(chosen, max_lr=suggested_lr(run))
+        notes.append(f"max_lr     {chosen.max_lr:.3g}, found by the range test")
+    if batch_size is None:
+        chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
+    device, hardware = choose_device(devices)
+    precision, reason = choose_precision(precision, device)
+    notes.append(f"device     {device}: {hardware}")
+    notes.append(f"precision  {precision}: {reason}; channels-last")
+    settings = {
+        **options,
+        "data_fingerprint": picture_set.fingerprint,
+        "val_fraction": val_fraction,
+        "model": model,
+        **chosen.as_settings(),
+        "max_lr_source": "found" if found else "recipe" if max_lr is None else "given",
+        "precision": precision,
+        "devices": device,
+        "seed": seed,
+    }
+    return TrainingPlan(run, picture_set, chosen, settings, tuple(notes))
+
+
+def check_training_options(
+    model: str, val_fraction: float, seed: int, max_lr: float | str | None = None
+) -> None:
+    """Refuse values that cannot be, before anything is computed.
+
+    Raises:
+        InputError: naming the parameter, its value and what is allowed.
+    """
+    check_model(model)
+    check_data_options("shapes", val_fraction=val_fraction)
+    check_number("seed", seed, 0, 2**31 - 1, whole=True)
+    if isinstance(max_lr, str) and max_lr != "found":
+        raise InputError(f"max_lr is {max_lr!r}; it must be a number, 'found' or None.")
+
+
+def suggested_lr(run: Run) -> float:
+    """Return the learning rate that the run's range test suggested.
+
+    Raises:
+        InputError: there was no range test, or it came to no suggestion.
+    """
+    suggestion = run.read_json("lr_finder.json").get("suggestion")
+    if suggestion is None:
+        raise InputError(
+            f"The range test of run {run.name!r} suggested nothing; give max_lr a number."
+        )
+    return suggestion
+
+
+def _lowered_batch_size(recipe: Recipe, size: int, val_fraction: float, notes: list[str]) -> Recipe:
+    lowered = fit_batch_size(recipe, round(size * (1 - val_fraction)))
+    if lowered.batch_size < recipe.batch_size:
+        notes.append(
+            f"batch_size {lowered.batch_size} instead of the recipe's {recipe.batch_size}, "
+            f"since there are only {size} pictures to train on"
+        )
+    return lowered
+
+
+def summarise_network(network: nn.Module, image_size: int, batch_size: int = 1) -> ModelSummary:
+    """Return Lightning's layer table with shapes and parameter counts.
+
+    Args:
+        network: any network on N×3×S×S pictures.
+        image_size, batch_size: of the pictures whose shapes are shown.
+    """
+    return ModelSummary(_Summarised(network, image_size, batch_size), max_depth=-1)
+
+
+class _Summarised(LightningModule):
+    """The network alone: an `ImageClassifier` would list its metrics as layers too."""
+
+    def __init__(self, network: nn.Module, image_size: int, batch_size: int):
+        super().__init__()
+        self.network = network
+        self.example_input_array = torch.zeros(batch_size, 3, image_size, image_size)
+
+    def forward(self, images):
+        return self.network(images)
+
+
+# Training
+
+
+def build_trainer(device: str, precision: str, **options) -> Trainer:
+    """Return a quiet Trainer on one device."""
+    quiet_libraries()
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    return Trainer(
+        accelerator=device,
+        devices=1,
+        precision=precision,
+        num_sanity_val_steps=0,
+        **{**quiet, "enable_checkpointing": False, **options},
+    )
+
+
+def quiet_libraries() -> None:
+    """Silence tips and advice of the libraries; real warnings still come through."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+        getLogger(name).setLevel(WARNING)
+    for advice in (".*does not have many workers.*", ".*GPU available but not used.*",
+                   ".*isinstance.treespec, LeafSpec.*"):  # fmt: skip
+        warnings.filterwarnings("ignore", message=advice)
+
+
+def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
+    """Train, or take up what is there: resume an unfinished run, reuse a complete one.
+
+    Writes ``run.json``, ``metrics.csv``, ``steps.csv``, ``checkpoints/last.ckpt``, TensorBoard
+    events, ``model.safetensors`` and ``metrics.json`` into the run's folder.
+
+    Raises:
+        InputError: the run exists with other settings, or the loss stopped being a number.
+    """
+    run = plan.run
+    if overwrite:
+        _remove_training(run)
+    _check_identity(plan)
+    if run.is_trained:
+        run.update_record(status="complete", failure=None)
+        print(
+            f"Run {run.name!r} is complete with these settings and is reused (overwrite=True trains again)."
+        )
+        return run
+    checkpoint = run.path("checkpoints", "last.ckpt")
+    resumed = checkpoint.exists()
+    _start_record(plan)
+    classifier, data_module = plan.classifier(), plan.data_module()
+    trainer = _training_trainer(plan, checkpoint)
+    if resumed:
+        print(f"Run {run.name!r} was interrupted and is resumed from {checkpoint}.")
+    started = time.perf_counter()
+    trainer.fit(
+        classifier,
+        datamodule=data_module,
+        ckpt_path=checkpoint if resumed else None,
+        weights_only=True,
+    )
+    run.add_seconds("training", time.perf_counter() - started)
+    _finish(plan, classifier, data_module)
+    return run
+
+
+def _remove_training(run: Run) -> None:
+    for name in TRAINED_FILES:
+        run.path(name).unlink(missing_ok=True)
+    for name in ("checkpoints", "tensorboard"):
+        rmtree(run.path(name), ignore_errors=True)
+    run.update_record(settings=None, status=None, failure=None)
+
+
+def _check_identity(plan: TrainingPlan) -> None:
+    """Refuse to go on with a run that was trained with other settings."""
+    before, now_asked = dict(plan.run.settings), dict(plan.settings)
+    if not before:
+        return
+    if before.get("max_lr_source") == now_asked["max_lr_source"] == "found":
+        now_asked["max_lr"] = before["max_lr"]  # a new sweep may suggest a slightly different one
+    names = [n for n in {**before, **now_asked} if n not in NOT_IDENTITY]
+    changed = [n for n in names if before.get(n) != now_asked.get(n)]
+    if changed:
+        listed = "; ".join(f"{n} was {before.get(n)!r}, now {now_asked.get(n)!r}" for n in changed)
+        raise InputError(
+            f"Run {plan.run.name!r} exists with other settings ({listed}). "
+            "Give another run_name, or overwrite=True to replace it."
+        )
+
+
+def _start_record(plan: TrainingPlan) -> None:
+    picture_set, data = plan.picture_set, plan.data_module()
+    network = plan.network()
+    device, hardware = choose_device("cpu" if plan.settings["devices"] == "cpu" else "auto")
+    plan.run.update_record(
+        status="running",
+        failure=None,
+        started=now(),
+        settings=plan.settings,
+        data={
+            "name": picture_set.name,
+            "title": picture_set.title,
+            "classes": list(picture_set.classes),
+            "train_size": len(data.train),
+            "watched": "validation" if plan.settings["val_fraction"] else "test",
+            "watched_size": len(data.watched),
+            "test_size": len(picture_set.test),
+            "mean": list(picture_set.mean),
+            "std": list(picture_set.std),
+            "fingerprint": picture_set.fingerprint,
+            "notes": list(picture_set.notes),
+        },
+        model={
+            "name": plan.settings["model"],
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "blocks": list(network.blocks),
+        },
+        device={"type": device, "name": hardware},
+        precision=plan.settings["precision"],
+        versions={"python": platform.python_version(), **library_versions()},
+        git_commit=_git_commit(),
+    )
+
+
+def _git_commit() -> str | None:
+    try:
+        command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _training_trainer(plan: TrainingPlan, checkpoint: Path) -> Trainer:
+    settings, folder = plan.settings, plan.run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    return build_trainer(
+        settings["devices"],
+        settings["precision"],
+        max_epochs=plan.recipe.epochs,
+        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        log_every_n_steps=10,
+        callbacks=[
+            TrainingLog(plan.run, "validation" if settings["val_fraction"] else "test"),
+            LearningRateMonitor("step"),
+            LastCheckpoint(checkpoint),
+        ],
+        enable_checkpointing=True,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+    )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target and moves it into place; plain types only."""
+
+    def save_checkpoint(self, checkpoint: dict, path, storage_options=None) -> None:
+        """Write `checkpoint` to `path`, atomically."""
+        with replacing(Path(path)) as beside:
+            torch.save(checkpoint, beside)
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps what is needed to resume from the end of the last epoch."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save; the Trainer calls checkpoints after all other callbacks."""
+        trainer.save_checkpoint(self.path)
+
+
+class TrainingLog(Callback):
+    """Writes ``metrics.csv`` and ``steps.csv``, and shows progress as plain text.
+
+    Losses of single steps stay on the device until the epoch ends, so that nothing waits.
+
+    Args:
+        run: whose files to write.
+        watched: name of the split watched during training, "test" or "validation".
+    """
+
+    def __init__(self, run: Run, watched: str):
+        self.run, self.watched = run, watched
+        self.epochs: list[Mapping] = []
+        self.steps: list[dict] = []
+        self.pending: list[dict] = []
+        self.lr = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the rows of the epochs that the checkpoint holds, and open the progress bar."""
+        done = trainer.current_epoch
+        if done:
+            self.epochs = [row for row in self.run.read_csv("metrics.csv") if row["epoch"] <= done]
+            steps = self.run.read_csv("steps.csv")
+            self.steps = [row for row in steps if row["step"] < trainer.global_step]
+        self.size = len(trainer.datamodule.train)
+        self.every = max(1, trainer.estimated_stepping_batches // STEP_ROWS)
+        total = self.size * trainer.max_epochs
+        self.bar = progress_bar(description="Training", total=total, unit="pictures")
+        self.bar.update(self.size * done)
+        self.bar.initial = self.bar.n  # the rate counts only what this process did
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        self.epoch_started = time.perf_counter()
+        self.bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        """Note the learning rate of this step, before the schedule moves on."""
+        self.lr = float(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        """Note this step's loss, without reading it from the device."""
+        step = trainer.global_step - 1
+        if step % self.every == 0:
+            epoch = trainer.current_epoch + batch_idx / trainer.num_training_batches
+            loss = outputs["loss"].detach()
+            self.pending.append({"step": step, "epoch": epoch, "lr": self.lr, "train_loss": loss})
+        self.bar.update(len(batch[1]))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write both tables; raise if the loss is no longer a number."""
+        row = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row |= {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "lr": self.lr}
+        row["seconds"] = round(time.perf_counter() - self.epoch_started, 3)
+        self._check_finite(row)
+        self.epochs.append({name: row[name] for name in HISTORY_COLUMNS})
+        self.steps += [{**r, "train_loss": r["train_loss"].item()} for r in self.pending]
+        self.pending = []
+        self.run.write_csv("steps.csv", STEP_COLUMNS, self.steps)
+        self.run.write_csv("metrics.csv", HISTORY_COLUMNS, self.epochs)
+        self._report(row, trainer.max_epochs)
+
+    def _check_finite(self, row: Mapping) -> None:
+        if not row["train_loss"] < float("inf"):
+            self.bar.close()
+            raise InputError(
+                f"The training loss is {row['train_loss']} in epoch {row['epoch']}: training has "
+                f"diverged. Lower max_lr, or let notebook 02 find one (max_lr='found')."
+            )
+
+    def _report(self, row: Mapping, epochs: int) -> None:
+        self.bar.refresh()
+        self.bar.write(
+            f"epoch {row['epoch']:>3}/{epochs}"
+            f"   train loss {row['train_loss']:.3f}, accuracy {row['train_acc']:6.2%}"
+            f"   {self.watched} loss {row['val_loss']:.3f}, accuracy {row['val_acc']:6.2%}"
+            f"   {row['seconds']:.1f} s"
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the progress bar."""
+        self.bar.close()
+
+
+def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataModule) -> None:
+    """Test in float32, as the error analysis and the maps compute, and write what was learned."""
+    run = plan.run
+    trainer = build_trainer(plan.settings["devices"], "32-true")
+    figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    save_network(classifier.network, run.path("model.safetensors"))
+    run.update_metrics(
+        test_acc=figures["test_acc"],
+        test_loss=figures["test_loss"],
+        test_size=len(plan.picture_set.test),
+        test_precision="32-true",
+        views="one, no test-time averaging",
+    )
+    run.update_record(status="complete", finished=now())
+
+
+def save_network(network: nn.Module, path: Path) -> None:
+    """Write the weights alone, as safetensors, atomically."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    with replacing(path) as beside:
+        save_file(tensors, beside)
+
+
+def load_network(run: Run, device: str = "cpu") -> nn.Module:
+    """Return the trained network of a run: float32, channels-last, in evaluation mode.
+
+    Raises:
+        InputError: the weights are missing, damaged, or of another network.
+    """
+    record = run.record
+    network = create_model(
+        record["settings"]["model"],
+        num_classes=len(record["data"]["classes"]),
+        image_size=record["settings"]["image_size"],
+    )
+    path = run.path("model.safetensors")
+    try:
+        network.load_state_dict(load_file(path))
+    except Exception as error:
+        raise InputError(f"{path} does not hold the weights of this run ({error}).") from error
+    return network.to(device, memory_format=torch.channels_last).eval()
