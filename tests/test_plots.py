@@ -555,7 +555,7 @@ def test_overlay_default_is_six_parts_picture_four_parts_map():
 def test_overlay_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="resize the map"):
         gradcam.overlay(pictures(1)[0], np.zeros((4, 4), np.float32))
-    with pytest.raises(ValueError, match="map_weight is 1.5"):
+    with pytest.raises(ValueError, match=r"map_weight is 1\.5"):
         gradcam.overlay(pictures(1)[0], maps(1)[0], 1.5)
 
 

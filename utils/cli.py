@@ -66,8 +66,8 @@ def _add_run(commands) -> None:
     parser.add_argument(
         "--from", dest="start", metavar="04", help="run this notebook and those after it"
     )
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="set any notebook parameter; may be repeated")  # fmt: skip
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[],
+                        metavar=("NAME", "VALUE"), help="set any notebook parameter; may be repeated")  # fmt: skip
 
 
 def _run(options) -> None:
@@ -221,7 +221,8 @@ def _data(options) -> None:
         skip_unreadable=options.skip_unreadable,
     )  # fmt: skip
     print(
-        f"{picture_set.title}: {len(picture_set.classes)} classes, {picture_set.image_size} pixels a side"
+        f"{picture_set.title}: {len(picture_set.classes)} classes, "
+        f"{picture_set.image_size} pixels a side"
     )
     width = max(map(len, picture_set.classes))
     splits = (picture_set.train.targets, picture_set.test.targets)

@@ -234,8 +234,8 @@ def _read_cifar10(data_dir: Path, image_size: int):
                 archive = CIFAR10(data_dir, train=train, download=True)
             except (OSError, RuntimeError) as error:
                 raise InputError(
-                    f"CIFAR-10 could not be downloaded into {data_dir} ({error}). Check the network, or put "
-                    f"cifar-10-python.tar.gz from {CIFAR10.url.rsplit('/', 1)[0]} into that folder."
+                    f"CIFAR-10 could not be downloaded into {data_dir} ({error}). "
+                    f"Check the network, or put cifar-10-python.tar.gz from {CIFAR10.url.rsplit('/', 1)[0]} into that folder."
                 ) from error
         images = torch.from_numpy(_fit_arrays(archive.data, image_size))
         splits.append(Split(images, torch.tensor(archive.targets)))
@@ -274,7 +274,8 @@ def _read_folder(folder: pictures.PictureFolder, skip_unreadable: bool, image_si
         _check_splittable(targets[readable], folder)
         in_test = stratified_part(targets, TEST_SHARE, SPLIT_SEED, among=readable)
         notes.append(
-            f"No test folder: {in_test.sum()} pictures ({TEST_SHARE:.0%} of each class) are held out to test."
+            f"No test folder: {in_test.sum()} pictures ({TEST_SHARE:.0%} of each class) "
+            "are held out to test."
         )
     else:
         in_test = torch.arange(len(listed)) >= len(folder.train)

@@ -226,7 +226,8 @@ def open_run(
     if run is None:
         run = Run(derive_run_name("shapes", "quick", 0), output_dir)
         print(
-            f"There is no trained run in {resolve_path(output_dir)} yet: training one on the drawn shapes first."
+            f"There is no trained run in {resolve_path(output_dir)} yet: "
+            "training one on the drawn shapes first."
         )
         run_notebooks(run, {"dataset": "shapes", "recipe": "quick"}, select_notebooks("03"))
     for name, value in (("dataset", dataset), ("seed", seed)):

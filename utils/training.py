@@ -10,6 +10,7 @@ from logging import WARNING, getLogger
 from pathlib import Path
 from shutil import rmtree
 
+import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor
@@ -195,6 +196,7 @@ def plan_training(
     asked = {"model": None if model == "davidnet" else model, "epochs": epochs}
     asked |= {"batch_size": batch_size, "max_lr": max_lr, "val_fraction": val_fraction or None}
     asked |= {"limit_train": options["limit_train"], "limit_test": options["limit_test"]}
+    asked |= {"image_size": None if options["image_size"] == 32 else options["image_size"]}
     check_training_options(model, val_fraction, seed, max_lr)
     found = max_lr == "found"
     chosen = choose_recipe(
@@ -266,14 +268,28 @@ def _lowered_batch_size(recipe: Recipe, size: int, val_fraction: float, notes: l
     return lowered
 
 
-def summarise_network(network: nn.Module, image_size: int, batch_size: int = 1) -> ModelSummary:
-    """Return Lightning's layer table with shapes and parameter counts.
+def layer_table(network: nn.Module, image_size: int, batch_size: int = 1) -> pd.DataFrame:
+    """Return every layer in forward order: name, type, input and output shape, parameters.
+
+    Made from Lightning's `ModelSummary`, whose own print rounds the parameter counts.
 
     Args:
         network: any network on N×3×S×S pictures.
         image_size, batch_size: of the pictures whose shapes are shown.
     """
-    return ModelSummary(_Summarised(network, image_size, batch_size), max_depth=-1)
+    summary = ModelSummary(_Summarised(network, image_size, batch_size), max_depth=-1)
+    table = pd.DataFrame(
+        {
+            "layer": [name.removeprefix("network.") for name in summary.layer_names],
+            "type": summary.layer_types,
+            "input": ["×".join(map(str, size)) for size in summary.in_sizes],
+            "output": ["×".join(map(str, size)) for size in summary.out_sizes],
+            "parameters": summary.param_nums,
+        }
+    )
+    modules = dict(network.named_modules())
+    is_layer = [name in modules and not any(modules[name].children()) for name in table["layer"]]
+    return table[is_layer].reset_index(drop=True)
 
 
 class _Summarised(LightningModule):
@@ -329,7 +345,8 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
     if run.is_trained:
         run.update_record(status="complete", failure=None)
         print(
-            f"Run {run.name!r} is complete with these settings and is reused (overwrite=True trains again)."
+            f"Run {run.name!r} is complete with these settings and is reused "
+            "(overwrite=True trains again)."
         )
         return run
     checkpoint = run.path("checkpoints", "last.ckpt")
