@@ -33,9 +33,10 @@ def print_benchmark(batch_size: int = 512, rounds: int = 5, json_path: str | Non
     check_number("--batch-size", batch_size, 2, 100_000, whole=True)
     check_number("--rounds", rounds, 1, 1_000, whole=True)
     report = benchmark(batch_size, rounds)
-    print(f"DavidNet, batch {batch_size}, {report['precision']}, channels-last, "
-        f"{report['hardware']}, "
-          f"torch {torch.__version__}, n = {rounds} rounds in turn")  # fmt: skip
+    print(
+        f"DavidNet, batch {batch_size}, {report['precision']}, channels-last, "
+        f"{report['hardware']}, torch {torch.__version__}, n = {rounds} rounds in turn"
+    )
     for name, seconds in report["seconds"].items():
         mean, spread = statistics.mean(seconds), statistics.pstdev(seconds)
         print(

@@ -66,8 +66,15 @@ def _add_run(commands) -> None:
     parser.add_argument(
         "--from", dest="start", metavar="04", help="run this notebook and those after it"
     )
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[],
-                        metavar=("NAME", "VALUE"), help="set any notebook parameter; may be repeated")  # fmt: skip
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set any notebook parameter; may be repeated",
+    )
 
 
 def _run(options) -> None:
@@ -167,8 +174,9 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
     )
     for name in ("overwrite", "skip_unreadable"):
         check_choice(name, given.get(name, False), (True, False))
-    for name in [name for name in given if name.startswith("show_")]:
-        check_number(name, given[name], 1, 1_000, whole=True)
+    for name in given:
+        if name.startswith("show_") or name == "lr_steps":
+            check_number(name, given[name], 10 if name == "lr_steps" else 1, 1_000, whole=True)
     data_options = ("dataset", "image_size", "limit_train", "limit_test", "val_fraction")
     if any(name in given for name in data_options):
         from utils.data import check_data_options
@@ -176,10 +184,11 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
         check_data_options(
             **{"dataset": "shapes"} | {n: given[n] for n in data_options if n in given}
         )
-    if any(name in given for name in ("model", "seed", "precision", "devices")):
+    if any(name in given for name in ("model", "image_size", "seed", "precision", "devices")):
         from utils.training import check_training_options, choose_device, choose_precision
 
-        check_training_options(given.get("model", "davidnet"), 0.0, given.get("seed", 0))
+        names = ("model", "image_size", "seed", "max_lr")
+        check_training_options(**{name: given[name] for name in names if name in given})
         device, _ = choose_device(given.get("devices", "auto"))
         choose_precision(given.get("precision", "auto"), device)
     if "method" in given:

@@ -234,8 +234,8 @@ def _read_cifar10(data_dir: Path, image_size: int):
                 archive = CIFAR10(data_dir, train=train, download=True)
             except (OSError, RuntimeError) as error:
                 raise InputError(
-                    f"CIFAR-10 could not be downloaded into {data_dir} ({error}). "
-                    f"Check the network, or put cifar-10-python.tar.gz from {CIFAR10.url.rsplit('/', 1)[0]} into that folder."
+                    f"CIFAR-10 could not be downloaded into {data_dir} ({error}). Check the "
+                    f"network, or put {CIFAR10.filename} from {CIFAR10.url} into that folder."
                 ) from error
         images = torch.from_numpy(_fit_arrays(archive.data, image_size))
         splits.append(Split(images, torch.tensor(archive.targets)))

@@ -63,7 +63,7 @@ def sweep(
     Raises:
         InputError: a number out of range.
     """
-    check_number("lr_steps", steps, 10, 10_000, whole=True)
+    check_number("lr_steps", steps, 10, 1_000, whole=True)
     check_number("min_lr", min_lr, 1e-12, 10.0)
     check_number("max_lr of the sweep", max_lr, 1e-11, 1e3)
     if min_lr >= max_lr:

@@ -1,27 +1,20 @@
-"""Run the notebooks through papermill: in order, with one progress bar, into a run's folder."""
+"""The sequence of notebooks: run in order, with one progress bar, into a run's folder.
 
-import os
+papermill itself (`utils.engine`) is imported only where a notebook is run: it takes longer to
+import than chapter 4 takes to draw its curves.
+"""
+
 import re
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
-import papermill
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import Engine, papermill_engines
-from traitlets.config import Config
-
 from utils import InputError
-from utils.progress import PROGRESS_MARK, progress_bar
+from utils.progress import progress_bar
 from utils.runs import ROOT, Run, derive_run_name, find_run, replacing, resolve_path
 
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
-ENGINE = "davidnet"
 
 
 class PipelineError(RuntimeError):
@@ -44,26 +37,18 @@ def select_notebooks(only: str | None = None, start: str | None = None) -> list[
         start: the number of the first, such as ``"04"``.
 
     Raises:
-        InputError: a number that no notebook has.
+        InputError: a number that no notebook has, or nothing left to run.
     """
     by_number = {name[:2]: name for name in NOTEBOOKS}
     wanted = [part.strip().zfill(2) for part in only.split(",")] if only else list(by_number)
-    asked = [*wanted, start.strip().zfill(2)] if start else wanted
-    for number in asked:
+    first = start.strip().zfill(2) if start else min(by_number)
+    for number in (*wanted, first):
         if number not in by_number:
-            raise InputError(
-                f"There is no notebook {number!r}. Choose from: {', '.join(by_number)}."
-            )
-    return [by_number[n] for n in sorted(set(wanted)) if not start or n >= asked[-1]]
-
-
-def notebook_parameters(names: Sequence[str] | None = None) -> dict[str, str]:
-    """Return the parameters that these notebooks (None: all) take, each with its explanation."""
-    parameters: dict[str, str] = {}
-    for name in names or NOTEBOOKS:
-        for parameter, about in papermill.inspect_notebook(str(NOTEBOOKS[name])).items():
-            parameters.setdefault(parameter, about["help"])
-    return parameters
+            raise InputError(f"There is no notebook {number!r}. Choose: {', '.join(by_number)}.")
+    names = [by_number[number] for number in sorted(set(wanted)) if number >= first]
+    if not names:
+        raise InputError(f"Nothing to run: --only {only} has none from {first} on.")
+    return names
 
 
 def check_names(parameters: Mapping, names: Sequence[str]) -> None:
@@ -72,12 +57,13 @@ def check_names(parameters: Mapping, names: Sequence[str]) -> None:
     Raises:
         InputError: with the names that are allowed.
     """
-    allowed = notebook_parameters(names)
+    from utils.engine import parameters_of
+
+    allowed = {parameter for name in names for parameter in parameters_of(NOTEBOOKS[name])}
     for name in parameters:
         if name not in allowed:
-            raise InputError(
-                f"Parameter {name!r} is unknown. Allowed here: {', '.join(sorted(allowed))}."
-            )
+            listed = ", ".join(sorted(allowed))
+            raise InputError(f"Parameter {name!r} is unknown. Allowed here: {listed}.")
 
 
 def run_notebooks(
@@ -94,32 +80,27 @@ def run_notebooks(
         InputError: a parameter that no notebook takes.
         PipelineError: a notebook failed; its executed part is kept, the run is marked failed.
     """
+    from utils.engine import count_cells
+
     names = list(NOTEBOOKS if names is None else names)
     check_names(parameters, names)
     values = {**parameters, "run_name": run.name, "output_dir": str(run.folder.parent)}
-    cells = {name: _count_cells(NOTEBOOKS[name]) for name in names}
+    total = sum(count_cells(NOTEBOOKS[name]) for name in names)
     finished = []
-    with progress_bar(description="Notebooks", total=sum(cells.values()), unit="cells") as bar:
+    with progress_bar(description="Notebooks", total=total, unit="cells") as bar:
         for name in names:
             bar.set_description(name)
             started = time.perf_counter()
             _execute(run, name, values, _bar_updater(bar))
             finished.append(Finished(name, time.perf_counter() - started))
             run.add_seconds(name, finished[-1].seconds)
-        bar.set_postfix_str("")
     if run.is_trained:
         run.update_record(status="complete", failure=None)
     return finished
 
 
-def _count_cells(path: Path) -> int:
-    return (
-        len(nbformat.read(path, as_version=4).cells) + 1
-    )  # papermill adds the parameters it was given
-
-
 def _bar_updater(bar) -> Callable[[str | None], None]:
-    """Return what the engine calls: with a line of progress, or with None when a cell is done."""
+    """Return what the engine reports to: the line of progress stands behind the bar."""
 
     def update(line: str | None) -> None:
         bar.set_postfix_str(re.sub(r"\|.*\|", "", line or ""), refresh=line is not None)
@@ -130,80 +111,18 @@ def _bar_updater(bar) -> Callable[[str | None], None]:
 
 
 def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> None:
-    accepted = papermill.inspect_notebook(str(NOTEBOOKS[name]))
-    failure = None
-    with replacing(run.path("notebooks", f"{name}.ipynb")) as beside, _kernel_settings() as config:
+    from utils.engine import NotebookError, execute
+
+    target, failure = run.path("notebooks", f"{name}.ipynb"), None
+    with replacing(target) as beside:
         try:
-            papermill.execute_notebook(
-                NOTEBOOKS[name],
-                beside,
-                {key: value for key, value in values.items() if key in accepted},
-                engine_name=ENGINE,
-                kernel_name="python3",
-                cwd=ROOT,
-                progress_bar=False,
-                config=config,
-                on_progress=on_progress,
-            )
-        except papermill.PapermillExecutionError as error:
+            execute(NOTEBOOKS[name], beside, values, ROOT, on_progress)
+        except NotebookError as error:
             failure = error
     if failure is not None:
-        about = {
-            "notebook": name,
-            "cell": failure.exec_count,
-            "error": f"{failure.ename}: {failure.evalue}",
-        }
+        about = {"notebook": name, "cell": failure.cell, "error": failure.error}
         run.update_record(status="failed", failure=about)
-        raise PipelineError(
-            f"{name} failed in cell [{failure.exec_count}]: {failure.ename}: {failure.evalue}\n"
-            f"What it did until then is in {run.path('notebooks', name)}.ipynb."
-        )
-
-
-@contextmanager
-def _kernel_settings():
-    """Yield a configuration that lets the kernel talk over sockets in a private folder.
-
-    Over TCP, any user of the machine could connect to the kernel's ports. Windows has no choice.
-    """
-    os.environ.setdefault(
-        "PYDEVD_DISABLE_FILE_VALIDATION", "1"
-    )  # or the kernel starts with a warning
-    if sys.platform == "win32":
-        yield Config()
-        return
-    with tempfile.TemporaryDirectory(prefix="nb-") as folder:
-        yield Config(KernelManager={"transport": "ipc", "ip": str(Path(folder, "kernel"))})
-
-
-class _Client(PapermillNotebookClient):
-    """Passes on what the running cell reports."""
-
-    on_progress: Callable[[str | None], None]
-
-    def execute_cell(self, cell, cell_index, **options):
-        result = super().execute_cell(cell, cell_index, **options)
-        self.on_progress(None)
-        return result
-
-    def process_message(self, msg, *arguments, **options):
-        content = msg.get("content", {})
-        if PROGRESS_MARK in content.get("metadata", {}):
-            self.on_progress(content["data"]["text/plain"])
-        return super().process_message(msg, *arguments, **options)
-
-
-class _Engine(Engine):
-    """papermill's own engine, with the client above."""
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, config, on_progress, **_):
-        client = _Client(nb_man, kernel_name=kernel_name, config=config, timeout=None)
-        client.on_progress = on_progress
-        client.execute()
-
-
-papermill_engines.register(ENGINE, _Engine)
+        raise PipelineError(f"{name} failed in {failure}\nWhat it did until then is in {target}.")
 
 
 def open_run(

@@ -1,9 +1,9 @@
 """The embedded data set: pictures of ten kinds of drawn object, made on the spot with NumPy.
 
 Each picture shows one object, lighter than its textured background, among loose sticks and often
-with a stick lying across it. Place, size, rotation, colour and texture are drawn without looking at the class,
-so only the outline tells the classes apart; all objects are scaled to the same area for the same
-reason. No class turns into another by rotation or reflection, so both are safe augmentations.
+with one lying across it. Place, size, rotation, colour and texture are drawn without looking at
+the class, and all objects are scaled to the same area, so that only the outline tells the classes
+apart. No class turns into another by rotation or reflection: both are safe augmentations.
 
 Coordinates: a picture spans [-1, 1] in x (rightwards) and y (downwards), at every image size.
 An outline is a signed distance, negative inside, which also gives the share of each pixel that

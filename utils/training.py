@@ -197,7 +197,7 @@ def plan_training(
     asked |= {"batch_size": batch_size, "max_lr": max_lr, "val_fraction": val_fraction or None}
     asked |= {"limit_train": options["limit_train"], "limit_test": options["limit_test"]}
     asked |= {"image_size": None if options["image_size"] == 32 else options["image_size"]}
-    check_training_options(model, val_fraction, seed, max_lr)
+    check_training_options(model, picture_set.image_size, val_fraction, seed, max_lr)
     found = max_lr == "found"
     chosen = choose_recipe(
         recipe, options["dataset"], epochs=epochs, batch_size=batch_size,
@@ -230,14 +230,18 @@ def plan_training(
 
 
 def check_training_options(
-    model: str, val_fraction: float, seed: int, max_lr: float | str | None = None
+    model: str = "davidnet",
+    image_size: int = 32,
+    val_fraction: float = 0.0,
+    seed: int = 0,
+    max_lr: float | str | None = None,
 ) -> None:
     """Refuse values that cannot be, before anything is computed.
 
     Raises:
         InputError: naming the parameter, its value and what is allowed.
     """
-    check_model(model)
+    check_model(model, image_size)
     check_data_options("shapes", val_fraction=val_fraction)
     check_number("seed", seed, 0, 2**31 - 1, whole=True)
     if isinstance(max_lr, str) and max_lr != "found":

@@ -29,7 +29,7 @@ def create_model(
     Raises:
         InputError: an unknown name or a size the network cannot take.
     """
-    check_model(name)
+    check_model(name, image_size)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -37,14 +37,16 @@ def create_model(
     return network.to(memory_format=torch.channels_last)
 
 
-def check_model(name: str) -> None:
-    """Refuse a name that is not in the registry.
+def check_model(name: str, image_size: int = 32) -> None:
+    """Refuse a name that is not in the registry, or pictures the network cannot take.
 
     Raises:
-        InputError: with the names that are.
+        InputError: with what is allowed.
     """
     if name not in MODELS:
         raise InputError(f"model {name!r} is unknown. Choose one of: {', '.join(MODELS)}.")
+    with torch.device("meta"):  # builds the network without memory or random numbers
+        MODELS[name](image_size=image_size)
 
 
 def check_block(network: nn.Module, block: str) -> None:

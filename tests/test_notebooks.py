@@ -1,0 +1,158 @@
+"""The notebooks: as they are stored, and as they run."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils.pipeline import NOTEBOOKS
+from utils.runs import ROOT, Run
+
+EVERYWHERE = {"run_name", "output_dir", "data_dir", "dataset", "seed"}
+CONTRACT = EVERYWHERE | {
+    "overwrite", "dataset_title", "image_size", "val_fraction", "limit_train", "limit_test",
+    "skip_unreadable", "model", "recipe", "epochs", "batch_size", "max_lr", "precision",
+    "devices", "method", "block",
+}  # fmt: skip
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def parameters_cell(notebook):
+    (cell,) = [c for c in code_cells(notebook) if "parameters" in c.metadata.get("tags", [])]
+    return cell
+
+
+@pytest.fixture(params=list(NOTEBOOKS))
+def stored(request):
+    return nbformat.read(NOTEBOOKS[request.param], as_version=4)
+
+
+def test_there_are_six_in_order():
+    assert list(NOTEBOOKS) == [
+        "01_data_exploration", "02_lr_finder", "03_training",
+        "04_curves", "05_misclassified", "06_gradcam",
+    ]  # fmt: skip
+
+
+def test_stored_without_outputs_counts_or_machine_metadata(stored):
+    nbformat.validate(stored)
+    for cell in code_cells(stored):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+    assert stored.metadata.kernelspec.name == "python3"
+    assert set(stored.metadata) == {"kernelspec", "language_info"}
+    assert set(stored.metadata.language_info) == {"name"}
+
+
+def test_tells_a_story_and_defines_nothing(stored):
+    assert stored.cells[0].cell_type == "markdown"
+    assert stored.cells[0].source.startswith("# ")
+    assert "at the end you will know" in stored.cells[0].source.lower()
+    for cell in code_cells(stored):
+        assert not re.search(r"^\s*(def|class|async def) ", cell.source, re.MULTILINE)
+        if "parameters" not in cell.metadata.get("tags", []):
+            assert len(cell.source.splitlines()) <= 15
+
+
+def test_parameters_are_plain_literals_with_a_comment_each(stored):
+    cell = parameters_cell(stored)
+    assert code_cells(stored)[1] is cell
+    for line in cell.source.splitlines():
+        assert re.fullmatch(r"[a-z_]+ = (None|True|False|[\d.]+|\"[\w/]*\")  # .+", line), line
+    names = {line.split(" = ")[0] for line in cell.source.splitlines()}
+    assert names >= EVERYWHERE
+
+
+def test_parameter_names_are_those_of_the_contract():
+    taken = set()
+    for path in NOTEBOOKS.values():
+        cell = parameters_cell(nbformat.read(path, as_version=4))
+        taken |= {line.split(" = ")[0] for line in cell.source.splitlines()}
+    own = {name for name in taken if name.startswith("show_")} | {"lr_steps"}
+    assert taken - own == CONTRACT
+
+
+def test_each_chapter_points_to_the_next():
+    paths = list(NOTEBOOKS.values())
+    for path, following in zip(paths, [*paths[1:], paths[0]], strict=True):
+        assert f"]({following.name})" in nbformat.read(path, as_version=4).cells[-1].source
+
+
+# Executed
+
+
+def outputs(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+@pytest.mark.parametrize("name", list(NOTEBOOKS))
+def test_executed_notebook_is_quiet_and_holds_no_widgets(tiny_run, name):
+    notebook = nbformat.read(tiny_run.path("notebooks", f"{name}.ipynb"), as_version=4)
+    assert "widgets" not in notebook.metadata
+    for output in outputs(notebook):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", output.text
+        assert not [kind for kind in output.get("data", {}) if "widget" in kind]
+    assert all(cell.execution_count for cell in code_cells(notebook))
+
+
+def test_every_figure_shown_is_kept_and_has_ink(tiny_run):
+    shown = 0
+    for name in NOTEBOOKS:
+        notebook = nbformat.read(tiny_run.path("notebooks", f"{name}.ipynb"), as_version=4)
+        shown += sum("image/png" in output.get("data", {}) for output in outputs(notebook))
+    figures = sorted(tiny_run.path("figures").glob("*.png"))
+    assert len(figures) == shown >= 18
+    for path in figures:
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        background = (pixels == pixels[0, 0]).all(axis=-1).mean()
+        assert 1 - background > 0.02, f"{path.name} is nearly blank"
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_the_run_is_complete_and_timed(tiny_run):
+    record = tiny_run.record
+    assert record["status"] == "complete"
+    assert set(record["seconds"]) == {"training", *NOTEBOOKS}
+    assert {"per_class", "calibration_error", "maps"} <= set(tiny_run.read_json("metrics.json"))
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"])
+def test_runs_by_hand_from_the_root_and_from_its_own_folder(tiny_run, folder):
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(NOTEBOOKS["04_curves"], as_version=4)
+    cell = parameters_cell(notebook)
+    values = f'\nrun_name = "{tiny_run.name}"\noutput_dir = r"{tiny_run.folder.parent}"'
+    cell.source += values
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, resources=resources, kernel_name="python3").execute()
+    assert "Run **tiny**" in str(outputs(notebook)[-1].data)
+
+
+def test_results_never_import_torch_in_the_curves(tiny_run):
+    notebook = nbformat.read(NOTEBOOKS["04_curves"], as_version=4)
+    source = "\n".join(c.source for c in code_cells(notebook) if c is not parameters_cell(notebook))
+    values = f'run_name, output_dir = "tiny", r"{tiny_run.folder.parent}"\n'
+    values += "data_dir = dataset = seed = None\n"
+    check = "\nassert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", values + source + check], cwd=ROOT, check=True)
+
+
+def test_plain_papermill_runs_a_notebook(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.folder, tmp_path / "copy")
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS["05_misclassified"])]
+    command += [str(tmp_path / "out.ipynb"), "-p", "run_name", "copy"]
+    command += ["-p", "output_dir", str(tmp_path), "-p", "show_misclassified", "3"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert Run("copy", tmp_path).path("figures", "05_misclassified.png").exists()
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert "wrong" in str(outputs(executed)[-1].data)

@@ -1,0 +1,216 @@
+"""The command line and the pipeline: what is refused, and what a run leaves behind."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from utils import InputError, pipeline
+from utils.cli import check_parameters, main, parse_value
+from utils.runs import ROOT, Run
+
+ALL = list(pipeline.NOTEBOOKS)
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """Fail if any notebook is started."""
+
+    def refuse(*arguments):
+        raise AssertionError("a notebook was started")
+
+    monkeypatch.setattr(pipeline, "_execute", refuse)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("epoch", "5", ("'epoch'", "epochs", "batch_size")),
+        ("recipe", "fast", ("'fast'", "original", "quick")),
+        ("dataset", "cifar11", ("'cifar11'", "shapes", "cifar10")),
+        ("model", "resnet", ("'resnet'", "davidnet")),
+        ("method", "gradcam3", ("'gradcam3'", "gradcam++", "layercam")),
+        ("block", "layer9", ("'layer9'", "layer3")),
+        ("precision", "fp8", ("'fp8'", "bf16-mixed")),
+        ("devices", "tpu", ("'tpu'", "cpu")),
+        ("epochs", "0", ("epochs", "0", "from 1")),
+        ("epochs", "2.5", ("epochs", "2.5", "whole number")),
+        ("epochs", "many", ("epochs", "'many'")),
+        ("batch_size", "-1", ("batch_size", "-1")),
+        ("max_lr", "-0.1", ("max_lr", "-0.1")),
+        ("max_lr", "fast", ("max_lr", "'fast'")),
+        ("image_size", "8", ("image_size", "8")),
+        ("image_size", "33", ("image_size", "33", "multiple of 8")),
+        ("val_fraction", "1", ("val_fraction", "1")),
+        ("limit_train", "0", ("limit_train", "0")),
+        ("seed", "-1", ("seed", "-1")),
+        ("seed", "one", ("seed", "'one'")),
+        ("overwrite", "maybe", ("overwrite", "'maybe'")),
+        ("show_pictures", "0", ("show_pictures", "0")),
+        ("lr_steps", "1", ("lr_steps", "1")),
+        ("run_name", "x", ("--run-name",)),
+    ],
+)
+def test_refused_before_any_notebook_starts(no_kernel, tmp_path, name, value, said):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "--output-dir", str(tmp_path), "-p", name, value])
+    for words in said:
+        assert words in str(stopped.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_only_another_notebook_takes_is_refused():
+    with pytest.raises(InputError, match="epochs"):
+        check_parameters({"epochs": 3}, ["04_curves"])
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "tab\t", "x" * 121])
+def test_run_names_that_are_no_folder_name_are_refused(no_kernel, tmp_path, name):
+    with pytest.raises(SystemExit, match="run_name"):
+        main(["run", "--run-name", name, "--output-dir", str(tmp_path), "-p", "seed", "1"])
+
+
+@pytest.mark.parametrize(
+    ("only", "start", "expected"),
+    [
+        (None, None, ALL),
+        ("05,06", None, ALL[4:]),
+        ("6, 5", None, ALL[4:]),
+        (None, "04", ALL[3:]),
+        ("01,05", "04", ALL[4:5]),
+    ],
+)
+def test_part_of_the_sequence(only, start, expected):
+    assert pipeline.select_notebooks(only, start) == expected
+
+
+def test_notebooks_that_do_not_exist_are_refused():
+    with pytest.raises(InputError, match="'09'"):
+        pipeline.select_notebooks("05,09")
+    with pytest.raises(InputError, match="Nothing to run"):
+        pipeline.select_notebooks("01", "04")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5", 5), ("1e-3", 1e-3), ("true", True), ("None", None), ("found", "found"), ("a b", "a b")],
+)
+def test_values_are_read_as_literals(text, value):
+    assert parse_value(text) == value
+
+
+def test_values_that_look_like_code_stay_text():
+    assert parse_value("__import__('os').getcwd()") == "__import__('os').getcwd()"
+
+
+def test_a_failing_notebook_is_named_kept_and_marks_the_run(tiny_run, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_run.folder, folder)
+    (folder / "predictions.npz").write_bytes(b"not an archive")
+    command = [sys.executable, "-m", "utils", "run", "--run-name", "broken", "--only", "05"]
+    ran = subprocess.run(
+        [*command, "--output-dir", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode != 0
+    assert "05_misclassified failed in cell [" in ran.stderr
+    assert "predictions.npz is damaged" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    run = Run("broken", tmp_path)
+    assert run.status == "failed"
+    assert run.record["failure"]["notebook"] == "05_misclassified"
+    partial = nbformat.read(run.path("notebooks", "05_misclassified.ipynb"), as_version=4)
+    assert any(o.output_type == "error" for c in partial.cells for o in c.get("outputs", []))
+
+
+def test_a_mended_notebook_makes_the_run_complete_again(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.folder, tmp_path / "mended")
+    run = Run("mended", tmp_path)
+    run.update_record(status="failed", failure={"notebook": "04_curves"})
+    pipeline.run_notebooks(run, {}, ["04_curves"])
+    assert run.status == "complete"
+    assert "failure" not in run.record
+
+
+def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run.folder, tmp_path / "again")
+    before = (tmp_path / "again" / "model.safetensors").stat().st_mtime_ns
+    settings = Run("again", tmp_path).settings
+    names = ("data_dir", "epochs", "limit_train", "limit_test", "image_size")
+    run = Run("again", tmp_path)
+    pipeline.run_notebooks(run, {name: settings[name] for name in names}, ["03_training"])
+    text = run.path("notebooks", "03_training.ipynb").read_text()
+    assert "is reused" in text
+    assert (tmp_path / "again" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_kernel_talks_over_sockets_in_a_folder():
+    from utils.engine import _kernel_settings
+
+    with _kernel_settings() as config:
+        expected = "tcp" if sys.platform == "win32" else "ipc"
+        assert config.KernelManager.get("transport", "tcp") == expected
+
+
+def test_open_run_refuses_what_the_run_was_not_trained_with(tiny_run):
+    place = tiny_run.folder.parent
+    assert pipeline.open_run(None, place).name == "tiny"
+    assert pipeline.open_run("tiny", place, "shapes", 0).name == "tiny"
+    with pytest.raises(InputError, match="seed 0, not 7"):
+        pipeline.open_run("tiny", place, seed=7)
+    with pytest.raises(InputError, match="'other' does not exist"):
+        pipeline.open_run("other", place)
+
+
+def test_a_chapter_opened_alone_trains_what_is_missing(tmp_path, monkeypatch, capsys):
+    trained = {}
+
+    def pretend(run, parameters, names):
+        trained.update(run=run.name, names=names, **parameters)
+        run.update_record(status="complete", settings={"dataset": "shapes", "seed": 0})
+
+    monkeypatch.setattr(pipeline, "run_notebooks", pretend)
+    run = pipeline.open_run(None, tmp_path)
+    assert trained == {
+        "run": run.name, "names": ["03_training"], "dataset": "shapes", "recipe": "quick",
+    }  # fmt: skip
+    assert "training one" in capsys.readouterr().out
+
+
+def test_predict_prints_a_table_and_csv(tiny_run, tmp_path, capsys):
+    from PIL import Image
+
+    from utils.data import pictures_of
+
+    picture_set = pictures_of(tiny_run)
+    for position in range(3):
+        pixels = picture_set.test.images[position].permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{position}.png")
+    place = ["--run", "tiny", "--output-dir", str(tiny_run.folder.parent)]
+    main(["predict", *place, "--top", "2", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(line.count("%") == 2 for line in lines)
+    main(["predict", *place, "--csv", str(tmp_path / "0.png"), str(tmp_path / "2.png")])
+    header, *rows = (line.split(",") for line in capsys.readouterr().out.splitlines())
+    assert header == ["picture", "predicted", *picture_set.classes]
+    assert [row[0] for row in rows] == [str(tmp_path / "0.png"), str(tmp_path / "2.png")]
+    for row in rows:
+        assert sum(map(float, row[2:])) == pytest.approx(1, abs=1e-4)
+
+
+def test_data_command_says_what_is_there(tmp_path, capsys):
+    main(["data", "--dataset", "shapes", "--data-dir", str(tmp_path), "--image-size", "16"])
+    said = capsys.readouterr().out
+    assert "10 classes" in said
+    assert "8000 train" in said
+    assert "2000 test" in said
+
+
+def test_run_json_is_plain_json(tiny_run):
+    record = json.loads(tiny_run.path("run.json").read_text())
+    assert record["settings"]["recipe"] == "quick"
+    assert record["settings"]["image_size"] == 16
+    assert len(record["data"]["mean"]) == 3
