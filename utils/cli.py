@@ -84,7 +84,7 @@ def _run(options) -> None:
     names = select_notebooks(options.only, options.start)
     parameters = _run_parameters(options)
     check_parameters(parameters, names)
-    run = Run(options.run_name or _run_name(parameters), options.output_dir)
+    run = Run(_run_name(options.run_name, parameters), options.output_dir)
     try:
         finished = run_notebooks(run, parameters, names)
     except PipelineError as error:
@@ -127,7 +127,9 @@ def parse_value(text: str):
         return text
 
 
-def _run_name(parameters: Mapping) -> str:
+def _run_name(given: str | None, parameters: Mapping) -> str:
+    if given is not None:
+        return given
     if not parameters:
         return QUICKSTART
     from utils.recipes import default_recipe

@@ -20,7 +20,7 @@ def read_history(run: Run) -> pd.DataFrame:
 
 
 def read_steps(run: Run) -> pd.DataFrame:
-    """Return ``steps.csv``: a row every few steps; epoch as a fraction, counted from 0.
+    """Return ``steps.csv``: a row every few steps, counted from 0; epochs from 1.
 
     Raises:
         InputError: the file is missing or damaged.

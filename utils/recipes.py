@@ -80,7 +80,9 @@ def check_choice(name: str, value, allowed: Sequence[str]) -> None:
         InputError: naming the parameter, its value and the allowed names.
     """
     if value not in allowed:
-        raise InputError(f"{name} {value!r} is unknown. Choose one of: {', '.join(allowed)}.")
+        raise InputError(
+            f"{name} {value!r} is unknown. Choose one of: {', '.join(map(str, allowed))}."
+        )
 
 
 RECIPES = {

@@ -203,8 +203,9 @@ def plan_training(
         recipe, options["dataset"], epochs=epochs, batch_size=batch_size,
         max_lr=None if found else max_lr,
     )  # fmt: skip
-    name = run_name or derive_run_name(picture_set.name, chosen.name, seed, **asked)
-    run = Run(name, output_dir)
+    if run_name is None:
+        run_name = derive_run_name(picture_set.name, chosen.name, seed, **asked)
+    run = Run(run_name, output_dir)
     notes = list(picture_set.notes)
     if found:
         chosen = replace(chosen, max_lr=suggested_lr(run))
@@ -213,6 +214,12 @@ def plan_training(
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
     device, hardware = choose_device(devices)
     precision, reason = choose_precision(precision, device)
+    watched = (
+        f"{val_fraction:.0%} of the training split, held out"
+        if val_fraction
+        else ("the test split, since val_fraction is 0; nothing is chosen by it")
+    )
+    notes.append(f"watched    {watched}")
     notes.append(f"device     {device}: {hardware}")
     notes.append(f"precision  {precision}: {reason}; channels-last")
     settings = {
@@ -523,9 +530,14 @@ class TrainingLog(Callback):
         """Note this step's loss, without reading it from the device."""
         step = trainer.global_step - 1
         if step % self.every == 0:
-            epoch = trainer.current_epoch + batch_idx / trainer.num_training_batches
-            loss = outputs["loss"].detach()
-            self.pending.append({"step": step, "epoch": epoch, "lr": self.lr, "train_loss": loss})
+            self.pending.append(
+                {
+                    "step": step,
+                    "epoch": trainer.current_epoch + 1,
+                    "lr": self.lr,
+                    "train_loss": outputs["loss"].detach(),
+                }
+            )
         self.bar.update(len(batch[1]))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

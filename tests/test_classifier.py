@@ -1,0 +1,272 @@
+"""The LightningModule: its schedule number by number, and metrics exact for each split."""
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from sklearn.metrics import accuracy_score, log_loss
+
+from utils.augment import Augmentation, normalise
+from utils.classifier import ImageClassifier, one_cycle, planned_schedule
+from utils.data import PictureDataModule, PictureSet, Split
+from utils.models import create_model
+from utils.recipes import RECIPES, choose_recipe
+
+CLASSES = ("a", "b", "c")
+MEAN, STD = (0.5, 0.45, 0.4), (0.3, 0.25, 0.2)
+
+
+def split_of(size, seed):
+    """Pictures whose brightness hints at their class."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, len(CLASSES), size)
+    targets[: len(CLASSES)] = range(len(CLASSES))
+    noise = rng.integers(0, 120, (size, 3, 16, 16))
+    images = (noise + 60 * targets[:, None, None, None]).astype(np.uint8)
+    return Split(torch.from_numpy(images), torch.from_numpy(targets))
+
+
+@pytest.fixture(scope="module")
+def picture_set():
+    return PictureSet(
+        "made", "made", CLASSES, split_of(45, 0), split_of(270, 1), MEAN, STD, "x", (), {}
+    )
+
+
+class Watcher(Callback):
+    """Notes the learning rate and beta of each step, and the metrics of each epoch."""
+
+    def __init__(self):
+        self.rates, self.betas, self.epochs = [], [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        group = trainer.optimizers[0].param_groups[0]
+        self.rates.append(group["lr"])
+        self.betas.append(group["betas"][0])
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.epochs.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+
+class Steps(ImageClassifier):
+    """Keeps the logits and targets that each step computed, by split and epoch."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.seen = {}
+        self.network.register_forward_hook(self._keep)
+
+    def _keep(self, module, inputs, logits):
+        self.last = logits.detach().double().clone()
+
+    def _measure(self, split, batch):
+        loss = super()._measure(split, batch)
+        key = (split, self.current_epoch)
+        self.seen.setdefault(key, []).append((self.last, batch[1].clone()))
+        return loss
+
+    def measured(self, split, epoch):
+        logits, targets = (torch.cat(part) for part in zip(*self.seen[split, epoch], strict=True))
+        return loss_and_accuracy(logits, targets)
+
+
+def loss_and_accuracy(logits, targets):
+    """Both computed by scikit-learn from logits in double precision."""
+    probabilities = logits.softmax(dim=1).numpy()
+    labels = range(logits.shape[1])
+    return (
+        log_loss(targets.numpy(), probabilities, labels=labels),
+        accuracy_score(targets.numpy(), probabilities.argmax(axis=1)),
+    )
+
+
+def build(picture_set, epochs=3, batch_size=8, val_fraction=0.0, seed=0, kind=Steps):
+    recipe = choose_recipe("quick", "shapes", epochs=epochs, batch_size=batch_size)
+    network = create_model("davidnet", len(CLASSES), image_size=16, seed=seed, width=4)
+    data = PictureDataModule(
+        picture_set, batch_size, Augmentation(2, 0.5, 4), seed, val_fraction=val_fraction
+    )
+    return kind(network, len(CLASSES), recipe), data, recipe
+
+
+def trainer_for(folder, epochs=3, **options):
+    return Trainer(
+        accelerator="cpu", devices=1, max_epochs=epochs, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        default_root_dir=folder, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(picture_set, tmp_path_factory):
+    """A training of three epochs in steps of 8 pictures and a last of 5, then a test."""
+    classifier, data, recipe = build(picture_set)
+    watcher = Watcher()
+    trainer = trainer_for(tmp_path_factory.mktemp("fit"), callbacks=[watcher])
+    trainer.fit(classifier, datamodule=data)
+    tested = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    return classifier, data, recipe, watcher, tested
+
+
+# the schedule
+
+
+def test_the_original_schedule_has_98_steps_an_epoch_and_1960_in_all():
+    rates, betas, steps_per_epoch = planned_schedule(RECIPES["original"], 50_000)
+    assert (steps_per_epoch, len(rates), len(betas)) == (98, 1_960, 1_960)
+
+
+def test_the_original_learning_rate_rises_from_1e_4_to_1e_2_and_falls_to_1e_8():
+    rates, _, _ = planned_schedule(RECIPES["original"], 50_000)
+    peak = 587  # 30 % of 1960 steps are 588, of which this is the last
+    rising = [1e-4 + (1e-2 - 1e-4) * step / peak for step in range(peak + 1)]
+    falling = [1e-2 + (1e-8 - 1e-2) * step / (1_959 - peak) for step in range(1, 1_960 - peak)]
+    np.testing.assert_allclose(rates, rising + falling, rtol=1e-6, atol=1e-13)
+    assert rates[0] == pytest.approx(1e-4, rel=1e-9)
+    assert int(np.argmax(rates)) == peak
+    assert rates[peak] == pytest.approx(1e-2, rel=1e-9)
+    assert rates[-1] == pytest.approx(1e-8, rel=1e-6)
+
+
+def test_the_original_momentum_falls_from_0_9_to_0_85_and_comes_back():
+    _, betas, _ = planned_schedule(RECIPES["original"], 50_000)
+    falling = [0.9 - 0.05 * step / 587 for step in range(588)]
+    rising = [0.85 + 0.05 * step / 1_372 for step in range(1, 1_373)]
+    np.testing.assert_allclose(betas, falling + rising, rtol=1e-9)
+
+
+def test_one_cycle_changes_only_the_first_beta_of_adam():
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = one_cycle(optimizer, RECIPES["original"], 10)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
+    optimizer.step()
+    schedule.step()
+    first, second = optimizer.param_groups[0]["betas"]
+    assert first == pytest.approx(0.875)  # half way from 0.9 at step 0 to 0.85 at step 2
+    assert second == 0.999
+
+
+@pytest.mark.parametrize(
+    ("train_size", "batch_size", "steps"), [(512, 512, 1), (513, 512, 2), (7, 8, 1), (45, 8, 6)]
+)
+def test_the_last_smaller_batch_is_a_step_of_the_plan(train_size, batch_size, steps):
+    recipe = choose_recipe("original", "x", epochs=4, batch_size=batch_size)
+    rates, _, steps_per_epoch = planned_schedule(recipe, train_size)
+    assert steps_per_epoch == steps
+    assert len(rates) == 4 * steps
+
+
+def test_the_trainer_follows_the_planned_schedule_at_every_step(trained):
+    _, _, recipe, watcher, _ = trained
+    rates, betas, steps_per_epoch = planned_schedule(recipe, 45)
+    assert steps_per_epoch == 6
+    assert len(watcher.rates) == 18
+    np.testing.assert_allclose(watcher.rates, rates, rtol=1e-12)
+    np.testing.assert_allclose(watcher.betas, betas, rtol=1e-12)
+
+
+def test_the_schedule_is_as_long_as_what_is_left_after_the_hold_out(picture_set, tmp_path):
+    classifier, data, recipe = build(picture_set, epochs=2, val_fraction=0.4)
+    watcher = Watcher()
+    trainer_for(tmp_path, epochs=2, callbacks=[watcher]).fit(classifier, datamodule=data)
+    rates, _, _ = planned_schedule(recipe, len(data.train))
+    assert len(data.train) < 30
+    np.testing.assert_allclose(watcher.rates, rates, rtol=1e-12)
+
+
+# metrics
+
+
+def test_train_metrics_are_exact_over_the_epoch_with_a_smaller_last_batch(trained):
+    classifier, _, _, watcher, _ = trained
+    assert [len(targets) for _, targets in classifier.seen["train", 0]] == [8] * 5 + [5]
+    assert len(watcher.epochs) == 3
+    for epoch, logged in enumerate(watcher.epochs):
+        loss, accuracy = classifier.measured("train", epoch)
+        assert logged["train_loss"] == pytest.approx(loss, abs=1e-6)
+        assert logged["train_acc"] == pytest.approx(accuracy, abs=1e-7)
+
+
+def test_watched_metrics_are_exact_over_the_epoch_and_of_the_watched_split(trained):
+    classifier, _, _, watcher, _ = trained
+    assert [len(targets) for _, targets in classifier.seen["val", 0]] == [256, 14]
+    for epoch, logged in enumerate(watcher.epochs):
+        loss, accuracy = classifier.measured("val", epoch)
+        assert logged["val_loss"] == pytest.approx(loss, abs=1e-6)
+        assert logged["val_acc"] == pytest.approx(accuracy, abs=1e-7)
+
+
+def final_figures(classifier, split):
+    """Loss and accuracy of the final weights on a whole split, in one batch and in double."""
+    network = classifier.network.double().eval()
+    with torch.no_grad():
+        logits = network(normalise(split.images, MEAN, STD).double())
+    network.float()
+    return loss_and_accuracy(logits, split.targets)
+
+
+def test_the_last_watched_and_tested_figures_are_those_of_the_final_weights(trained, picture_set):
+    classifier, _, _, watcher, tested = trained
+    loss, accuracy = final_figures(classifier, picture_set.test)
+    assert watcher.epochs[-1]["val_loss"] == pytest.approx(loss, rel=1e-4)
+    assert watcher.epochs[-1]["val_acc"] == pytest.approx(accuracy, abs=1e-7)
+    assert tested["test_loss"] == pytest.approx(loss, rel=1e-4)
+    assert tested["test_acc"] == pytest.approx(accuracy, abs=1e-7)
+    assert sorted(tested) == ["test_acc", "test_loss"]
+
+
+def test_train_watched_and_test_metrics_do_not_mix(picture_set, tmp_path):
+    classifier, data, _ = build(picture_set, epochs=2, val_fraction=0.4, seed=1)
+    watcher = Watcher()
+    trainer = trainer_for(tmp_path, epochs=2, callbacks=[watcher])
+    trainer.fit(classifier, datamodule=data)
+    tested = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    held_out = final_figures(classifier, data.watched)
+    untouched = final_figures(classifier, picture_set.test)
+    assert abs(held_out[0] - untouched[0]) > 1e-3  # else this test could not fail
+    logged = watcher.epochs[-1]
+    assert (logged["val_loss"], logged["val_acc"]) == pytest.approx(held_out, rel=1e-4)
+    assert (tested["test_loss"], tested["test_acc"]) == pytest.approx(untouched, rel=1e-4)
+    assert (logged["train_loss"], logged["train_acc"]) == pytest.approx(
+        classifier.measured("train", 1), abs=1e-6
+    )
+
+
+# training and prediction
+
+
+def test_the_loss_of_a_step_is_the_mean_cross_entropy(picture_set):
+    classifier, _, _ = build(picture_set, kind=ImageClassifier)
+    classifier.log_dict = lambda *_, **__: None
+    images = normalise(picture_set.train.images[:10], MEAN, STD)
+    targets = picture_set.train.targets[:10]
+    loss = classifier.training_step((images, targets), 0)
+    logits = classifier(images).detach().double()
+    assert loss.item() == pytest.approx(loss_and_accuracy(logits, targets)[0], abs=1e-5)
+    assert loss.requires_grad
+
+
+def test_training_learns(trained):
+    _, _, _, watcher, _ = trained
+    assert watcher.epochs[-1]["train_loss"] < watcher.epochs[0]["train_loss"]
+
+
+def test_prediction_gives_the_logits_of_every_test_picture_in_order(trained, picture_set, tmp_path):
+    classifier, data, _, _, _ = trained
+    batches = trainer_for(tmp_path).predict(classifier, datamodule=data)
+    logits = torch.cat(batches)
+    classifier.eval()
+    with torch.no_grad():
+        expected = classifier(normalise(picture_set.test.images, MEAN, STD))
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_training(trained, picture_set, tmp_path):
+    classifier, data, _ = build(picture_set)
+    torch.manual_seed(4321)  # nothing may depend on the global generator
+    watcher = Watcher()
+    trainer_for(tmp_path, callbacks=[watcher]).fit(classifier, datamodule=data)
+    first = trained[3].epochs
+    for again, before in zip(watcher.epochs, first, strict=True):
+        assert again == pytest.approx({name: before[name] for name in again}, rel=1e-5)

@@ -1,0 +1,109 @@
+"""What is in a data set: counts and means by hand, and views as training would see them."""
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from utils.augment import Augmentation, augment
+from utils.classifier import ImageClassifier
+from utils.data import PictureDataModule, PictureSet, Split
+from utils.explore import augmented_views, class_counts, mean_pictures
+from utils.models import create_model
+from utils.recipes import choose_recipe
+
+MEAN, STD = (0.5, 0.45, 0.4), (0.3, 0.25, 0.2)
+
+
+@pytest.fixture(scope="module")
+def picture_set():
+    rng = np.random.default_rng(0)
+    train, test = (
+        Split(
+            torch.from_numpy(rng.integers(0, 256, (len(targets), 3, 16, 16), dtype=np.uint8)),
+            torch.tensor(targets),
+        )
+        for targets in ([0, 0, 0, 2, 2, 1, 0, 1, 2, 0, 0, 2], [2, 2, 0])
+    )
+    return PictureSet("made", "made", ("a", "b", "c"), train, test, MEAN, STD, "x", (), {})
+
+
+def test_counts_are_of_every_class_even_one_without_pictures(picture_set):
+    counts = class_counts(picture_set)
+    assert {name: list(c) for name, c in counts.items()} == {"train": [6, 2, 4], "test": [1, 0, 2]}
+
+
+def test_mean_pictures_are_exact_and_black_for_an_empty_class(picture_set):
+    means = mean_pictures(picture_set.test, 3)
+    images = picture_set.test.images.double().numpy() / 255
+    assert means.dtype == np.float32
+    assert means.shape == (3, 3, 16, 16)
+    np.testing.assert_allclose(means[0], images[2], atol=1e-7)
+    np.testing.assert_array_equal(means[1], 0)
+    np.testing.assert_allclose(means[2], images[:2].mean(axis=0), atol=1e-7)
+
+
+def test_the_mean_of_many_bright_pictures_does_not_overflow():
+    white = Split(
+        torch.full((70_000, 3, 2, 2), 255, dtype=torch.uint8), torch.zeros(70_000, dtype=int)
+    )
+    np.testing.assert_array_equal(mean_pictures(white, 1), 1.0)
+
+
+def test_views_are_of_as_many_classes_as_there_are(picture_set):
+    data = PictureDataModule(picture_set, 4, Augmentation(), seed=0)
+    train = picture_set.train.images.numpy()
+    for asked, positions in ((2, [0, 3]), (3, [0, 3, 5]), (5, [0, 1, 3, 4, 5]), (99, range(12))):
+        images, views = augmented_views(data, pictures=asked, epochs=2)
+        np.testing.assert_array_equal(images, train[list(positions)])
+        assert views.shape == (len(positions), 2, 3, 16, 16)
+        assert views.dtype == np.uint8
+
+
+def test_views_without_augmentation_are_the_pictures_themselves(picture_set):
+    data = PictureDataModule(picture_set, 4, Augmentation(0, 0.0, 0), seed=0)
+    images, views = augmented_views(data, pictures=12, epochs=3)
+    for epoch in range(3):
+        np.testing.assert_array_equal(views[:, epoch], images)
+
+
+def as_pixels(normalised):
+    mean, std = (np.reshape(v, (3, 1, 1)) for v in (MEAN, STD))
+    return np.round((normalised.double().numpy() * std + mean) * 255).clip(0, 255)
+
+
+def test_views_are_what_augmentation_gives_in_each_epoch(picture_set):
+    augmentation = Augmentation(3, 0.5, 6)
+    data = PictureDataModule(picture_set, 4, augmentation, seed=9)
+    _, views = augmented_views(data, pictures=12, epochs=4)
+    for epoch in range(4):
+        seen = augment(
+            picture_set.train.images, torch.arange(12), augmentation, MEAN, STD, 9, epoch
+        )
+        assert np.abs(views[:, epoch] - as_pixels(seen)).max() <= 1  # rounding of x.5
+    assert len({view.tobytes() for view in views[0]}) > 1
+
+
+@pytest.mark.parametrize("val_fraction", [0.0, 0.3])
+def test_views_are_what_the_network_is_really_given(picture_set, val_fraction, tmp_path):
+    data = PictureDataModule(picture_set, 5, Augmentation(3, 0.5, 6), 2, val_fraction)
+    images, views = augmented_views(data, pictures=3, epochs=2)
+    recipe = choose_recipe("quick", "shapes", epochs=2, batch_size=5)
+    network = create_model("davidnet", 3, image_size=16, seed=0, width=4)
+    given = []
+    network.register_forward_pre_hook(
+        lambda module, inputs: given.append(as_pixels(inputs[0])) if module.training else None
+    )
+    Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+    ).fit(ImageClassifier(network, 3, recipe), datamodule=data)  # fmt: skip
+    steps = -(-len(data.train) // 5)
+    for epoch in range(2):
+        seen = np.concatenate(given[epoch * steps : (epoch + 1) * steps])
+        assert len(seen) == len(data.train)
+        for view in views[:, epoch]:
+            distance = np.abs(seen - view).max(axis=(1, 2, 3))
+            assert (distance <= 1).sum() == 1
+    assert images.shape == (3, 3, 16, 16)

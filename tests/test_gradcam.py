@@ -1,0 +1,355 @@
+"""Class activation maps against a direct calculation, and their promises about side effects."""
+
+import gc
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from utils import InputError
+from utils.gradcam import METHODS, class_activation_maps, compare_methods, similarity
+from utils.models.davidnet import DavidNet
+
+CLASSES, SIZE, PICTURES = 5, 16, 6
+BLOCKS = DavidNet.blocks
+BY_GRADIENT = ("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam")
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.randn(PICTURES, 3, SIZE, SIZE, generator=generator)
+    smooth = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
+    return (3 * smooth).to(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def network():
+    """A small network whose batch normalisation has statistics of its own, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        network = DavidNet(CLASSES, width=4, image_size=SIZE)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.3, 1.2)
+                torch.nn.init.normal_(module.bias, std=0.2)
+    return network.to(memory_format=torch.channels_last).eval()
+
+
+def direct_map(network, image, target, block, method):
+    """The published formula of each method, for one picture, from activations and gradients."""
+    captured = []
+    handle = network.get_submodule(block).register_forward_hook(
+        lambda module, inputs, output: captured.append(output)
+    )
+    logits = network(image[None])[0]
+    handle.remove()
+    index = int(logits.argmax()) if target is None else int(target)
+    (gradient,) = torch.autograd.grad(logits[index], captured[0])
+    a, g = captured[0][0].detach().double().numpy(), gradient[0].double().numpy()
+    total = a.sum(axis=(1, 2), keepdims=True)
+    if method == "gradcam":
+        weighted = g.mean(axis=(1, 2), keepdims=True) * a
+    elif method == "hirescam":
+        weighted = g * a
+    elif method == "layercam":
+        weighted = np.maximum(g, 0) * a
+    elif method == "xgradcam":
+        weighted = (g * a / (total + 1e-7)).sum(axis=(1, 2), keepdims=True) * a
+    else:
+        alpha = np.where(g != 0, g**2 / (2 * g**2 + total * g**3 + 1e-6), 0)
+        weighted = (np.maximum(g, 0) * alpha).sum(axis=(1, 2), keepdims=True) * a
+    return scaled(np.maximum(weighted.sum(axis=0), 0))
+
+
+def scaled(cam):
+    cam = cam - cam.min()
+    cam = cam / (1e-7 + cam.max())
+    return cv2.resize(cam.astype(np.float32), (SIZE, SIZE))
+
+
+def direct_maps(network, images, targets, block, method):
+    targets = [None] * len(images) if targets is None else targets
+    pairs = zip(images, targets, strict=True)
+    return np.stack([direct_map(network, i, t, block, method) for i, t in pairs])
+
+
+def true_classes():
+    return torch.arange(PICTURES) % CLASSES
+
+
+# What the maps are
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("method", BY_GRADIENT)
+@pytest.mark.parametrize("explained", ["predicted", "true", "another"])
+def test_map_is_the_formula_of_its_method(network, images, method, block, explained):
+    targets = {"predicted": None, "true": true_classes(), "another": [3] * PICTURES}[explained]
+    maps = class_activation_maps(network, images, targets, method, block)
+    expected = direct_maps(network, images, targets, block, method)
+    assert maps.shape == (PICTURES, SIZE, SIZE) and maps.dtype == np.float32
+    assert np.ptp(expected, axis=(1, 2)).max() > 0.5  # something to compare
+    np.testing.assert_allclose(maps, expected, atol=2e-3)
+
+
+def test_predicted_class_is_explained_where_none_is_given(network, images):
+    with torch.no_grad():
+        predicted = network(images).argmax(1)
+    maps = class_activation_maps(network, images)
+    np.testing.assert_array_equal(maps, class_activation_maps(network, images, predicted))
+    other = class_activation_maps(network, images, (predicted + 1) % CLASSES)
+    assert np.abs(maps - other).max() > 0.1
+
+
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam", "eigencam"])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_methods_without_gradients_give_maps(network, images, method, block):
+    maps = class_activation_maps(network, images[:3], [0, 1, 2], method, block)
+    assert maps.shape == (3, SIZE, SIZE) and maps.dtype == np.float32
+    assert np.isfinite(maps).all()
+    assert maps.min() >= 0 and maps.max() <= 1 + 1e-6
+    assert np.ptp(maps, axis=(1, 2)).max() > 0.5
+
+
+def test_score_cam_weighs_channels_by_the_score_of_the_masked_picture(network, images):
+    image, target = images[0], 2
+    with torch.no_grad():
+        activations = network.layer2(network.layer1(network.prep(image[None])))
+        masks = torch.nn.functional.interpolate(
+            activations, size=(SIZE, SIZE), mode="bilinear", align_corners=True
+        )[0]
+        low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
+        masks = (masks - low) / (high - low + 1e-8)
+        weights = network(image * masks[:, None])[:, target].softmax(0)
+        cam = (weights[:, None, None] * activations[0]).sum(0).relu()
+    maps = class_activation_maps(network, images[:1], [target], "scorecam", "layer2")
+    np.testing.assert_allclose(maps[0], scaled(cam.numpy()), atol=2e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("blocks", [["layer1", "layer3"], ["layer3", "prep", "layer2"]])
+def test_several_blocks_at_once_equal_single_calls_in_the_order_asked(
+    network, images, method, blocks
+):
+    images, targets = images[:2], [1, 2]
+    together = class_activation_maps(network, images, targets, method, blocks)
+    assert together.shape == (2, len(blocks), SIZE, SIZE)
+    for position, block in enumerate(blocks):
+        single = class_activation_maps(network, images, targets, method, block)
+        np.testing.assert_allclose(together[:, position], single, atol=1e-5, err_msg=block)
+
+
+def test_every_order_of_the_blocks_is_honoured(network, images):
+    single = {block: class_activation_maps(network, images[:1], blocks=block) for block in BLOCKS}
+    for order in itertools.permutations(BLOCKS):
+        together = class_activation_maps(network, images[:1], blocks=order)
+        for position, block in enumerate(order):
+            np.testing.assert_allclose(together[:, position], single[block], atol=1e-5)
+
+
+def test_no_block_means_the_last_and_a_list_of_one_keeps_its_dimension(network, images):
+    last = class_activation_maps(network, images)
+    np.testing.assert_array_equal(last, class_activation_maps(network, images, blocks="layer3"))
+    listed = class_activation_maps(network, images, blocks=["layer3"])
+    np.testing.assert_array_equal(listed, last[:, None])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batching_does_not_change_the_maps(network, images, method):
+    images, targets = images[:4], [0, 1, 2, 3]
+    whole = class_activation_maps(network, images, targets, method, "layer2", batch_size=100)
+    for batch_size in (1, 3):
+        parts = class_activation_maps(
+            network, images, targets, method, "layer2", batch_size=batch_size
+        )
+        np.testing.assert_allclose(parts, whole, atol=1e-4, err_msg=str(batch_size))
+
+
+def test_no_pictures_give_no_maps(network, images):
+    assert class_activation_maps(network, images[:0]).shape == (0, SIZE, SIZE)
+    several = class_activation_maps(network, images[:0], [], blocks=["prep", "layer1"])
+    assert several.shape == (0, 2, SIZE, SIZE)
+
+
+# What the maps leave alone
+
+
+def state_of(network):
+    return {
+        "modes": [module.training for module in network.modules()],
+        "requires_grad": [p.requires_grad for p in network.parameters()],
+        "grads": [None if p.grad is None else p.grad.clone() for p in network.parameters()],
+        "values": [tensor.clone() for tensor in network.state_dict().values()],
+        "places": [tensor.data_ptr() for tensor in network.state_dict().values()],
+        "hooks": sum(
+            len(hooks)
+            for module in network.modules()
+            for hooks in (
+                module._forward_hooks,
+                module._forward_pre_hooks,
+                module._backward_hooks,
+                module._backward_pre_hooks,
+            )
+        ),
+        "modules": [name for name, _ in network.named_modules()],
+    }
+
+
+def assert_same_state(state, before):
+    for name in ("modes", "requires_grad", "places", "hooks", "modules"):
+        assert state[name] == before[name], name
+    for name in ("grads", "values"):
+        for now, then in zip(state[name], before[name], strict=True):
+            assert (now is None) == (then is None), name
+            assert now is None or torch.equal(now, then), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_network_is_left_as_it_was(network, images, method):
+    network.train()
+    network.layer2.eval()
+    network.prep.conv.weight.requires_grad_(False)
+    network.head.linear.weight.grad = torch.full_like(network.head.linear.weight, 7)
+    before = state_of(network)
+    class_activation_maps(network, images[:2], [0, 1], method, BLOCKS)
+    assert_same_state(state_of(network), before)
+    assert images.grad is None and not images.requires_grad
+
+
+def test_network_in_training_mode_gives_the_maps_of_evaluation(network, images):
+    expected = class_activation_maps(network, images)
+    np.testing.assert_array_equal(class_activation_maps(network.train(), images), expected)
+
+
+def test_network_is_left_as_it_was_after_an_error(network, images):
+    before = state_of(network)
+    with pytest.raises(IndexError):
+        class_activation_maps(network, images, [99] * PICTURES, blocks=["prep", "layer3"])
+    assert_same_state(state_of(network), before)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "scorecam", "ablationcam", "eigencam"])
+def test_maps_are_computed_in_float32_under_autocast(network, images, method):
+    expected = class_activation_maps(network, images[:2], [0, 1], method, "layer2")
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = class_activation_maps(network, images[:2], [0, 1], method, "layer2")
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+def test_half_precision_network_and_pictures_give_float32_maps(network, images):
+    halves = network.bfloat16()
+    maps = class_activation_maps(halves, images.bfloat16())
+    assert maps.dtype == np.float32
+    assert next(halves.parameters()).dtype == torch.bfloat16
+    expected = direct_maps(network.float(), images.bfloat16().float(), None, "layer3", "gradcam")
+    np.testing.assert_allclose(maps, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("method", ["gradcam", "scorecam"])
+def test_maps_do_not_depend_on_the_callers_gradient_mode(network, images, method, context):
+    expected = class_activation_maps(network, images[:2], [0, 1], method)
+    with context():
+        maps = class_activation_maps(network, images[:2], [0, 1], method)
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_printed(network, images, method, capfd):
+    class_activation_maps(network, images[:2], [0, 1], method, ["layer2", "layer3"])
+    assert capfd.readouterr() == ("", "")
+
+
+def most_tensor_bytes(network, count, method, monkeypatch):
+    """The most bytes that tensors held at the end of any batch of eight pictures."""
+    images = torch.randn(count, 3, SIZE, SIZE)
+    held = []
+    plain = METHODS[method].forward
+
+    def watched(self, *arguments):
+        maps = plain(self, *arguments)
+        storages = {}
+        for thing in gc.get_objects():
+            if type(thing) is torch.Tensor:
+                storage = thing.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+        storages.pop(images.untyped_storage().data_ptr(), None)
+        held.append(sum(storages.values()))
+        return maps
+
+    with monkeypatch.context() as patch:
+        patch.setattr(METHODS[method], "forward", watched)
+        class_activation_maps(network, images, None, method, BLOCKS, batch_size=8)
+    assert len(held) == count // 8
+    return max(held)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "eigencam"])
+def test_memory_does_not_grow_with_the_number_of_pictures(network, method, monkeypatch):
+    few = most_tensor_bytes(network, 16, method, monkeypatch)
+    many = most_tensor_bytes(network, 128, method, monkeypatch)
+    activation = 8 * network.prep.conv.out_channels * SIZE * SIZE * 4  # of one batch, one block
+    assert few > activation  # the count sees what the package keeps
+    assert many < few + activation / 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_tensor_outlives_the_call(network, images, method):
+    class_activation_maps(network, images[:2], [0, 1], method, BLOCKS)  # imports, caches
+    gc.collect()
+    before = sum(type(thing) is torch.Tensor for thing in gc.get_objects())
+    class_activation_maps(network, images[:2], [0, 1], method, BLOCKS)
+    gc.collect()
+    assert sum(type(thing) is torch.Tensor for thing in gc.get_objects()) <= before
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "smoothgrad"}, ["'smoothgrad'", *METHODS]),
+        ({"blocks": "layer9"}, ["'layer9'", *BLOCKS]),
+        ({"blocks": ["layer1", "head"]}, ["'head'", *BLOCKS]),
+        ({"targets": [1, 2]}, [f"{PICTURES} pictures", "2 targets"]),
+        ({"targets": torch.zeros(PICTURES + 1, dtype=int)}, [f"{PICTURES + 1} targets"]),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(network, images, options, words):
+    with pytest.raises(InputError) as refusal:
+        class_activation_maps(network, images, **options)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+# Comparing maps
+
+
+def test_similarity_is_pearsons_correlation():
+    random = np.random.default_rng(3)
+    maps = random.random((5, 8, 8), dtype=np.float32)
+    others = (0.5 * maps + random.random((5, 8, 8), dtype=np.float32)).astype(np.float32)
+    pairs = zip(maps, others, strict=True)
+    expected = [np.corrcoef(m.ravel(), o.ravel())[0, 1] for m, o in pairs]
+    np.testing.assert_allclose(similarity(maps, others), expected, atol=1e-6)
+    np.testing.assert_allclose(similarity(maps, 1 - maps), -1, atol=1e-6)
+
+
+def test_similarity_to_a_constant_map_is_zero():
+    maps = np.random.default_rng(3).random((3, 8, 8), dtype=np.float32)
+    constant = np.stack([np.full((8, 8), value, np.float32) for value in (0, 1, 0.1)])
+    assert similarity(maps, constant).tolist() == [0, 0, 0]
+    assert similarity(constant, constant).tolist() == [0, 0, 0]
+
+
+def test_compare_methods_has_a_map_for_every_method_and_block(network, images):
+    maps = compare_methods(network, images[:1], [2])
+    assert maps.shape == (len(METHODS), len(BLOCKS), SIZE, SIZE)
+    for row, method in enumerate(METHODS):
+        expected = class_activation_maps(network, images[:1], [2], method, BLOCKS)[0]
+        np.testing.assert_allclose(maps[row], expected, atol=1e-5, err_msg=method)

@@ -1,0 +1,348 @@
+"""A run's folder: nothing half written, nothing damaged taken for good, nothing misnamed."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from utils import InputError, runs
+from utils.runs import (
+    Run,
+    derive_run_name,
+    describe_versions,
+    find_run,
+    list_runs,
+    replacing,
+    resolve_path,
+)
+
+
+def make_run(folder, name, status="complete", trained=True, age=0):
+    run = Run(name, folder)
+    run.update_record(status=status)
+    if trained:
+        run.path("model.safetensors").write_bytes(b"weights")
+        run.write_json("metrics.json", {"test_acc": 0.5})
+    os.utime(run.path("run.json"), (1_700_000_000 - age,) * 2)
+    return run
+
+
+# replacing
+
+
+def test_replacing_shows_the_old_file_until_the_new_one_is_whole(tmp_path):
+    target = tmp_path / "new" / "table.csv"
+    with replacing(target) as beside:
+        beside.write_text("first")
+        assert not target.exists()
+    with replacing(target) as beside:
+        beside.write_text("second")
+        assert target.read_text() == "first"
+        assert beside.parent == target.parent
+        assert beside.suffix == ".csv"
+    assert target.read_text() == "second"
+    assert os.listdir(target.parent) == ["table.csv"]
+
+
+def test_replacing_keeps_the_old_file_and_leaves_no_other_when_writing_fails(tmp_path):
+    target = tmp_path / "run.json"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(target) as beside:
+        beside.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_replacing_leaves_nothing_when_nothing_was_written(tmp_path):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.json"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_writers_do_not_share_a_temporary_file(tmp_path):
+    with replacing(tmp_path / "a.json") as first, replacing(tmp_path / "a.json") as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a.json").read_text() == "first"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_what_cannot_be_written_leaves_every_old_file_as_it_was(tmp_path):
+    run = Run("r", tmp_path)
+    run.write_json("metrics.json", {"test_acc": 0.5})
+    run.write_csv("metrics.csv", ["epoch"], [{"epoch": 1}])
+    before = {p.name: p.read_bytes() for p in run.folder.iterdir()}
+    with pytest.raises(ValueError):
+        run.write_json("metrics.json", {"test_acc": float("nan")})
+    with pytest.raises(TypeError):
+        run.update_metrics(test_acc=object())
+    with pytest.raises(ValueError):
+        run.write_csv("metrics.csv", ["epoch"], [{"epoch": 2, "surprise": 3}])
+    assert {p.name: p.read_bytes() for p in run.folder.iterdir()} == before
+
+
+# names and places
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "../a", "/etc", "a\\b", ".hidden", "-p", "a b", "a\n", "a\0b", "ä",
+     "x" * 121, "a:b", "a\x1b[31m", None, 5, b"run"],
+)  # fmt: skip
+def test_names_that_are_no_plain_folder_name_are_refused(name, tmp_path):
+    with pytest.raises(InputError, match="run_name") as refused:
+        Run(name, tmp_path)
+    assert repr(name) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 120, "shapes-quick-seed0-max_lr=0.01", "1e-4+b.c"])
+def test_plain_names_name_the_folder_below_the_output_folder(name, tmp_path):
+    run = Run(name, tmp_path)
+    run.write_json("run.json", {})
+    assert (tmp_path / name / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    ["shapes", "/data/My Pictures (2)/", "/data/..", ".", "", "日本", "-rf", "a\nb", "C:\\pics",
+     "/", "x" * 300, "~/katzen & hunde", "..."],
+)  # fmt: skip
+def test_a_derived_name_is_always_a_name_a_run_can_have(dataset, tmp_path):
+    name = derive_run_name(dataset, "original", 3, epochs=5, max_lr=None, model="davidnet")
+    assert Run(name, tmp_path).folder.parent == tmp_path.resolve()
+    assert "max_lr" not in name
+
+
+def test_a_derived_name_tells_settings_apart():
+    names = {
+        derive_run_name(dataset, recipe, seed, epochs=epochs)
+        for dataset in ("shapes", "cifar10")
+        for recipe in ("quick", "original")
+        for seed in (0, 1, 10)
+        for epochs in (None, 1, 10)
+    }
+    assert len(names) == 2 * 2 * 3 * 3
+
+
+def test_a_derived_name_keeps_the_seed_however_long_the_folder_is_called():
+    names = {derive_run_name("/data/" + "x" * 200, "original", seed) for seed in range(3)}
+    assert len(names) == 3
+
+
+def test_relative_paths_count_from_the_repository_wherever_we_are(tmp_path, monkeypatch):
+    root = Path(__file__).resolve().parent.parent
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_path("outputs/a") == root / "outputs" / "a"
+    assert resolve_path("../x") == root.parent / "x"
+    assert resolve_path(tmp_path / "a" / ".." / "b") == tmp_path.resolve() / "b"
+    assert resolve_path("~/c") == tmp_path.resolve() / "c"
+
+
+# run.json, tables and arrays
+
+
+def test_record_is_merged_and_none_takes_an_entry_out(tmp_path):
+    run = Run("r", tmp_path)
+    assert (run.record, run.settings, run.status) == ({}, {}, None)
+    run.update_record(status="running", settings={"seed": 1}, failure="x")
+    run.update_record(status="complete", failure=None)
+    assert run.record == {"name": "r", "status": "complete", "settings": {"seed": 1}}
+    run.add_seconds("training", 1.234)
+    run.add_seconds("04_curves", 2)
+    run.add_seconds("training", 5.0)
+    assert run.record["seconds"] == {"training": 5.0, "04_curves": 2}
+
+
+def test_metrics_are_added_to(tmp_path):
+    run = Run("r", tmp_path)
+    run.update_metrics(test_acc=0.5, classes=["Katze", "größer"])
+    run.update_metrics(test_acc=0.75, ece=0.1)
+    assert run.read_json("metrics.json") == {
+        "test_acc": 0.75, "classes": ["Katze", "größer"], "ece": 0.1,
+    }  # fmt: skip
+
+
+def test_tables_come_back_as_they_were_written(tmp_path):
+    run = Run("r", tmp_path)
+    rows = [{"epoch": 1, "loss": 1 / 3, "lr": 1e-8}, {"epoch": 2, "loss": 2.0, "lr": 0.01}]
+    run.write_csv("metrics.csv", rows[0], rows)
+    read = run.read_csv("metrics.csv")
+    assert read == rows
+    assert isinstance(read[0]["epoch"], int)
+
+
+def test_arrays_come_back_as_they_were_written(tmp_path):
+    run = Run("r", tmp_path)
+    logits = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    run.write_arrays("predictions.npz", index=np.arange(5), logits=logits)
+    read = run.read_arrays("predictions.npz")
+    assert sorted(read) == ["index", "logits"]
+    np.testing.assert_array_equal(read["logits"], logits)
+    assert read["logits"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b"[1, 2]", b"null", b"\xff\xfe\x00", b'{"a": 1}{"b": 2}']
+)
+def test_a_damaged_json_file_is_refused_by_its_path(content, tmp_path):
+    run = Run("r", tmp_path)
+    run.folder.mkdir()
+    run.path("metrics.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"metrics\.json is damaged"):
+        run.read_json("metrics.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"epoch,loss\n1\n",
+        b"epoch,loss\n1,2,3\n",
+        b"epoch,loss\n1,much\n",
+        b"epoch,loss\n1,\n",
+        b"epoch,loss\n1,\xff\xfe\n",
+        b"epoch,loss\n1,0\x002\n",
+        b'epoch,loss\n1,"2\n3,4\n',
+        b"epoch,loss\n1," + b"7" * 200_000 + b"\n",
+    ],
+    ids=["empty", "short", "long", "word", "blank", "bytes", "nul", "quote", "huge"],
+)
+def test_a_damaged_table_is_refused_by_its_path(content, tmp_path):
+    run = Run("r", tmp_path)
+    run.folder.mkdir()
+    run.path("metrics.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"metrics\.csv is damaged"):
+        run.read_csv("metrics.csv")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "flipped"])
+def test_a_damaged_array_file_is_refused_by_its_path(damage, tmp_path):
+    run = Run("r", tmp_path)
+    run.write_arrays("predictions.npz", logits=np.arange(1000.0))
+    whole = run.path("predictions.npz").read_bytes()
+    middle = len(whole) // 2
+    damaged = {
+        "empty": b"",
+        "cut": whole[:middle],
+        "text": b"no archive",
+        "flipped": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
+    }[damage]
+    run.path("predictions.npz").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"predictions\.npz is damaged"):
+        run.read_arrays("predictions.npz")
+
+
+class _Harmful:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_code_hidden_in_an_array_file_is_refused_and_not_run(tmp_path):
+    run = Run("r", tmp_path)
+    harm = tmp_path / "harm"
+    hidden = np.array([_Harmful(str(harm))], dtype=object)
+    run.folder.mkdir()
+    np.savez(run.path("predictions.npz"), index=np.arange(3), logits=hidden)
+    with pytest.raises(InputError, match=r"predictions\.npz is damaged"):
+        run.read_arrays("predictions.npz")
+    assert not harm.exists()
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "notebook"),
+    [
+        (Run.read_json, "lr_finder.json", "02_lr_finder"),
+        (Run.read_arrays, "predictions.npz", "05_misclassified"),
+        (Run.read_csv, "metrics.csv", "03_training"),
+    ],
+)
+def test_a_missing_file_is_refused_with_the_notebook_that_makes_it(read, name, notebook, tmp_path):
+    with pytest.raises(InputError, match=f"{name} does not exist.*{notebook}"):
+        read(Run("r", tmp_path), name)
+
+
+def test_a_figure_is_shown_as_the_very_bytes_that_were_saved(tmp_path):
+    figure = Figure(figsize=(4, 2))
+    figure.subplots().plot([0, 1], [1, 0])
+    run = Run("r", tmp_path)
+    shown = run.figure("04_loss", figure)
+    saved = run.path("figures", "04_loss.png").read_bytes()
+    assert shown.data == saved
+    assert saved.startswith(b"\x89PNG")
+    from PIL import Image
+
+    with Image.open(run.path("figures", "04_loss.png")) as picture:
+        assert picture.size == (4 * runs.DPI, 2 * runs.DPI)
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 2  # not a blank sheet
+    assert os.listdir(run.path("figures")) == ["04_loss.png"]
+
+
+def test_the_same_figure_gives_the_same_file(tmp_path):
+    run = Run("r", tmp_path)
+    written = []
+    for _ in range(2):
+        figure = Figure(figsize=(2, 2))
+        figure.subplots().plot([0, 1], [1, 0])
+        written.append(run.figure("a", figure).data)
+    assert written[0] == written[1]
+
+
+# finding runs
+
+
+def test_without_a_name_the_newest_complete_run_is_found(tmp_path):
+    make_run(tmp_path, "old", age=300)
+    make_run(tmp_path, "newest-complete", age=200)
+    make_run(tmp_path, "running", status="running", trained=False, age=100)
+    make_run(tmp_path, "failed", status="failed", age=0)
+    assert find_run(None, tmp_path).name == "newest-complete"
+    assert [run.name for run in list_runs(tmp_path)] == [
+        "failed", "running", "newest-complete", "old",
+    ]  # fmt: skip
+
+
+def test_without_a_name_and_without_a_complete_run_there_is_none(tmp_path):
+    assert find_run(None, tmp_path / "missing") is None
+    make_run(tmp_path, "running", status="running", trained=False)
+    (tmp_path / "README.md").write_text("not a run")
+    assert find_run(None, tmp_path) is None
+
+
+def test_a_trained_run_is_found_by_name_whatever_became_of_later_notebooks(tmp_path):
+    make_run(tmp_path, "a", status="failed")
+    make_run(tmp_path, "b")
+    assert find_run("a", tmp_path).name == "a"
+
+
+def test_a_run_that_is_missing_or_untrained_is_refused_with_those_that_are_trained(tmp_path):
+    make_run(tmp_path, "good")
+    make_run(tmp_path, "half", status="running", trained=False)
+    with pytest.raises(InputError, match=r"'nope' does not exist.*: good\."):
+        find_run("nope", tmp_path)
+    with pytest.raises(InputError, match=r"'half' has not finished training.*: good\."):
+        find_run("half", tmp_path)
+    with pytest.raises(InputError, match="cannot name a folder"):
+        find_run("../good", tmp_path)
+
+
+def test_a_folder_that_somebody_renamed_oddly_does_not_hide_the_other_runs(tmp_path):
+    make_run(tmp_path, "good", age=100)
+    odd = tmp_path / "my best run"
+    odd.mkdir()
+    (odd / "run.json").write_text(json.dumps({"name": "best", "status": "complete"}))
+    assert find_run(None, tmp_path).name == "good"
+
+
+def test_versions_name_the_libraries_that_matter():
+    shown = describe_versions()
+    for library in ("torch ", "torchvision ", "pytorch-lightning ", "grad-cam "):
+        assert library in shown
