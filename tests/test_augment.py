@@ -152,8 +152,10 @@ def test_shift_and_flip_reaches_as_far_as_reflection_goes():
         assert torch.equal(result[i].float(), expected)
 
 
-@pytest.mark.parametrize(("probability", "low", "high"), [(0, 0, 0), (0.25, 0.23, 0.27),
-                                                          (0.5, 0.48, 0.52), (1, 1, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("probability", "low", "high"),
+    [(0, 0, 0), (0.25, 0.23, 0.27), (0.5, 0.48, 0.52), (1, 1, 1)],
+)
 def test_the_share_of_flipped_pictures_is_the_probability(probability, low, high):
     ramp = torch.arange(16, dtype=torch.uint8).expand(8_000, 3, 16, 16)
     seen = augment(

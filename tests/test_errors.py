@@ -1,5 +1,7 @@
 """Error analysis against scikit-learn and plain numpy, and predictions of the whole test split."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -145,7 +147,7 @@ def direct_bins(predictions, bins):
     right = predictions.logits.argmax(1) == predictions.target
     edges = np.linspace(0, 1, bins + 1)
     rows = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             rows.append((confidence[inside].mean(), right[inside].mean(), inside.sum()))
@@ -219,6 +221,7 @@ def trained(tmp_path, monkeypatch):
         for name, buffer in network.named_buffers():
             if name.endswith("running_mean"):
                 buffer.normal_(generator=generator)
+        network.head.linear.weight.mul_(50)  # logits that differ from picture to picture
     save_network(network, run.path("model.safetensors"))
     run.update_record(
         settings={"model": "davidnet", "image_size": 16, **RECIPES["quick"].as_settings()},
@@ -233,12 +236,12 @@ def test_predictions_are_those_of_a_direct_pass_in_the_order_of_the_split(traine
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (pictures.mean, pictures.std))
     with torch.no_grad():
         expected = network((pictures.test.images.float() / 255 - mean) / std).numpy()
-    np.testing.assert_allclose(predictions.logits, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(predictions.logits, expected, rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(predictions.predicted, expected.argmax(1))
     np.testing.assert_array_equal(predictions.target, pictures.test.targets)
     np.testing.assert_array_equal(predictions.index, np.arange(300))
     assert predictions.logits.dtype == np.float32
-    assert expected.std(axis=0).max() > 0.01  # another order would show
+    assert expected.std(axis=0).max() > 0.1  # another order would show
 
 
 def test_predictions_are_written_and_reused(trained, monkeypatch):

@@ -81,6 +81,10 @@ def true_classes():
     return torch.arange(PICTURES) % CLASSES
 
 
+def another_class():
+    return [2, 3, 4, 0, 1, 2]
+
+
 # What the maps are
 
 
@@ -88,7 +92,7 @@ def true_classes():
 @pytest.mark.parametrize("method", BY_GRADIENT)
 @pytest.mark.parametrize("explained", ["predicted", "true", "another"])
 def test_map_is_the_formula_of_its_method(network, images, method, block, explained):
-    targets = {"predicted": None, "true": true_classes(), "another": [3] * PICTURES}[explained]
+    targets = {"predicted": None, "true": true_classes(), "another": another_class()}[explained]
     maps = class_activation_maps(network, images, targets, method, block)
     expected = direct_maps(network, images, targets, block, method)
     assert maps.shape == (PICTURES, SIZE, SIZE) and maps.dtype == np.float32
@@ -291,13 +295,13 @@ def most_tensor_bytes(network, count, method, monkeypatch):
 @pytest.mark.parametrize("method", ["gradcam", "eigencam"])
 def test_memory_does_not_grow_with_the_number_of_pictures(network, method, monkeypatch):
     few = most_tensor_bytes(network, 16, method, monkeypatch)
-    many = most_tensor_bytes(network, 128, method, monkeypatch)
+    many = most_tensor_bytes(network, 64, method, monkeypatch)
     activation = 8 * network.prep.conv.out_channels * SIZE * SIZE * 4  # of one batch, one block
     assert few > activation  # the count sees what the package keeps
     assert many < few + activation / 2
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["gradcam", "scorecam", "ablationcam"])
 def test_no_tensor_outlives_the_call(network, images, method):
     class_activation_maps(network, images[:2], [0, 1], method, BLOCKS)  # imports, caches
     gc.collect()

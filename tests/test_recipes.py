@@ -149,7 +149,7 @@ def test_check_number_states_the_range():
 
 def test_check_choice_lists_what_there_is():
     check_choice("devices", "cpu", ("auto", "cpu"))
-    with pytest.raises(InputError, match="devices 'tpu'.*auto, cpu"):
+    with pytest.raises(InputError, match=r"devices 'tpu'.*auto, cpu"):
         check_choice("devices", "tpu", ("auto", "cpu"))
 
 

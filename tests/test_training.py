@@ -2,10 +2,10 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 
 import numpy as np
@@ -20,18 +20,13 @@ import utils.data
 import utils.training as training
 from utils import InputError
 from utils.augment import Augmentation, augment, normalise
+from utils.callbacks import LastCheckpoint, TrainingLog
 from utils.data import PictureSet, Split, load_pictures
+from utils.devices import choose_precision
 from utils.models import MODELS, create_model
 from utils.models.davidnet import DavidNet
 from utils.runs import ROOT, Run
-from utils.training import (
-    TrainingLog,
-    choose_precision,
-    fit,
-    layer_table,
-    load_network,
-    plan_training,
-)
+from utils.training import fit, layer_table, load_network, plan_training
 
 EPOCHS, BATCH_SIZE, TRAIN_SIZE, TEST_SIZE = 3, 8, 44, 33
 STEPS_PER_EPOCH = 6  # the last batch of each epoch holds only 4 pictures
@@ -162,8 +157,8 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
 
 def test_metrics_csv_has_a_row_an_epoch(trained):
     rows = read_table(trained.run, "metrics.csv")
-    columns = "epoch,step,lr,train_loss,train_acc,val_loss,val_acc,seconds".split(",")
-    assert list(rows[0]) == columns
+    header = trained.run.path("metrics.csv").read_text().splitlines()[0]
+    assert header == "epoch,step,lr,train_loss,train_acc,val_loss,val_acc,seconds"
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [int(row["step"]) for row in rows] == [6, 12, 18]
     assert all(0 < float(row["seconds"]) < 60 for row in rows)
@@ -173,8 +168,7 @@ def test_steps_csv_has_a_row_a_step_of_a_short_training(trained):
     rows = read_table(trained.run, "steps.csv")
     assert list(rows[0]) == ["step", "epoch", "lr", "train_loss"]
     assert [int(row["step"]) for row in rows] == list(range(EPOCHS * STEPS_PER_EPOCH))
-    epochs = [float(row["epoch"]) for row in rows]
-    assert epochs == pytest.approx(np.arange(18) / STEPS_PER_EPOCH)
+    assert [int(row["epoch"]) for row in rows] == [1] * 6 + [2] * 6 + [3] * 6
 
 
 def test_learning_rates_in_the_tables_are_those_of_the_steps(trained):
@@ -217,7 +211,6 @@ def test_test_figures_are_those_of_a_direct_evaluation(trained):
     logits = direct_logits(trained.run, pictures.test, pictures)
     metrics = json.loads(trained.run.path("metrics.json").read_text())
     accuracy = accuracy_score(pictures.test.targets, logits.argmax(1))
-    assert 0 < accuracy  # the comparison below is with something learned, not with nothing
     assert metrics["test_acc"] == pytest.approx(accuracy, abs=1e-6)
     loss = cross_entropy(logits, pictures.test.targets).item()
     assert metrics["test_loss"] == pytest.approx(loss, rel=1e-4)
@@ -385,7 +378,7 @@ def test_derived_name_tells_what_differs_from_the_recipe(tmp_path):
 # Interruption
 
 
-class Interrupted(Exception):
+class GoneError(Exception):
     """Stands for a machine that went away."""
 
 
@@ -417,8 +410,8 @@ def check_resumes_like(plan, trained, capsys):
 def test_run_interrupted_at_an_epochs_end_resumes_to_the_same_result(trained, tmp_path, capsys):
     plan = make_plan(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        interrupt(patch, "on_train_epoch_end", Interrupted(), lambda t: t.current_epoch == 1)
-        with pytest.raises(Interrupted):
+        interrupt(patch, "on_train_epoch_end", GoneError(), lambda t: t.current_epoch == 1)
+        with pytest.raises(GoneError):
             fit(plan)
     assert len(read_table(plan.run, "metrics.csv")) == 1
     check_resumes_like(plan, trained, capsys)
@@ -444,15 +437,15 @@ def test_run_that_stopped_between_table_and_checkpoint_resumes_to_the_same_resul
 ):
     plan = make_plan(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        save = training.LastCheckpoint.on_train_epoch_end
+        save = LastCheckpoint.on_train_epoch_end
 
         def breaks(self, trainer, module):
             if trainer.current_epoch == 1:
-                raise Interrupted
+                raise GoneError
             save(self, trainer, module)
 
-        patch.setattr(training.LastCheckpoint, "on_train_epoch_end", breaks)
-        with pytest.raises(Interrupted):
+        patch.setattr(LastCheckpoint, "on_train_epoch_end", breaks)
+        with pytest.raises(GoneError):
             fit(plan)
     assert len(read_table(plan.run, "metrics.csv")) == 2  # one more than the checkpoint knows
     check_resumes_like(plan, trained, capsys)
@@ -463,8 +456,8 @@ def test_run_that_stopped_before_its_test_is_finished_without_training_again(
 ):
     plan = make_plan(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_finish", lambda *_: (_ for _ in ()).throw(Interrupted()))
-        with pytest.raises(Interrupted):
+        patch.setattr(training, "_finish", lambda *_: (_ for _ in ()).throw(GoneError()))
+        with pytest.raises(GoneError):
             fit(plan)
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, "on_train_batch_end", AssertionError("trained"), lambda t: True)
@@ -475,14 +468,12 @@ def test_run_that_stopped_before_its_test_is_finished_without_training_again(
 
 
 def test_diverging_training_is_said(tmp_path, monkeypatch):
-    step = training.ImageClassifier.training_step
+    forward = SmallDavidNet.forward
 
-    def explodes(self, batch, index):
-        step(self, batch, index)
-        self.train_loss.update(torch.tensor(float("nan")))
-        return next(self.network.parameters()).sum() * float("nan")
+    def explodes(self, images):
+        return forward(self, images) * float("nan" if self.training else 1)
 
-    monkeypatch.setattr(training.ImageClassifier, "training_step", explodes)
+    monkeypatch.setattr(SmallDavidNet, "forward", explodes)
     plan = make_plan(tmp_path)
     with pytest.raises(InputError, match="diverged") as refusal:
         fit(plan)
@@ -770,20 +761,23 @@ fit(plan)
 """
 
 
-def test_nothing_is_printed_but_our_own_lines(tmp_path):
+def test_nothing_is_printed_but_our_own_lines_and_nothing_written_elsewhere(tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(QUIET_SCRIPT), str(tmp_path / "outputs")],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", QUIET_SCRIPT, str(tmp_path / "outputs")], cwd=here,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert not list(here.iterdir())
     printed = done.stdout + done.stderr
     for chatter in ("GPU", "TPU", "HPU", "💡", "Tip", "max_epochs", "max_steps", "arning",
-                    "Restor", "checkpoint", "`Trainer", "rank_zero"):  # fmt: skip
+                    "Restor", "log_every_n_steps", "`Trainer", "rank_zero"):  # fmt: skip
         assert chatter not in printed, printed
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     assert lines[0] == "now training"
     assert [line.split()[:2] for line in lines[1:3]] == [["epoch", "1/2"], ["epoch", "2/2"]]
     assert "reused" in lines[3]
     assert len(lines) == 4
-    for line in done.stderr.replace("\r", "\n").splitlines():
-        assert not line.strip() or "|" in line or "it/s" in line or "pictures" in line, line
+    for line in done.stderr.replace("\r", "\n").splitlines():  # progress bars, and no more
+        assert not line.strip() or line.startswith(("Training:", "Epoch", "Range test:")), line

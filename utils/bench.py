@@ -13,13 +13,15 @@ import torch
 from pytorch_lightning import Callback
 from torch.nn.functional import cross_entropy
 
+from utils import check_number
 from utils.augment import Augmentation, augment
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, Split
+from utils.devices import choose_device, choose_precision
 from utils.models import create_model
 from utils.progress import progress_bar
-from utils.recipes import RECIPES, Recipe, check_number
-from utils.training import build_trainer, choose_device, choose_precision
+from utils.recipes import RECIPES, Recipe
+from utils.training import build_trainer
 
 MEAN_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils import InputError
+from utils import InputError, check_choice, check_number
 
 QUICKSTART = "quickstart"
 SHORTCUTS = ("dataset", "recipe", "data_dir")
@@ -162,7 +162,7 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
         InputError: naming the parameter, its value and what is allowed.
     """
     from utils.pipeline import check_names
-    from utils.recipes import check_choice, check_number, choose_recipe
+    from utils.recipes import choose_recipe
 
     check_names(parameters, names)
     given = {name: value for name, value in parameters.items() if value is not None}
@@ -187,7 +187,8 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
             **{"dataset": "shapes"} | {n: given[n] for n in data_options if n in given}
         )
     if any(name in given for name in ("model", "image_size", "seed", "precision", "devices")):
-        from utils.training import check_training_options, choose_device, choose_precision
+        from utils.devices import choose_device, choose_precision
+        from utils.training import check_training_options
 
         names = ("model", "image_size", "seed", "max_lr")
         check_training_options(**{name: given[name] for name in names if name in given})
@@ -265,7 +266,6 @@ def _add_predict(commands) -> None:
 
 def _predict(options) -> None:
     from utils.predict import find_pictures, predict_pictures
-    from utils.recipes import check_number
     from utils.runs import find_run
 
     check_number("--top", options.top, 1, 1_000, whole=True)

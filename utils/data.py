@@ -20,10 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils import InputError, pictures, shapes
+from utils import InputError, check_number, pictures, shapes
 from utils.augment import Augmentation, augment, normalise
 from utils.progress import progress_bar
-from utils.recipes import check_number
 from utils.runs import Run, replacing, resolve_path
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)

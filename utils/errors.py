@@ -16,9 +16,10 @@ from torchmetrics.functional.classification import (
 from utils import InputError
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet
+from utils.devices import choose_device
 from utils.recipes import Recipe
 from utils.runs import Run
-from utils.training import build_trainer, choose_device, load_network
+from utils.training import build_trainer, load_network
 
 CALIBRATION_BINS = 15
 

@@ -18,10 +18,9 @@ from pytorch_grad_cam.ablation_layer import AblationLayer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from utils import InputError
+from utils import InputError, check_choice
 from utils.models import check_block
 from utils.progress import progress_bar
-from utils.recipes import check_choice
 
 #: The methods, by the name that parameters use.
 METHODS: dict[str, type[grad_cam.base_cam.BaseCAM]] = {

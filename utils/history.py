@@ -2,12 +2,7 @@
 
 import pandas as pd
 
-from utils.runs import Run
-
-HISTORY_COLUMNS = (
-    "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
-)  # fmt: skip
-STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
+from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run
 
 
 def read_history(run: Run) -> pd.DataFrame:

@@ -15,10 +15,9 @@ from unittest import mock
 import numpy as np
 from pytorch_lightning.tuner import Tuner
 
-from utils import InputError
+from utils import InputError, check_number
 from utils.classifier import ImageClassifier
 from utils.progress import progress_bar
-from utils.recipes import check_number
 from utils.runs import Run
 from utils.training import TrainingPlan, build_trainer
 

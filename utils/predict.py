@@ -8,9 +8,10 @@ import torch
 
 from utils import InputError
 from utils.augment import normalise
+from utils.devices import choose_device
 from utils.pictures import EXTENSIONS, read_pictures
 from utils.runs import Run
-from utils.training import choose_device, load_network
+from utils.training import load_network
 
 
 def find_pictures(given: Sequence[str | Path]) -> list[Path]:

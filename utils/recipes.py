@@ -1,10 +1,8 @@
 """Named training recipes: every number that training depends on, in one frozen place each."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from math import isfinite
 
-from utils import InputError
+from utils import check_choice, check_number
 
 
 @dataclass(frozen=True)
@@ -61,35 +59,11 @@ class Recipe:
         return cls(settings["recipe"], **{k: v for k, v in settings.items() if k in known})
 
 
-def check_number(name: str, value, low: float, high: float, whole: bool = False) -> None:
-    """Refuse a value that is no number from `low` to `high`.
-
-    Raises:
-        InputError: naming the parameter, its value and what is allowed.
-    """
-    kind = "a whole number" if whole else "a number"
-    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not is_number or not isfinite(value) or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}; it must be {kind} from {low:g} to {high:g}.")
-
-
-def check_choice(name: str, value, allowed: Sequence[str]) -> None:
-    """Refuse a value that is none of the allowed names.
-
-    Raises:
-        InputError: naming the parameter, its value and the allowed names.
-    """
-    if value not in allowed:
-        raise InputError(
-            f"{name} {value!r} is unknown. Choose one of: {', '.join(map(str, allowed))}."
-        )
-
-
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("original", epochs=20, batch_size=512, max_lr=1e-2),
-        Recipe("quick", epochs=3, batch_size=128, max_lr=3e-3),
+        Recipe("quick", epochs=3, batch_size=128, max_lr=4e-3),
     )
 }
 

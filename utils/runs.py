@@ -23,6 +23,10 @@ from utils import InputError
 ROOT = Path(__file__).resolve().parent.parent
 DPI = 130
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "grad-cam", "matplotlib")
+HISTORY_COLUMNS = (
+    "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
+)  # fmt: skip
+STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,119}")
 
 

@@ -4,7 +4,6 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from logging import WARNING, getLogger
 from pathlib import Path
@@ -12,101 +11,28 @@ from shutil import rmtree
 
 import pandas as pd
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.model_summary import ModelSummary
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from utils import InputError
+from utils import InputError, check_number
 from utils.augment import Augmentation
+from utils.callbacks import AtomicCheckpointIO, LastCheckpoint, TrainingLog
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, check_data_options
-from utils.history import HISTORY_COLUMNS, STEP_COLUMNS
+from utils.devices import choose_device, choose_precision
 from utils.models import check_model, create_model
-from utils.progress import progress_bar
-from utils.recipes import Recipe, check_choice, check_number, choose_recipe, fit_batch_size
+from utils.recipes import Recipe, choose_recipe, fit_batch_size
 from utils.runs import ROOT, Run, derive_run_name, library_versions, now, replacing
 
-PRECISIONS = ("auto", "bf16-mixed", "16-mixed", "32-true")
-DEVICES = ("auto", "cpu", "gpu")
 #: Settings that do not change what is trained. The pictures count by their fingerprint.
 NOT_IDENTITY = {
     "dataset", "dataset_title", "data_dir", "skip_unreadable", "devices", "max_lr_source",
 }  # fmt: skip
 TRAINED_FILES = ("metrics.csv", "steps.csv", "metrics.json", "predictions.npz", "model.safetensors")
-STEP_ROWS = 1_000
-
-
-# Device and precision
-
-
-def choose_device(devices: str = "auto") -> tuple[str, str]:
-    """Choose where to compute.
-
-    Returns:
-        torch's name of the device (``"cpu"``, ``"cuda"``, ``"mps"``) and the hardware's name.
-
-    Raises:
-        InputError: an unknown choice, or a GPU asked for that is not there.
-    """
-    check_choice("devices", devices, DEVICES)
-    if devices != "cpu" and torch.cuda.is_available():
-        return "cuda", torch.cuda.get_device_name()
-    if devices != "cpu" and torch.backends.mps.is_available():
-        return "mps", f"{platform.processor() or 'Apple'} GPU"
-    if devices == "gpu":
-        raise InputError("devices is 'gpu', but torch finds no GPU here. Use 'auto' or 'cpu'.")
-    return "cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads"
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def choose_precision(precision: str, device: str) -> tuple[str, str]:
-    """Choose the number format of training.
-
-    Args:
-        precision: one of ``PRECISIONS``; ``"auto"`` takes the fastest the hardware does well.
-        device: torch's name of the device.
-
-    Returns:
-        Lightning's name of the precision, and why it was chosen.
-
-    Raises:
-        InputError: an unknown name, or 16-mixed on a CPU, which Lightning does not offer.
-    """
-    check_choice("precision", precision, PRECISIONS)
-    if precision == "16-mixed" and device == "cpu":
-        raise InputError("precision '16-mixed' needs a GPU. Use 'auto', 'bf16-mixed' or '32-true'.")
-    if precision != "auto":
-        return precision, "as asked"
-    if device == "cuda":
-        capability = torch.cuda.get_device_capability()
-        shown = f"CUDA compute capability {capability[0]}.{capability[1]}"
-        if capability >= (8, 0):
-            return "bf16-mixed", f"{shown} computes in bfloat16"
-        return "16-mixed", f"{shown} has no bfloat16 units, but float16"
-    if device == "cpu" and (feature := _cpu_bfloat16()):
-        return "bf16-mixed", f"this CPU has {feature}"
-    return "32-true", f"this {device.upper()} has no fast bfloat16"
-
-
-def _cpu_bfloat16() -> str | None:
-    """Return the name of the CPU's bfloat16 instructions, or None."""
-    if hasattr(torch.cpu, "get_capabilities"):
-        has = torch.cpu.get_capabilities()
-        amx, avx512 = has.get("amx_bf16"), has.get("avx512_bf16")
-    else:  # torch 2.8 and 2.9 know, but say it only here
-        amx, avx512 = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
-    return "AMX" if amx else "AVX-512 BF16" if avx512 else None
 
 
 # The plan: everything resolved before anything is computed
@@ -464,115 +390,6 @@ def _training_trainer(plan: TrainingPlan, checkpoint: Path) -> Trainer:
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
     )
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target and moves it into place; plain types only."""
-
-    def save_checkpoint(self, checkpoint: dict, path, storage_options=None) -> None:
-        """Write `checkpoint` to `path`, atomically."""
-        with replacing(Path(path)) as beside:
-            torch.save(checkpoint, beside)
-
-
-class LastCheckpoint(Checkpoint):
-    """Keeps what is needed to resume from the end of the last epoch."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save; the Trainer calls checkpoints after all other callbacks."""
-        trainer.save_checkpoint(self.path)
-
-
-class TrainingLog(Callback):
-    """Writes ``metrics.csv`` and ``steps.csv``, and shows progress as plain text.
-
-    Losses of single steps stay on the device until the epoch ends, so that nothing waits.
-
-    Args:
-        run: whose files to write.
-        watched: name of the split watched during training, "test" or "validation".
-    """
-
-    def __init__(self, run: Run, watched: str):
-        self.run, self.watched = run, watched
-        self.epochs: list[Mapping] = []
-        self.steps: list[dict] = []
-        self.pending: list[dict] = []
-        self.lr = 0.0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the rows of the epochs that the checkpoint holds, and open the progress bar."""
-        done = trainer.current_epoch
-        if done:
-            self.epochs = [row for row in self.run.read_csv("metrics.csv") if row["epoch"] <= done]
-            steps = self.run.read_csv("steps.csv")
-            self.steps = [row for row in steps if row["step"] < trainer.global_step]
-        self.size = len(trainer.datamodule.train)
-        self.every = max(1, trainer.estimated_stepping_batches // STEP_ROWS)
-        total = self.size * trainer.max_epochs
-        self.bar = progress_bar(description="Training", total=total, unit="pictures")
-        self.bar.update(self.size * done)
-        self.bar.initial = self.bar.n  # the rate counts only what this process did
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the epoch's clock."""
-        self.epoch_started = time.perf_counter()
-        self.bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
-        """Note the learning rate of this step, before the schedule moves on."""
-        self.lr = float(trainer.optimizers[0].param_groups[0]["lr"])
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        """Note this step's loss, without reading it from the device."""
-        step = trainer.global_step - 1
-        if step % self.every == 0:
-            self.pending.append(
-                {
-                    "step": step,
-                    "epoch": trainer.current_epoch + 1,
-                    "lr": self.lr,
-                    "train_loss": outputs["loss"].detach(),
-                }
-            )
-        self.bar.update(len(batch[1]))
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write both tables; raise if the loss is no longer a number."""
-        row = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row |= {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "lr": self.lr}
-        row["seconds"] = round(time.perf_counter() - self.epoch_started, 3)
-        self._check_finite(row)
-        self.epochs.append({name: row[name] for name in HISTORY_COLUMNS})
-        self.steps += [{**r, "train_loss": r["train_loss"].item()} for r in self.pending]
-        self.pending = []
-        self.run.write_csv("steps.csv", STEP_COLUMNS, self.steps)
-        self.run.write_csv("metrics.csv", HISTORY_COLUMNS, self.epochs)
-        self._report(row, trainer.max_epochs)
-
-    def _check_finite(self, row: Mapping) -> None:
-        if not row["train_loss"] < float("inf"):
-            self.bar.close()
-            raise InputError(
-                f"The training loss is {row['train_loss']} in epoch {row['epoch']}: training has "
-                f"diverged. Lower max_lr, or let notebook 02 find one (max_lr='found')."
-            )
-
-    def _report(self, row: Mapping, epochs: int) -> None:
-        self.bar.refresh()
-        self.bar.write(
-            f"epoch {row['epoch']:>3}/{epochs}"
-            f"   train loss {row['train_loss']:.3f}, accuracy {row['train_acc']:6.2%}"
-            f"   {self.watched} loss {row['val_loss']:.3f}, accuracy {row['val_acc']:6.2%}"
-            f"   {row['seconds']:.1f} s"
-        )
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the progress bar."""
-        self.bar.close()
 
 
 def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataModule) -> None:

@@ -1,0 +1,287 @@
+"""The range test: what it suggests on known curves, and what a sweep measures and leaves alone."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+
+from utils import InputError
+from utils.augment import Augmentation, augment
+from utils.data import PictureSet, Split
+from utils.lr_finder import DIVERGED, RangeTest, save, smooth, suggest, sweep
+from utils.models import MODELS
+from utils.models.davidnet import DavidNet
+from utils.runs import Run
+from utils.training import fit, plan_training
+
+STEPS = 41
+RATES = np.logspace(-5, 0, STEPS)
+ONE_STEP = 5 / (STEPS - 1) + 1e-9  # decades
+
+
+def fall(centre, rates=RATES, width=0.25, height=2.0):
+    """A loss that falls from 2.3 in a logistic curve, steepest at 10**centre."""
+    return 2.3 - height / (1 + np.exp(-(np.log10(rates) - centre) / width))
+
+
+def distance(suggestion, centre):
+    return abs(np.log10(suggestion) - centre)
+
+
+# suggest()
+
+
+@pytest.mark.parametrize("width", [0.1, 0.25, 0.4])
+@pytest.mark.parametrize("centre", [-4, -3.5, -2.93, -2.5, -2, -1.2])
+def test_suggestion_is_where_a_known_fall_is_steepest(centre, width):
+    _, suggestion, reason = suggest(RATES, fall(centre, width=width))
+    assert distance(suggestion, centre) <= ONE_STEP
+    assert reason == ""
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("centre", [-3.5, -2.5, -1.5])
+def test_suggestion_survives_the_noise_of_batches(centre, seed):
+    noise = np.random.default_rng(seed).normal(0, 0.03, STEPS)
+    _, suggestion, _ = suggest(RATES, fall(centre) + noise)
+    assert distance(suggestion, centre) <= 2 * ONE_STEP
+
+
+@pytest.mark.parametrize("centre", [-4, -3, -2.2])
+def test_explosion_after_the_fall_does_not_move_the_suggestion(centre):
+    explosion = 10.0 ** (6 * (np.log10(RATES) - centre - 1.5)).clip(-10, 3)
+    losses = fall(centre) + explosion
+    assert losses.max() > 100
+    _, suggestion, _ = suggest(RATES, losses)
+    assert distance(suggestion, centre) <= ONE_STEP
+
+
+@pytest.mark.parametrize("height", [0.1, 1.0, 2.302585092994046, 2.3, 7.77])
+def test_flat_curve_gives_no_suggestion_but_a_reason(height):
+    _, suggestion, reason = suggest(RATES, np.full(STEPS, height))
+    assert suggestion is None
+    assert "never fell" in reason
+
+
+@pytest.mark.parametrize("losses", [2.3 + RATES, np.linspace(1, 2, STEPS), 4.6 - fall(-2.5)])
+def test_rising_curve_gives_no_suggestion_but_a_reason(losses):
+    _, suggestion, reason = suggest(RATES, losses)
+    assert suggestion is None
+    assert "never fell" in reason
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_losses_from_the_first_that_is_no_number_on_are_left_out(broken):
+    losses = fall(-3.5)
+    losses[30] = broken
+    losses[35:] = -100  # what comes after must not count
+    smoothed, suggestion, _ = suggest(RATES, losses)
+    assert np.isfinite(smoothed[:30]).all() and np.isnan(smoothed[30:]).all()
+    alone, expected, _ = suggest(RATES[:30], fall(-3.5)[:30])
+    assert suggestion == expected
+    np.testing.assert_array_equal(smoothed[:30], alone)
+
+
+@pytest.mark.parametrize("usable", [0, 1, 4])
+def test_too_few_steps_give_no_suggestion_but_a_reason(usable):
+    losses = np.where(np.arange(STEPS) < usable, np.linspace(2, 1, STEPS), np.nan)
+    smoothed, suggestion, reason = suggest(RATES, losses)
+    assert suggestion is None
+    assert f"only {usable} steps" in reason
+    assert len(smoothed) == STEPS
+
+
+@pytest.mark.parametrize("factor", [0.1, 10, 1000])
+def test_suggestion_scales_with_the_learning_rates(factor):
+    losses = fall(-3, width=0.4) + fall(-1.5, width=0.4, height=0.5)  # a long and uneven fall
+    _, suggestion, _ = suggest(RATES, losses)
+    _, scaled, _ = suggest(factor * RATES, losses)
+    assert scaled == pytest.approx(factor * suggestion)
+
+
+def test_suggestion_does_not_depend_on_the_size_of_the_loss():
+    losses = fall(-2.6)
+    assert suggest(RATES, 1e-3 * losses + 5)[1] == suggest(RATES, losses)[1]
+
+
+def test_smoothing_keeps_the_place_of_a_peak_and_the_level_of_a_plain():
+    peak = np.exp(-0.5 * ((np.log10(RATES) + 2.5) / 0.2) ** 2)
+    assert smooth(RATES, peak).argmax() == peak.argmax()
+    np.testing.assert_allclose(smooth(RATES, np.full(STEPS, 1.7)), 1.7)
+    noise = np.random.default_rng(0).normal(size=STEPS)
+    assert smooth(RATES, noise).std() < 0.6 * noise.std()
+
+
+# sweep()
+
+
+class SmallDavidNet(DavidNet):
+    def __init__(self, num_classes=10, image_size=32, width=4):
+        super().__init__(num_classes, width, image_size)
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch):
+    monkeypatch.setitem(MODELS, "davidnet", SmallDavidNet)
+
+
+@pytest.fixture
+def make_plan(tmp_path):
+    """Plans in folders of their own, with pictures whose brightness tells the class."""
+    generator = torch.Generator().manual_seed(5)
+
+    def split(size):
+        targets = torch.randint(0, 3, (size,), generator=generator)
+        images = torch.randint(0, 120, (size, 3, 16, 16), generator=generator)
+        images += 40 * targets[:, None, None, None]
+        return Split(images.to(torch.uint8), targets)
+
+    options = {
+        "dataset": "shapes", "data_dir": "data", "dataset_title": "drawn", "image_size": 16,
+        "limit_train": None, "limit_test": None, "skip_unreadable": False,
+    }  # fmt: skip
+    pictures = PictureSet(
+        "shapes", "drawn", ("dark", "grey", "light"), split(40), split(16),
+        (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), "fingerprint", (), options,
+    )  # fmt: skip
+    return partial(
+        plan_training, pictures, run_name="run", output_dir=tmp_path / "outputs", epochs=1,
+        batch_size=8, precision="32-true", devices="cpu", seed=3,
+    )  # fmt: skip
+
+
+def test_sweep_tries_as_many_rates_as_asked_for_exponentially_spaced(make_plan):
+    result = sweep(make_plan(), steps=24, min_lr=1e-6, max_lr=1e-3)
+    assert len(result.learning_rates) == len(result.losses) == len(result.smoothed) == 24
+    rates = np.log10(result.learning_rates)
+    assert rates[0] == pytest.approx(-6, abs=1e-6)
+    assert rates[-1] == pytest.approx(-3, abs=3 / 23 + 1e-6)  # one step of the grid
+    steps = np.diff(rates)
+    np.testing.assert_allclose(steps[1:-1], np.median(steps), rtol=1e-3)
+    assert (steps > 0.5 * np.median(steps)).all() and (steps < 2.1 * np.median(steps)).all()
+    assert np.isfinite(result.losses).all()
+    assert result.seconds > 0
+
+
+def test_first_loss_is_the_fresh_networks_on_the_first_batch_of_training(make_plan):
+    plan = make_plan()
+    pictures = plan.picture_set
+    indices = next(iter(plan.data_module().train_dataloader().sampler))
+    images = augment(
+        pictures.train.images[indices], indices, Augmentation(4, 0.5, 8),
+        pictures.mean, pictures.std, 3, 0,
+    )  # fmt: skip
+    loss = cross_entropy(plan.network().train()(images), pictures.train.targets[indices])
+    result = sweep(plan, steps=10)
+    assert result.losses[0] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_losses_are_those_of_a_plain_loop_without_smoothing(make_plan):
+    plan = make_plan()
+    pictures, network = plan.picture_set, plan.network().train()
+    result = sweep(plan, steps=12, max_lr=1e-2)
+    optimizer = torch.optim.Adam(network.parameters())
+    sampler = plan.data_module().train_dataloader().sampler
+    losses = []
+    for epoch in range(3):  # five steps each
+        sampler.set_epoch(epoch)
+        for indices in sampler:
+            if len(losses) == 12:
+                break
+            images = augment(
+                pictures.train.images[indices], indices, Augmentation(4, 0.5, 8),
+                pictures.mean, pictures.std, 3, epoch,
+            )  # fmt: skip
+            loss = cross_entropy(network(images), pictures.train.targets[indices])
+            optimizer.param_groups[0]["lr"] = result.learning_rates[len(losses)]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert result.losses == pytest.approx(losses, rel=1e-3)
+
+
+def test_sweep_leaves_files_and_random_numbers_alone(make_plan, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    plan = make_plan()
+    plan.run.write_json("other.json", {"kept": 1})
+    torch.manual_seed(11)
+    random = torch.get_rng_state()
+    sweep(plan, steps=10)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not list(here.iterdir())
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == [plan.run.path("other.json")]
+
+
+def test_training_after_a_sweep_is_the_training_without(make_plan):
+    swept, plain = make_plan(run_name="swept"), make_plan(run_name="plain")
+    sweep(swept, steps=10)
+    fit(swept)
+    fit(plain)
+    weights = [load_file(plan.run.path("model.safetensors")) for plan in (swept, plain)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def test_sweep_measures_the_same_twice(make_plan):
+    first, second = (sweep(make_plan(), steps=10) for _ in range(2))
+    np.testing.assert_array_equal(first.losses, second.losses)
+
+
+def test_sweep_stops_early_once_the_loss_has_exploded(make_plan):
+    result = sweep(make_plan(), steps=60, min_lr=1e-4, max_lr=1000.0)
+    assert 2 < len(result.losses) < 60
+    assert len(result.learning_rates) == len(result.losses)
+    lowest = np.minimum.accumulate(result.losses)
+    exploded = ~(result.losses <= DIVERGED * lowest)
+    assert exploded.tolist() == [False] * (len(exploded) - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"steps": 9}, ["lr_steps", "9", "from 10"]),
+        ({"steps": 20.5}, ["lr_steps", "20.5", "whole"]),
+        ({"min_lr": 0}, ["min_lr", "0"]),
+        ({"min_lr": -1e-3}, ["min_lr", "-0.001"]),
+        ({"max_lr": float("inf")}, ["max_lr", "inf"]),
+        ({"min_lr": 0.1, "max_lr": 0.01}, ["min_lr is 0.1", "max_lr 0.01"]),
+        ({"min_lr": 0.1, "max_lr": 0.1}, ["must rise"]),
+    ],
+)
+def test_sweep_refuses_numbers_out_of_range(make_plan, numbers, words):
+    with pytest.raises(InputError) as refusal:
+        sweep(make_plan(), **numbers)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+# save()
+
+
+def test_saved_sweep_is_plain_json_that_training_can_read(make_plan):
+    plan = make_plan()
+    losses = fall(-2.5)
+    losses[-1] = np.nan
+    save(plan.run, RangeTest(RATES, losses, *suggest(RATES, losses), 1.234))
+    written = json.loads(plan.run.path("lr_finder.json").read_text(), parse_constant=pytest.fail)
+    assert written["learning_rates"] == RATES.tolist()
+    assert written["losses"][:-1] == losses[:-1].tolist()
+    assert written["losses"][-1] is None
+    assert written["reason"] == ""
+    assert make_plan(max_lr="found").recipe.max_lr == written["suggestion"]
+
+
+def test_saved_sweep_without_a_suggestion_keeps_the_reason(tmp_path):
+    losses = 2.3 + RATES
+    run = Run("run", tmp_path)
+    save(run, RangeTest(RATES, losses, *suggest(RATES, losses)))
+    written = json.loads(run.path("lr_finder.json").read_text())
+    assert written["suggestion"] is None
+    assert "never fell" in written["reason"]

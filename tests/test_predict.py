@@ -1,0 +1,112 @@
+"""Classifying picture files with a trained run."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils import InputError
+from utils.data import load_pictures
+from utils.errors import predict_test
+from utils.models import MODELS
+from utils.models.davidnet import DavidNet
+from utils.predict import find_pictures, predict_pictures
+from utils.training import fit, plan_training
+
+
+class SmallDavidNet(DavidNet):
+    def __init__(self, num_classes=10, image_size=32, width=4):
+        super().__init__(num_classes, width, image_size)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on a few drawn shapes, its pictures, and its test pictures as PNG files."""
+    folder = tmp_path_factory.mktemp("predict")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "davidnet", SmallDavidNet)
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        pictures = load_pictures(
+            "shapes", data_dir=folder / "data", image_size=16, limit_train=60, limit_test=25
+        )
+        plan = plan_training(
+            pictures, run_name="run", output_dir=folder, epochs=2, max_lr=0.01,
+            precision="32-true", devices="cpu",
+        )  # fmt: skip
+        run = fit(plan)
+        files = []
+        for position, image in enumerate(pictures.test.images):
+            files.append(folder / f"{position:03}.png")
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(files[-1])
+        yield run, pictures, files
+
+
+def test_files_are_predicted_as_the_same_pictures_of_the_test_split(trained):
+    run, pictures, files = trained
+    classes, probabilities, failures = predict_pictures(run, files)
+    expected = predict_test(run, pictures, devices="cpu")
+    assert classes == pictures.classes
+    assert failures == {}
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-4)
+    assert np.ptp(probabilities, axis=0).max() > 0.01  # another order would show
+
+
+def test_batches_and_order_do_not_matter(trained):
+    run, _, files = trained
+    _, together, _ = predict_pictures(run, files)
+    _, parts, _ = predict_pictures(run, files[::-1], batch_size=7)
+    np.testing.assert_allclose(parts[::-1], together, atol=1e-5)
+
+
+def test_any_kind_of_picture_file_is_read_as_training_pictures_are(trained, tmp_path):
+    run, pictures, files = trained
+    square = pictures.test.images[0].permute(1, 2, 0).numpy()
+    opaque = np.dstack([square, np.full(square.shape[:2], 255, np.uint8)])
+    Image.fromarray(opaque).save(tmp_path / "a.webp", lossless=True)
+    Image.fromarray(square).save(tmp_path / "b.bmp")
+    _, found, failures = predict_pictures(run, find_pictures([tmp_path]))
+    _, (expected, other), _ = predict_pictures(run, files[:2])
+    assert not failures
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    np.testing.assert_allclose(found[1], expected, atol=1e-5)
+    assert np.abs(other - expected).max() > 1e-3  # another picture would show
+
+
+def test_unreadable_files_are_told_by_position_and_the_others_classified(trained, tmp_path):
+    run, _, files = trained
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "cut.png").write_bytes(files[0].read_bytes()[:60])
+    given = [files[3], tmp_path / "text.png", files[1], tmp_path / "cut.png", files[2]]
+    _, probabilities, failures = predict_pictures(run, given)
+    assert list(failures) == [1, 3]
+    assert "text.png" in failures[1] and "cut.png" in failures[3]
+    _, expected, _ = predict_pictures(run, [files[3], files[1], files[2]])
+    np.testing.assert_array_equal(probabilities, expected)
+
+
+def test_nothing_readable_gives_no_rows(trained, tmp_path):
+    run, pictures, _ = trained
+    (tmp_path / "text.png").write_text("no picture")
+    _, probabilities, failures = predict_pictures(run, [tmp_path / "text.png"])
+    assert probabilities.shape == (0, len(pictures.classes))
+    assert list(failures) == [0]
+
+
+def test_folders_stand_for_the_pictures_in_them_sorted(tmp_path):
+    names = ["b/2.JPG", "b/1.png", "b/deeper/3.webp", "b/notes.txt", "a.dat"]
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    found = find_pictures([str(tmp_path / "a.dat"), tmp_path / "b"])
+    relative = [str(path.relative_to(tmp_path)) for path in found]
+    assert relative == ["a.dat", "b/1.png", "b/2.JPG", "b/deeper/3.webp"]
+
+
+def test_missing_files_and_folders_without_pictures_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.png does not exist"):
+        find_pictures([tmp_path / "gone.png"])
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(InputError, match=r"holds no pictures .*\.jpg"):
+        find_pictures([tmp_path])

@@ -1,0 +1,126 @@
+"""What happens beside the training: its log, its progress, and its checkpoint."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from utils import InputError
+from utils.progress import progress_bar
+from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run, replacing
+
+#: About how many rows ``steps.csv`` has at the end.
+STEP_ROWS = 1_000
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target and moves it into place; plain types only."""
+
+    def save_checkpoint(self, checkpoint: dict, path, storage_options=None) -> None:
+        """Write `checkpoint` to `path`, atomically."""
+        with replacing(Path(path)) as beside:
+            torch.save(checkpoint, beside)
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps what is needed to resume from the end of the last epoch."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save; the Trainer calls checkpoints after all other callbacks."""
+        trainer.save_checkpoint(self.path)
+
+
+class TrainingLog(Callback):
+    """Writes ``metrics.csv`` and ``steps.csv``, and shows progress as plain text.
+
+    Losses of single steps stay on the device until the epoch ends, so that nothing waits.
+
+    Args:
+        run: whose files to write.
+        watched: name of the split watched during training, "test" or "validation".
+    """
+
+    def __init__(self, run: Run, watched: str):
+        self.run, self.watched = run, watched
+        self.epochs: list[Mapping] = []
+        self.steps: list[dict] = []
+        self.pending: list[dict] = []
+        self.lr = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the rows of the epochs that the checkpoint holds, and open the progress bar."""
+        done = trainer.current_epoch
+        if done:
+            self.epochs = [row for row in self.run.read_csv("metrics.csv") if row["epoch"] <= done]
+            steps = self.run.read_csv("steps.csv")
+            self.steps = [row for row in steps if row["step"] < trainer.global_step]
+        self.size = len(trainer.datamodule.train)
+        self.every = max(1, trainer.estimated_stepping_batches // STEP_ROWS)
+        total = self.size * trainer.max_epochs
+        self.bar = progress_bar(description="Training", total=total, unit="pictures")
+        self.bar.update(self.size * done)
+        self.bar.initial = self.bar.n  # the rate counts only what this process did
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        self.epoch_started = time.perf_counter()
+        self.bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        """Note the learning rate of this step, before the schedule moves on."""
+        self.lr = float(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        """Note this step's loss, without reading it from the device."""
+        step = trainer.global_step - 1
+        if step % self.every == 0:
+            self.pending.append(
+                {
+                    "step": step,
+                    "epoch": trainer.current_epoch + 1,
+                    "lr": self.lr,
+                    "train_loss": outputs["loss"].detach(),
+                }
+            )
+        self.bar.update(len(batch[1]))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write both tables; raise if the loss is no longer a number."""
+        row = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row |= {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "lr": self.lr}
+        row["seconds"] = round(time.perf_counter() - self.epoch_started, 3)
+        self._check_finite(row)
+        self.epochs.append({name: row[name] for name in HISTORY_COLUMNS})
+        self.steps += [{**r, "train_loss": r["train_loss"].item()} for r in self.pending]
+        self.pending = []
+        self.run.write_csv("steps.csv", STEP_COLUMNS, self.steps)
+        self.run.write_csv("metrics.csv", HISTORY_COLUMNS, self.epochs)
+        self._report(row, trainer.max_epochs)
+
+    def _check_finite(self, row: Mapping) -> None:
+        if not row["train_loss"] < float("inf"):
+            self.bar.close()
+            raise InputError(
+                f"The training loss is {row['train_loss']} in epoch {row['epoch']}: training has "
+                f"diverged. Lower max_lr, or let notebook 02 find one (max_lr='found')."
+            )
+
+    def _report(self, row: Mapping, epochs: int) -> None:
+        self.bar.refresh()
+        self.bar.write(
+            f"epoch {row['epoch']:>3}/{epochs}"
+            f"   train loss {row['train_loss']:.3f}, accuracy {row['train_acc']:6.2%}"
+            f"   {self.watched} loss {row['val_loss']:.3f}, accuracy {row['val_acc']:6.2%}"
+            f"   {row['seconds']:.1f} s"
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the progress bar."""
+        self.bar.close()

@@ -1,0 +1,77 @@
+"""Which hardware to compute on, in which number format, and why."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+from utils import InputError, check_choice
+
+PRECISIONS = ("auto", "bf16-mixed", "16-mixed", "32-true")
+DEVICES = ("auto", "cpu", "gpu")
+
+
+def choose_device(devices: str = "auto") -> tuple[str, str]:
+    """Choose where to compute.
+
+    Returns:
+        torch's name of the device (``"cpu"``, ``"cuda"``, ``"mps"``) and the hardware's name.
+
+    Raises:
+        InputError: an unknown choice, or a GPU asked for that is not there.
+    """
+    check_choice("devices", devices, DEVICES)
+    if devices != "cpu" and torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_name()
+    if devices != "cpu" and torch.backends.mps.is_available():
+        return "mps", f"{platform.processor() or 'Apple'} GPU"
+    if devices == "gpu":
+        raise InputError("devices is 'gpu', but torch finds no GPU here. Use 'auto' or 'cpu'.")
+    return "cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def choose_precision(precision: str, device: str) -> tuple[str, str]:
+    """Choose the number format of training.
+
+    Args:
+        precision: one of ``PRECISIONS``; ``"auto"`` takes the fastest the hardware does well.
+        device: torch's name of the device.
+
+    Returns:
+        Lightning's name of the precision, and why it was chosen.
+
+    Raises:
+        InputError: an unknown name, or 16-mixed on a CPU, which Lightning does not offer.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    if precision == "16-mixed" and device == "cpu":
+        raise InputError("precision '16-mixed' needs a GPU. Use 'auto', 'bf16-mixed' or '32-true'.")
+    if precision != "auto":
+        return precision, "as asked"
+    if device == "cuda":
+        capability = torch.cuda.get_device_capability()
+        shown = f"CUDA compute capability {capability[0]}.{capability[1]}"
+        if capability >= (8, 0):
+            return "bf16-mixed", f"{shown} computes in bfloat16"
+        return "16-mixed", f"{shown} has no bfloat16 units, but float16"
+    if device == "cpu" and (feature := _cpu_bfloat16()):
+        return "bf16-mixed", f"this CPU has {feature}"
+    return "32-true", f"this {device.upper()} has no fast bfloat16"
+
+
+def _cpu_bfloat16() -> str | None:
+    """Return the name of the CPU's bfloat16 instructions, or None."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        amx, avx512 = has.get("amx_bf16"), has.get("avx512_bf16")
+    else:  # torch 2.8 and 2.9 know, but say it only here
+        amx, avx512 = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
+    return "AMX" if amx else "AVX-512 BF16" if avx512 else None
