@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from utils import InputError
 from utils.augment import Augmentation, augment
 from utils.data import PictureSet, Split
-from utils.lr_finder import DIVERGED, RangeTest, save, smooth, suggest, sweep
+from utils.lr_finder import DIVERGED, RECENT, RangeTest, save, smooth, suggest, sweep
 from utils.models import MODELS
 from utils.models.davidnet import DavidNet
 from utils.runs import Run
@@ -238,8 +238,10 @@ def test_sweep_stops_early_once_the_loss_has_exploded(make_plan):
     result = sweep(make_plan(), steps=60, min_lr=1e-4, max_lr=1000.0)
     assert 2 < len(result.losses) < 60
     assert len(result.learning_rates) == len(result.losses)
-    lowest = np.minimum.accumulate(result.losses)
-    exploded = ~(result.losses <= DIVERGED * lowest)
+    recent = [
+        result.losses[max(0, i - RECENT + 1) : i + 1].mean() for i in range(len(result.losses))
+    ]
+    exploded = ~(np.array(recent) <= DIVERGED * np.minimum.accumulate(recent))
     assert exploded.tolist() == [False] * (len(exploded) - 1) + [True]
 
 

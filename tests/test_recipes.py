@@ -117,7 +117,7 @@ def test_an_absurdly_large_number_is_refused_like_any_other():
     [
         {"epochs": 1, "batch_size": 2, "max_lr": 1},
         {"flip_probability": 0, "cutout_size": 0, "crop_padding": 0},
-        {"flip_probability": 1, "warmup_share": 0.0},
+        {"flip_probability": 1, "warmup_share": 0.01},
     ],
 )
 def test_the_limits_themselves_are_allowed(values):

@@ -1,7 +1,6 @@
 """Shared code behind the notebooks: one module per notebook, and what they have in common."""
 
 from collections.abc import Sequence
-from math import isfinite
 
 
 class InputError(ValueError):
@@ -16,7 +15,7 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
     """
     kind = "a whole number" if whole else "a number"
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not is_number or not isfinite(value) or not low <= value <= high:
+    if not is_number or not low <= value <= high:
         raise InputError(f"{name} is {value!r}; it must be {kind} from {low:g} to {high:g}.")
 
 

@@ -58,8 +58,9 @@ class TrainingLog(Callback):
         """Keep the rows of the epochs that the checkpoint holds, and open the progress bar."""
         done = trainer.current_epoch
         if done:
-            self.epochs = [row for row in self.run.read_csv("metrics.csv") if row["epoch"] <= done]
-            steps = self.run.read_csv("steps.csv")
+            epochs = self.run.read_csv("metrics.csv", HISTORY_COLUMNS)
+            self.epochs = [row for row in epochs if row["epoch"] <= done]
+            steps = self.run.read_csv("steps.csv", STEP_COLUMNS)
             self.steps = [row for row in steps if row["step"] < trainer.global_step]
         self.size = len(trainer.datamodule.train)
         self.every = max(1, trainer.estimated_stepping_batches // STEP_ROWS)

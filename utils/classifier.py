@@ -13,7 +13,7 @@ from utils.recipes import Recipe
 class ImageClassifier(LightningModule):
     """Trains a network with cross-entropy under Adam and a OneCycle schedule.
 
-    Each split has metrics of its own, exact over the epoch (weighted by batch size), and nothing
+    Each split has metrics of its own, exact over the epoch (every picture counts once), and nothing
     is read back from the device during an epoch.
 
     Args:
@@ -27,7 +27,8 @@ class ImageClassifier(LightningModule):
         self.network = network
         self.recipe = recipe
         for split in ("train", "val", "test"):
-            # nan_strategy: the default check would wait for the device at every step
+            # the default check for NaN would wait for the device at every step; without it the
+            # metric ignores weights, so it is given the loss of every picture
             setattr(self, f"{split}_loss", MeanMetric(nan_strategy="disable"))
             accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
             setattr(self, f"{split}_acc", accuracy)
@@ -56,13 +57,13 @@ class ImageClassifier(LightningModule):
     def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, targets = batch
         logits = self(images).float()
-        loss = cross_entropy(logits, targets)
+        losses = cross_entropy(logits, targets, reduction="none")
         mean_loss, accuracy = getattr(self, f"{split}_loss"), getattr(self, f"{split}_acc")
-        mean_loss.update(loss.detach(), weight=len(targets))
+        mean_loss.update(losses.detach())
         accuracy.update(logits.detach(), targets)
         epoch_values = {f"{split}_loss": mean_loss, f"{split}_acc": accuracy}
         self.log_dict(epoch_values, on_step=False, on_epoch=True, batch_size=len(targets))
-        return loss
+        return losses.mean()
 
     def configure_optimizers(self) -> dict:
         """Return Adam, and OneCycle stepped every batch over all steps of the training."""

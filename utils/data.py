@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from utils import InputError, check_number, pictures, shapes
 from utils.augment import Augmentation, augment, normalise
 from utils.progress import progress_bar
-from utils.runs import Run, replacing, resolve_path
+from utils.runs import ROOT, Run, replacing, resolve_path
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -127,8 +127,7 @@ def load_pictures(
     """
     check_data_options(dataset, image_size, limit_train, limit_test)
     source = _find_source(dataset, data_dir, skip_unreadable)
-    cache_dir = resolve_path("data" if dataset == "folder" else data_dir) / "cache"
-    picture_set = _cached(source, image_size, cache_dir)
+    picture_set = _cached(source, image_size, _cache_folder(dataset, data_dir))
     return replace(
         picture_set,
         title=dataset_title or picture_set.title,
@@ -191,6 +190,14 @@ def pictures_of(run: Run, data_dir: str | Path | None = None) -> PictureSet:
             f"trained. Train again under another run_name."
         )
     return picture_set
+
+
+def _cache_folder(dataset: str, data_dir: str | Path) -> Path:
+    """Return where decoded pictures are kept: in `data_dir`, but never among a user's own."""
+    place, own = resolve_path(data_dir), resolve_path(dataset)
+    if dataset == "folder" or (own.is_dir() and place.is_relative_to(own) and own != ROOT):
+        place = resolve_path("data")
+    return place / "cache"
 
 
 # Sources
@@ -269,6 +276,7 @@ def _read_folder(folder: pictures.PictureFolder, skip_unreadable: bool, image_si
     targets = torch.tensor([target for _, target in listed])
     readable = torch.ones(len(listed), dtype=torch.bool)
     readable[list(failures)] = False
+    _check_trainable(targets[: len(folder.train)][readable[: len(folder.train)]], folder)
     if folder.test is None:
         _check_splittable(targets[readable], folder)
         in_test = stratified_part(targets, TEST_SHARE, SPLIT_SEED, among=readable)
@@ -293,6 +301,15 @@ def _unreadable_notes(failures: dict[int, str], skip_unreadable: bool) -> list[s
     if not skip_unreadable:
         raise InputError(f"{message} Repair or remove them, or set skip_unreadable=True.")
     return [f"Left out, since skip_unreadable is set: {message}"]
+
+
+def _check_trainable(targets: Tensor, folder: pictures.PictureFolder) -> None:
+    counts = torch.bincount(targets, minlength=len(folder.classes))
+    if empty := [name for name, count in zip(folder.classes, counts, strict=True) if not count]:
+        raise InputError(
+            f"No training picture can be read of: {', '.join(empty)}. Repair some, or remove the "
+            "class folders."
+        )
 
 
 def _check_splittable(targets: Tensor, folder: pictures.PictureFolder) -> None:
@@ -402,7 +419,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 def stratified_part(
     targets: Tensor, share: float, seed: int, among: Tensor | None = None
 ) -> Tensor:
-    """Choose the same share of every class at random, at least one picture of each.
+    """Choose the same share of every class at random: at least one picture, and never all.
 
     Args:
         targets: int64, N.
@@ -418,7 +435,7 @@ def stratified_part(
     allowed = torch.ones_like(chosen) if among is None else among
     for target in targets.unique():
         members = torch.nonzero((targets == target) & allowed).flatten()
-        count = max(1, round(len(members) * share))
+        count = min(max(1, round(len(members) * share)), len(members) - 1)
         chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return chosen
 
@@ -432,9 +449,12 @@ def _limited(split: Split, limit: int | None, name: str) -> Split:
         raise InputError(f"{name} is {limit}, fewer than the {len(classes)} classes; raise it.")
     ideal = counts * limit / len(split)
     quota = ideal.floor().long().clamp(min=1)
-    most_owed = (ideal - quota).argsort(descending=True, stable=True)
-    for position in most_owed.repeat(2)[: max(0, limit - int(quota.sum()))]:
-        quota[position] += 1
+    while (missing := limit - int(quota.sum())) != 0:
+        owed = ideal - quota
+        if missing > 0:
+            quota[owed.argmax()] += 1
+        else:  # small classes got more than their share; the large ones pay
+            quota[torch.where(quota > 1, owed, torch.inf).argmin()] -= 1
     kept = [
         torch.nonzero(split.targets == target).flatten()[:count]
         for target, count in zip(classes, quota, strict=True)
@@ -503,8 +523,10 @@ def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Spli
         return picture_set.train, picture_set.test
     held_out = stratified_part(picture_set.train.targets, val_fraction, SPLIT_SEED)
     train, watched = (torch.nonzero(part).flatten() for part in (~held_out, held_out))
-    if not len(train):
-        raise InputError(f"val_fraction {val_fraction} leaves no picture to train on; lower it.")
+    if not len(watched):
+        raise InputError(
+            f"val_fraction {val_fraction} holds nothing out: no class has two training pictures."
+        )
     return picture_set.train.subset(train), picture_set.train.subset(watched)
 
 
@@ -518,7 +540,8 @@ class InOrder(Sampler[Tensor]):
         return -(-self.size // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.order().split(self.batch_size))
+        # a generator: the Trainer makes the iterator before it says which epoch this is
+        yield from self.order().split(self.batch_size)
 
     def order(self) -> Tensor:
         """Return all positions, int64, in the order they are to be seen."""

@@ -33,7 +33,9 @@ METHODS: dict[str, type[grad_cam.base_cam.BaseCAM]] = {
     "scorecam": grad_cam.ScoreCAM,
     "ablationcam": grad_cam.AblationCAM,
 }
-#: Forward passes these two make for every channel of a block, a batch of them at a time.
+#: These make a forward pass for every channel of a block,
+CHANNEL_METHODS = ("scorecam", "ablationcam")
+#: so many of them at a time.
 CHANNELS_AT_ONCE = 128
 
 
@@ -68,6 +70,7 @@ def class_activation_maps(
             one forward pass for every channel of the block, which takes hundreds of times longer.
         blocks: a name of ``network.blocks``, or several; None takes the last.
         batch_size: pictures at once; memory does not grow with their number beyond the maps.
+            ScoreCAM and AblationCAM take one at a time.
         progress: show a progress bar.
 
     Returns:
@@ -83,16 +86,34 @@ def class_activation_maps(
         check_block(network, name)
     if targets is not None and len(targets) != len(images):
         raise InputError(f"There are {len(images)} pictures, but {len(targets)} targets.")
+    groups = [names]
+    if method in CHANNEL_METHODS:  # the package keeps the activations of every forward pass
+        groups, batch_size = [[name] for name in names], 1
     maps = np.zeros((len(images), len(names), *images.shape[-2:]), np.float32)
     starts = range(0, len(images), batch_size)
-    if progress:
-        starts = progress_bar(starts, description=f"Maps by {method}", unit="batches")
-    with _explainer(network, method, names) as explainer:
-        for start in starts:
-            part = slice(start, start + batch_size)
-            chosen = None if targets is None else _as_targets(targets[part])
-            maps[part] = explainer(images[part].float(), chosen)
+    with (
+        torch.inference_mode(False),  # a caller may hold any of these three
+        torch.enable_grad(),
+        torch.autocast(images.device.type, enabled=False),
+        _progress(progress, len(images) * len(groups), method) as advance,
+    ):
+        for group in groups:
+            columns = [names.index(name) for name in group]
+            with _explainer(network, method, group) as explainer:
+                for part in (slice(start, start + batch_size) for start in starts):
+                    chosen = None if targets is None else _as_targets(targets[part])
+                    maps[part, columns] = explainer(images[part].float(), chosen)
+                    advance(len(images[part]))
     return maps if several else maps[:, 0]
+
+
+@contextmanager
+def _progress(shown: bool, total: int, method: str) -> Iterator:
+    if not shown:
+        yield lambda count: None
+        return
+    with progress_bar(description=f"Maps by {method}", total=total, unit="maps") as bar:
+        yield bar.update
 
 
 def _as_targets(targets: Tensor | Sequence[int]) -> list[ClassifierOutputTarget]:

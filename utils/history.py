@@ -11,7 +11,7 @@ def read_history(run: Run) -> pd.DataFrame:
     Raises:
         InputError: the file is missing or damaged.
     """
-    return pd.DataFrame(run.read_csv("metrics.csv"), columns=HISTORY_COLUMNS)
+    return pd.DataFrame(run.read_csv("metrics.csv", HISTORY_COLUMNS), columns=HISTORY_COLUMNS)
 
 
 def read_steps(run: Run) -> pd.DataFrame:
@@ -20,7 +20,7 @@ def read_steps(run: Run) -> pd.DataFrame:
     Raises:
         InputError: the file is missing or damaged.
     """
-    return pd.DataFrame(run.read_csv("steps.csv"), columns=STEP_COLUMNS)
+    return pd.DataFrame(run.read_csv("steps.csv", STEP_COLUMNS), columns=STEP_COLUMNS)
 
 
 def summarise(history: pd.DataFrame) -> dict[str, float]:

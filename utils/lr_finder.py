@@ -21,7 +21,8 @@ from utils.progress import progress_bar
 from utils.runs import Run
 from utils.training import TrainingPlan, build_trainer
 
-DIVERGED = 4.0  # stop once the loss is this many times the lowest so far
+DIVERGED = 4.0  # stop once the mean of the last losses is this many times the lowest such mean
+RECENT = 3  # how many losses that mean is over; single batches are too noisy
 SMOOTHING = 0.15  # standard deviation of the smoothing, in decades of learning rate
 
 
@@ -99,6 +100,7 @@ class _Recorder(ImageClassifier):
         super().__init__(*arguments)
         self.learning_rates: list[float] = []
         self.losses: list[float] = []
+        self.lowest = float("inf")
 
     def configure_optimizers(self):
         # no OneCycle: its fixed length would end the sweep, or raise
@@ -109,7 +111,9 @@ class _Recorder(ImageClassifier):
 
     def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
         self.losses.append(float(outputs["loss"]))
-        if not self.losses[-1] <= DIVERGED * min(self.losses):
+        recent = float(np.mean(self.losses[-RECENT:]))
+        self.lowest = min(self.lowest, recent)
+        if not recent <= DIVERGED * self.lowest:
             self.trainer.should_stop = True
 
 
@@ -155,7 +159,7 @@ def suggest(learning_rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray,
     if until < 3:
         return smoothed, None, "the loss never fell"
     slope = np.gradient(smoothed[:until], np.log10(learning_rates[:until]))
-    if slope.min() >= 0:
+    if slope.min() > -1e-9 * np.abs(smoothed[:until]).max():  # rounding alone is no fall
         return smoothed, None, "the loss never fell"
     return smoothed, float(learning_rates[int(np.argmin(slope))]), ""
 

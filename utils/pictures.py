@@ -52,7 +52,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # 16-bit greyscale; convert("RGB") would clip it to white
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert(
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert(
             "RGB"
         )
     if image.has_transparency_data:
@@ -152,11 +152,16 @@ def scan_folder(root: Path) -> PictureFolder:
     if not root.is_dir():
         raise InputError(f"There is no folder {root}. Give the folder that holds your pictures.")
     notes: list[str] = []
-    train_root = root / "train" if (root / "train").is_dir() else root
+    train_root = root / "train" if _has_subfolders(root / "train") else root
     test_root = _test_folder(root, notes) if train_root != root else None
     found = {"train": _class_files(train_root, notes)}
     if test_root is not None:
         found["test"] = _class_files(test_root, notes)
+        if not any(found["test"].values()):
+            raise InputError(
+                f"{test_root} holds no pictures in class folders. Add some, or remove it to hold "
+                f"out a part of {train_root}."
+            )
     classes = _agreed_classes(root, found)
     index = {name: position for position, name in enumerate(classes)}
     listed = {
@@ -166,6 +171,10 @@ def scan_folder(root: Path) -> PictureFolder:
     return PictureFolder(
         root, classes, listed["train"], listed.get("test"), _listing_key(root, found), tuple(notes)
     )
+
+
+def _has_subfolders(folder: Path) -> bool:
+    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
 
 
 def _test_folder(root: Path, notes: list[str]) -> Path | None:
@@ -180,31 +189,43 @@ def _test_folder(root: Path, notes: list[str]) -> Path | None:
 def _class_files(folder: Path, notes: list[str]) -> dict[str, list[tuple[str, str]]]:
     """Map each class folder to the sorted (path, size and time) of the pictures below it."""
     by_class, ignored = {}, 0
-    subfolders = (entry for entry in os.scandir(folder) if entry.is_dir())
-    for entry in sorted(subfolders, key=lambda entry: entry.name):
-        if entry.name.startswith((".", "__")):
+    for entry in _visible(folder):
+        if not entry.is_dir():
+            ignored += 1
             continue
-        files = []
-        for item in _walk(entry.path):
-            if item.name.lower().endswith(EXTENSIONS) and not item.name.startswith("."):
-                stat = item.stat()
-                files.append((item.path, f"{stat.st_size} {stat.st_mtime_ns}"))
-            else:
-                ignored += 1
-        by_class[entry.name] = sorted(files)
+        items = list(_walk(entry.path))
+        files = [item for item in items if item.name.lower().endswith(EXTENSIONS)]
+        by_class[entry.name] = sorted((item.path, _size_and_time(item)) for item in files)
+        ignored += len(items) - len(files)
     if ignored:
         notes.append(
-            f"{ignored} files below {folder} are no {'/'.join(EXTENSIONS)} and are left out."
+            f"Left out below {folder}: {ignored} that are no {'/'.join(EXTENSIONS)} "
+            "in a class folder."
         )
     return by_class
 
 
+def _visible(folder: str | Path) -> list[os.DirEntry]:
+    """Return what is in a folder, sorted, without what is hidden or made by an archiver."""
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith((".", "__"))]
+    return sorted(shown, key=lambda entry: entry.name)
+
+
 def _walk(folder: str) -> Iterator[os.DirEntry]:
-    for entry in os.scandir(folder):
-        if entry.is_dir():
+    for entry in _visible(folder):
+        if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path)
         else:
             yield entry
+
+
+def _size_and_time(item: os.DirEntry) -> str:
+    try:
+        stat = item.stat()
+    except OSError:  # a link to nowhere; reading it will fail, and say so
+        return "missing"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _agreed_classes(root: Path, found: dict[str, dict[str, list]]) -> tuple[str, ...]:
@@ -233,6 +254,6 @@ def _listing_key(root: Path, found: dict[str, dict[str, list[tuple[str, str]]]])
     for by_class in found.values():
         for files in by_class.values():
             for path, size_and_time in files:
-                digest.update(f"{os.path.relpath(path, root)}\0{size_and_time}\n".encode())
+                digest.update(os.fsencode(f"{os.path.relpath(path, root)}\0{size_and_time}\n"))
         digest.update(b"end of split\n")
     return digest.hexdigest()

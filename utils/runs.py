@@ -64,7 +64,7 @@ def derive_run_name(dataset: str, recipe: str, seed: int, **overrides) -> str:
 
     Overrides that are None are what the recipe says, so they are left out of the name.
     """
-    parts = [Path(dataset).name, recipe, f"seed{seed}"]
+    parts = [Path(dataset).name[:40], recipe, f"seed{seed}"]
     parts += [f"{key}={value}" for key, value in overrides.items() if value is not None]
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
 
@@ -133,7 +133,7 @@ class Run:
         Raises:
             InputError: the file is missing or damaged.
         """
-        path = self._existing(name)
+        path = self.existing(name)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -162,17 +162,20 @@ class Run:
         with replacing(self.path(name)) as beside:
             beside.write_text(text.getvalue(), encoding="utf-8")
 
-    def read_csv(self, name: str) -> list[dict[str, float]]:
-        """Read a table of numbers: a dict a row, whole numbers as int.
+    def read_csv(self, name: str, columns: Iterable[str]) -> list[dict[str, float]]:
+        """Read a table of numbers with these columns: a dict a row, whole numbers as int.
 
         Raises:
             InputError: the file is missing or damaged.
         """
-        path = self._existing(name)
+        path = self.existing(name)
         try:
             with open(path, encoding="utf-8", newline="") as file:
-                return [{key: _number(text) for key, text in row.items()} for row in _rows(file)]
-        except (ValueError, TypeError, AttributeError) as error:
+                return [
+                    {key: _number(text) for key, text in row.items()}
+                    for row in _rows(file, columns)
+                ]
+        except (ValueError, TypeError, csv.Error) as error:
             raise InputError(f"{path} is damaged ({error}). Train again to replace it.") from error
 
     def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
@@ -186,9 +189,9 @@ class Run:
         Raises:
             InputError: the file is missing or damaged.
         """
-        path = self._existing(name)
+        path = self.existing(name)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return dict(file)
         except Exception as error:
             raise InputError(f"{path} is damaged ({error}). Delete it and run again.") from error
@@ -203,7 +206,12 @@ class Run:
         width = round(figure.get_figwidth() * 100)
         return Image(data=path.read_bytes(), width=width, alt=name.replace("_", " "))
 
-    def _existing(self, name: str) -> Path:
+    def existing(self, name: str) -> Path:
+        """Return the path of a file that must be there.
+
+        Raises:
+            InputError: it is not; the message says which notebook makes it.
+        """
         path = self.path(name)
         if not path.exists():
             raise InputError(
@@ -218,8 +226,11 @@ _MADE_BY = {
 }
 
 
-def _rows(file) -> Iterator[dict]:
-    for row in csv.DictReader(file):
+def _rows(file, columns: Iterable[str]) -> Iterator[dict]:
+    reader = csv.DictReader(file)
+    if list(reader.fieldnames or ()) != list(columns):
+        raise ValueError(f"its columns are {reader.fieldnames}, not {list(columns)}")
+    for row in reader:
         if None in row or None in row.values():
             raise ValueError("a row has the wrong number of columns")
         yield row
@@ -236,7 +247,8 @@ def list_runs(output_dir: str | Path = "outputs") -> list[Run]:
     """Return the runs in `output_dir`, the one that was changed last first."""
     folder = resolve_path(output_dir)
     records = sorted(folder.glob("*/run.json"), key=lambda path: -path.stat().st_mtime)
-    return [Run(path.parent.name, output_dir) for path in records]
+    names = [path.parent.name for path in records]
+    return [Run(name, output_dir) for name in names if _SAFE_NAME.fullmatch(name)]
 
 
 def find_run(run_name: str | None = None, output_dir: str | Path = "outputs") -> Run | None:

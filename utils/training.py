@@ -262,7 +262,8 @@ def quiet_libraries() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
         getLogger(name).setLevel(WARNING)
     for advice in (".*does not have many workers.*", ".*GPU available but not used.*",
-                   ".*isinstance.treespec, LeafSpec.*"):  # fmt: skip
+                   ".*isinstance.treespec, LeafSpec.*",
+                   ".*smaller than the logging interval.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=advice)
 
 
@@ -421,13 +422,12 @@ def load_network(run: Run, device: str = "cpu") -> nn.Module:
     Raises:
         InputError: the weights are missing, damaged, or of another network.
     """
-    record = run.record
+    path, record = run.existing("model.safetensors"), run.record
     network = create_model(
         record["settings"]["model"],
         num_classes=len(record["data"]["classes"]),
         image_size=record["settings"]["image_size"],
     )
-    path = run.path("model.safetensors")
     try:
         network.load_state_dict(load_file(path))
     except Exception as error:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from utils import InputError
+from utils import InputError, check_number
 from utils.models.davidnet import DavidNet
 
 MODELS: dict[str, type[nn.Module]] = {"davidnet": DavidNet}
@@ -30,9 +30,10 @@ def create_model(
         InputError: an unknown name or a size the network cannot take.
     """
     check_model(name, image_size)
+    check_number("num_classes", num_classes, 2, 1_000_000, whole=True)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+        if seed is not None:  # of the CPU alone, where weights are drawn
+            torch.default_generator.manual_seed(seed)
         network = MODELS[name](num_classes=num_classes, image_size=image_size, **options)
     return network.to(memory_format=torch.channels_last)
 

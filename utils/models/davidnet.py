@@ -52,7 +52,7 @@ class DavidNet(nn.Module):
 
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
         super().__init__()
-        if image_size % 8 or image_size < 16:
+        if not isinstance(image_size, int) or image_size % 8 or image_size < 16:
             raise InputError(
                 f"image_size is {image_size}; DavidNet halves the picture three times, "
                 "so it must be a multiple of 8, at least 16 (for example 32, 48 or 64)."
