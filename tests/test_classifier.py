@@ -7,6 +7,7 @@ from pytorch_lightning import Callback, Trainer
 from sklearn.metrics import accuracy_score, log_loss
 
 from utils.augment import Augmentation, normalise
+from utils.callbacks import KeepLogits
 from utils.classifier import ImageClassifier, one_cycle, planned_schedule
 from utils.data import PictureDataModule, PictureSet, Split
 from utils.models import create_model
@@ -251,10 +252,11 @@ def test_training_learns(trained):
     assert watcher.epochs[-1]["train_loss"] < watcher.epochs[0]["train_loss"]
 
 
-def test_prediction_gives_the_logits_of_every_test_picture_in_order(trained, picture_set, tmp_path):
+def test_testing_gives_the_logits_of_every_test_picture_in_order(trained, picture_set, tmp_path):
     classifier, data, _, _, _ = trained
-    batches = trainer_for(tmp_path).predict(classifier, datamodule=data)
-    logits = torch.cat(batches)
+    kept = KeepLogits()
+    trainer_for(tmp_path, callbacks=[kept]).test(classifier, datamodule=data, verbose=False)
+    logits = torch.cat(kept.logits)
     classifier.eval()
     with torch.no_grad():
         expected = classifier(normalise(picture_set.test.images, MEAN, STD))

@@ -692,9 +692,6 @@ def test_validation_and_test_see_the_pictures_normalised_and_not_augmented(tmp_p
     seen.clear()
     recorder.trainer.test(recorder.classifier, datamodule=module, verbose=False)
     assert torch.equal(torch.cat(seen), expected)
-    seen.clear()
-    recorder.trainer.predict(recorder.classifier, datamodule=module)
-    assert torch.equal(torch.cat(seen), expected)
 
 
 def test_loading_leaves_no_temporary_file(cached_folder, tmp_path):

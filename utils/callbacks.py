@@ -37,6 +37,17 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
 
 
+class KeepLogits(Callback):
+    """Keeps what `test_step` returns: float32 logits on the CPU, one tensor a batch."""
+
+    def __init__(self):
+        self.logits: list[torch.Tensor] = []
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int, **_) -> None:
+        """Keep a batch."""
+        self.logits.append(outputs.cpu())
+
+
 class TrainingLog(Callback):
     """Writes ``metrics.csv`` and ``steps.csv``, and shows progress as plain text.
 

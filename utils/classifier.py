@@ -39,22 +39,20 @@ class ImageClassifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of a batch of (images, targets)."""
-        return self._measure("train", batch)
+        losses, _ = self._measure("train", batch)
+        return losses.mean()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure a batch of the watched split."""
         self._measure("val", batch)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Measure a batch of the test split."""
-        self._measure("test", batch)
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Measure a batch of the test split, and return its logits (float32)."""
+        _, logits = self._measure("test", batch)
+        return logits
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the logits of a batch, float32."""
-        images, _ = batch
-        return self(images).float()
-
-    def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return losses (N) and logits (N×num_classes) of a batch, and add them to the metrics."""
         images, targets = batch
         logits = self(images).float()
         losses = cross_entropy(logits, targets, reduction="none")
@@ -63,7 +61,7 @@ class ImageClassifier(LightningModule):
         accuracy.update(logits.detach(), targets)
         epoch_values = {f"{split}_loss": mean_loss, f"{split}_acc": accuracy}
         self.log_dict(epoch_values, on_step=False, on_epoch=True, batch_size=len(targets))
-        return losses.mean()
+        return losses, logits
 
     def configure_optimizers(self) -> dict:
         """Return Adam, and OneCycle stepped every batch over all steps of the training."""

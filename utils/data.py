@@ -506,8 +506,6 @@ class PictureDataModule(LightningDataModule):
             self.picture_set.test, InOrder(len(self.picture_set.test), EVAL_BATCH_SIZE)
         )
 
-    predict_dataloader = test_dataloader
-
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
         """Turn (uint8 images, targets, indices) into (normalised images, targets)."""
         images, targets, indices = batch

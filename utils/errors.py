@@ -19,7 +19,7 @@ from utils.data import PictureDataModule, PictureSet
 from utils.devices import choose_device
 from utils.recipes import Recipe
 from utils.runs import Run
-from utils.training import build_trainer, load_network
+from utils.training import load_network, test_in_float32, write_predictions
 
 CALIBRATION_BINS = 15
 
@@ -69,22 +69,14 @@ def predict_test(run: Run, picture_set: PictureSet, devices: str = "auto") -> Pr
         picture_set: the data set it was trained on.
         devices: as `utils.training.choose_device` takes it.
     """
-    if run.path("predictions.npz").exists():
-        return load_predictions(run)
-    device, _ = choose_device(devices)
-    recipe = Recipe.from_settings(run.settings)
-    classifier = ImageClassifier(load_network(run), len(picture_set.classes), recipe)
-    data = PictureDataModule(picture_set, recipe.batch_size)
-    batches = build_trainer(device, "32-true").predict(classifier, datamodule=data)
-    logits = torch.cat(batches).cpu()
-    predictions = Predictions(
-        np.arange(len(logits)),
-        picture_set.test.targets.numpy(),
-        logits.argmax(1).numpy(),
-        logits.numpy(),
-    )
-    run.write_arrays("predictions.npz", **vars(predictions))
-    return predictions
+    if not run.path("predictions.npz").exists():
+        device, _ = choose_device(devices)
+        recipe = Recipe.from_settings(run.settings)
+        classifier = ImageClassifier(load_network(run), len(picture_set.classes), recipe)
+        data = PictureDataModule(picture_set, recipe.batch_size)
+        _, logits = test_in_float32(classifier, data, device)
+        write_predictions(run, logits, picture_set.test.targets)
+    return load_predictions(run)
 
 
 def load_predictions(run: Run) -> Predictions:

@@ -48,7 +48,7 @@ class RangeTest:
 
 
 def sweep(
-    plan: TrainingPlan, steps: int = 36, min_lr: float = 1e-5, max_lr: float = 1.0
+    plan: TrainingPlan, steps: int = 40, min_lr: float = 1e-5, max_lr: float = 1.0
 ) -> RangeTest:
     """Train a throw-away network while the learning rate rises exponentially.
 

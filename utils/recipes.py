@@ -67,7 +67,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("original", epochs=20, batch_size=512, max_lr=1e-2),
-        Recipe("quick", epochs=3, batch_size=128, max_lr=4e-3),
+        Recipe("quick", epochs=2, batch_size=64, max_lr=4e-3),
     )
 }
 

@@ -9,6 +9,7 @@ from logging import WARNING, getLogger
 from pathlib import Path
 from shutil import rmtree
 
+import numpy as np
 import pandas as pd
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -16,11 +17,11 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.model_summary import ModelSummary
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from utils import InputError, check_number
 from utils.augment import Augmentation
-from utils.callbacks import AtomicCheckpointIO, LastCheckpoint, TrainingLog
+from utils.callbacks import AtomicCheckpointIO, KeepLogits, LastCheckpoint, TrainingLog
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, check_data_options
 from utils.devices import choose_device, choose_precision
@@ -394,19 +395,44 @@ def _training_trainer(plan: TrainingPlan, checkpoint: Path) -> Trainer:
 
 
 def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataModule) -> None:
-    """Test in float32, as the error analysis and the maps compute, and write what was learned."""
-    run = plan.run
-    trainer = build_trainer(plan.settings["devices"], "32-true")
-    figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    """Test the final weights and write what was learned."""
+    run, targets = plan.run, plan.picture_set.test.targets
+    figures, logits = test_in_float32(classifier, data, plan.settings["devices"])
+    write_predictions(run, logits, targets)
     save_network(classifier.network, run.path("model.safetensors"))
     run.update_metrics(
         test_acc=figures["test_acc"],
         test_loss=figures["test_loss"],
-        test_size=len(plan.picture_set.test),
+        test_size=len(targets),
         test_precision="32-true",
         views="one, no test-time averaging",
     )
     run.update_record(status="complete", finished=now())
+
+
+def test_in_float32(
+    classifier: ImageClassifier, data: PictureDataModule, device: str
+) -> tuple[dict[str, float], Tensor]:
+    """Pass the test split through the network once, in float32, as the maps compute too.
+
+    Returns:
+        ``test_loss`` and ``test_acc``, and the logits: float32, N×C, on the CPU.
+    """
+    kept = KeepLogits()
+    trainer = build_trainer(device, "32-true", callbacks=[kept])
+    figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    return figures, torch.cat(kept.logits)
+
+
+def write_predictions(run: Run, logits: Tensor, targets: Tensor) -> None:
+    """Write ``predictions.npz``: for each test picture its index, target, prediction and logits."""
+    run.write_arrays(
+        "predictions.npz",
+        index=np.arange(len(logits)),
+        target=targets.numpy(),
+        predicted=logits.argmax(1).numpy(),
+        logits=logits.numpy(),
+    )
 
 
 def save_network(network: nn.Module, path: Path) -> None:
