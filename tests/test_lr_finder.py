@@ -287,3 +287,23 @@ def test_saved_sweep_without_a_suggestion_keeps_the_reason(tmp_path):
     written = json.loads(run.path("lr_finder.json").read_text())
     assert written["suggestion"] is None
     assert "never fell" in written["reason"]
+
+
+def test_undoing_a_bad_start_is_not_taken_for_learning():
+    """A steep fall to the loss of guessing at tiny rates, then a gentler one by learning."""
+    decades = np.log10(RATES)
+    start = 6 / (1 + np.exp((decades + 4.6) / 0.1))
+    learning = 2.3 - 1.5 / (1 + np.exp(-(decades + 2) / 0.3))
+    _, fooled, _ = suggest(RATES, start + learning)
+    _, careful, _ = suggest(RATES, start + learning, chance=2.3)
+    assert abs(np.log10(fooled) + 4.6) < 0.3
+    assert abs(np.log10(careful) + 2) <= ONE_STEP
+
+
+def test_a_loss_that_never_falls_below_guessing_gives_a_weak_suggestion_and_says_so():
+    decades = np.log10(RATES)
+    losses = 2.4 + 3 / (1 + np.exp((decades + 4) / 0.2)) + 5 / (1 + np.exp(-(decades + 1) / 0.2))
+    smoothed, suggestion, reason = suggest(RATES, losses, chance=2.3)
+    assert suggestion == RATES[np.argmin(smoothed)]
+    assert "weak" in reason
+    assert "guessing, 2.30" in reason

@@ -389,6 +389,8 @@ def test_augmented_views_mark_the_original():
 def test_missing_suggestion_is_said_in_words():
     assert "no suggestion" in words(lr_curve(None))
     assert "suggestion 0.0025" in words(lr_curve(2.5e-3))
+    guessing = lr_finder.lr_curve([1e-3, 1e-2], [2, 1], [2, 1], 1e-2, TITLE, chance=2.3)
+    assert "guessing: 2.30" in words(guessing)
 
 
 def test_range_test_that_diverged():

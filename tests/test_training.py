@@ -272,7 +272,7 @@ def test_nothing_is_left_beside_the_promised_files(trained):
     assert len(events) == 1
     assert found - events - {"tensorboard/hparams.yaml"} == {
         "run.json", "metrics.csv", "steps.csv", "metrics.json", "model.safetensors",
-        "checkpoints", "checkpoints/last.ckpt", "tensorboard",
+        "predictions.npz", "checkpoints", "checkpoints/last.ckpt", "tensorboard",
     }  # fmt: skip
 
 
@@ -606,7 +606,7 @@ def test_precision_asked_for_is_taken_whatever_the_hardware(monkeypatch):
 def test_batch_size_is_lowered_for_few_pictures_and_said(tmp_path):
     plan = make_plan(tmp_path, make_pictures(train_size=200), batch_size=None)
     assert plan.recipe.batch_size == plan.settings["batch_size"] == 16
-    assert any("batch_size 16" in note and "128" in note for note in plan.notes)
+    assert any("batch_size 16" in note and "64" in note for note in plan.notes)
 
 
 def test_batch_size_is_kept_where_it_was_given(tmp_path):
@@ -636,7 +636,7 @@ def test_held_out_pictures_are_watched_and_not_trained_on(tmp_path):
 
 def test_recipe_depends_on_the_data_set(tmp_path):
     shapes = make_plan(tmp_path, epochs=None, max_lr=None)
-    assert (shapes.recipe.name, shapes.recipe.epochs) == ("quick", 3)
+    assert (shapes.recipe.name, shapes.recipe.epochs) == ("quick", 2)
     own = make_plan(tmp_path, make_pictures(dataset="/mnt/own"), epochs=None, max_lr=None)
     assert (own.recipe.name, own.recipe.epochs, own.recipe.max_lr) == ("original", 20, 0.01)
 

@@ -4,7 +4,7 @@ Lightning's `Tuner.lr_find` does the sweep; what it reports is not used. In Ligh
 suggestion takes the slope against the linear learning rate although the sweep is exponential,
 which favours the smallest rates, and its early losses carry a wrong bias correction. So the raw
 loss of every step is recorded here, smoothed without lag, and the steepest fall per decade of
-learning rate is suggested.
+learning rate is suggested, once the loss is below that of guessing.
 """
 
 import tempfile
@@ -35,7 +35,8 @@ class RangeTest:
         losses: float64, the training loss of each step.
         smoothed: float64, the losses averaged over their neighbours.
         suggestion: the rate of the steepest fall, or None.
-        reason: why there is no suggestion; empty where there is one.
+        reason: why there is no suggestion, or only a weak one; empty where there is a good one.
+        chance: the loss of guessing, ln(number of classes).
         seconds: how long the sweep took.
     """
 
@@ -44,6 +45,7 @@ class RangeTest:
     smoothed: np.ndarray
     suggestion: float | None
     reason: str
+    chance: float = np.inf
     seconds: float = 0.0
 
 
@@ -90,7 +92,9 @@ def sweep(
         )
     learning_rates, losses = np.array(classifier.learning_rates), np.array(classifier.losses)
     seconds = time.perf_counter() - started
-    return RangeTest(learning_rates, losses, *suggest(learning_rates, losses), seconds)
+    chance = float(np.log(len(plan.picture_set.classes)))
+    found = suggest(learning_rates, losses, chance)
+    return RangeTest(learning_rates, losses, *found, chance, seconds)
 
 
 class _Recorder(ImageClassifier):
@@ -138,16 +142,22 @@ def smooth(learning_rates: np.ndarray, losses: np.ndarray, width: float = SMOOTH
     return weights @ losses / weights.sum(axis=1)
 
 
-def suggest(learning_rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float | None, str]:
+def suggest(
+    learning_rates: np.ndarray, losses: np.ndarray, chance: float = np.inf
+) -> tuple[np.ndarray, float | None, str]:
     """Find where the loss falls steepest per decade of learning rate.
 
     Args:
         learning_rates: float, N, rising.
         losses: float, N; what comes after a value that is no number is left out.
+        chance: the loss of guessing. A fresh network can be surer than that, and wrong; the
+            smallest rates undo it within a few steps, which is a steep fall but no learning.
+            So what lies above counts as level ground.
 
     Returns:
         The smoothed losses (NaN where left out), the suggested rate or None, and the reason why
-        there is none.
+        there is none, or why it is a weak one: where the loss never falls below `chance`, there
+        is no slope of learning to go by, and the rate at the lowest loss is suggested instead.
     """
     broken = np.flatnonzero(~np.isfinite(losses))
     usable = broken[0] if len(broken) else len(losses)
@@ -158,10 +168,18 @@ def suggest(learning_rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray,
     until = int(np.nanargmin(smoothed)) + 1  # past the lowest loss nothing is worth suggesting
     if until < 3:
         return smoothed, None, "the loss never fell"
-    slope = np.gradient(smoothed[:until], np.log10(learning_rates[:until]))
+    decades = np.log10(learning_rates[:until])
+    slope = np.gradient(smoothed[:until], decades)
     if slope.min() > -1e-9 * np.abs(smoothed[:until]).max():  # rounding alone is no fall
         return smoothed, None, "the loss never fell"
-    return smoothed, float(learning_rates[int(np.argmin(slope))]), ""
+    if smoothed[until - 1] >= chance:
+        reason = (
+            f"weak: the loss never fell below that of guessing, {chance:.2f}, so this is the "
+            "rate at the lowest loss and not that of the steepest fall; more steps would tell"
+        )
+        return smoothed, float(learning_rates[until - 1]), reason
+    learning = np.gradient(np.minimum(smoothed[:until], chance), decades)
+    return smoothed, float(learning_rates[int(np.argmin(learning))]), ""
 
 
 def save(run: Run, result: RangeTest) -> None:

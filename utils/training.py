@@ -135,8 +135,9 @@ def plan_training(
     run = Run(run_name, output_dir)
     notes = list(picture_set.notes)
     if found:
-        chosen = replace(chosen, max_lr=suggested_lr(run))
-        notes.append(f"max_lr     {chosen.max_lr:.3g}, found by the range test")
+        suggestion, weakness = suggested_lr(run)
+        chosen = replace(chosen, max_lr=suggestion)
+        notes.append(f"max_lr     {suggestion:.3g}, found by the range test {weakness}".rstrip())
     if batch_size is None:
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
     device, hardware = choose_device(devices)
@@ -182,18 +183,19 @@ def check_training_options(
         raise InputError(f"max_lr is {max_lr!r}; it must be a number, 'found' or None.")
 
 
-def suggested_lr(run: Run) -> float:
-    """Return the learning rate that the run's range test suggested.
+def suggested_lr(run: Run) -> tuple[float, str]:
+    """Return the learning rate that the run's range test suggested, and what is weak about it.
 
     Raises:
         InputError: there was no range test, or it came to no suggestion.
     """
-    suggestion = run.read_json("lr_finder.json").get("suggestion")
-    if suggestion is None:
+    found = run.read_json("lr_finder.json")
+    if found.get("suggestion") is None:
         raise InputError(
-            f"The range test of run {run.name!r} suggested nothing; give max_lr a number."
+            f"The range test of run {run.name!r} suggested nothing ({found.get('reason')}); "
+            "give max_lr a number."
         )
-    return suggestion
+    return found["suggestion"], found.get("reason", "")
 
 
 def _lowered_batch_size(recipe: Recipe, size: int, val_fraction: float, notes: list[str]) -> Recipe:

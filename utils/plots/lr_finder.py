@@ -17,7 +17,7 @@ from utils.plots.style import (
 
 
 @styled
-def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title):
+def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title, chance=None):
     """Loss against learning rate, and the suggested learning rate.
 
     Args:
@@ -26,6 +26,7 @@ def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title):
         smoothed: floats, the same smoothed.
         suggestion: a learning rate, or None where the test found none.
         dataset_title: how figures name the data.
+        chance: the loss of guessing, drawn as a level line; None draws none.
     """
     title = "Learning-rate range test"
     learning_rates = np.asarray(learning_rates, dtype=float)
@@ -35,6 +36,9 @@ def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title):
     axes.set_xscale("log")
     axes.plot(learning_rates, losses, color=FAINT, linewidth=0.9, label="loss of each batch")
     axes.plot(learning_rates, smoothed, color=TRAIN["color"], linewidth=2.4, label="smoothed loss")
+    if chance is not None:
+        label = f"guessing: {chance:.2f}"
+        axes.axhline(chance, color=MUTED, linestyle="--", linewidth=1.0, label=label)
     if suggestion is None:
         nothing = "no suggestion: the loss falls nowhere clearly enough"
         axes.plot([], [], linestyle="none", label=nothing)
