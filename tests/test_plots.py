@@ -416,7 +416,7 @@ def test_curves_name_the_watched_split(watched):
     accuracy = words(curves.accuracy_curves(history(), TITLE, watched))
     assert f"{watched}: 92.60 % at the end" in accuracy
     assert f"{watched} accuracy" in words(curves.generalisation_gap(history(), TITLE, watched))
-    assert ("nothing is chosen by it" in loss) == (watched == "test")
+    assert ("the program chooses nothing by it" in loss) == (watched == "test")
 
 
 def test_best_epoch_is_not_always_the_last():

@@ -9,6 +9,8 @@ learning rate is suggested, once the loss is below that of guessing.
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from unittest import mock
 
@@ -121,11 +123,18 @@ class _Recorder(ImageClassifier):
             self.trainer.should_stop = True
 
 
-def _text_progress():
-    def bar(desc: str, total: int):
-        return progress_bar(description="Range test", total=total, unit="steps")
+@contextmanager
+def _text_progress() -> Iterator[None]:
+    """Replace the Tuner's progress bar, in a notebook a widget, and close it at the end."""
+    with ExitStack() as bars:
 
-    return mock.patch("pytorch_lightning.tuner.lr_finder.tqdm", bar)
+        def bar(desc: str, total: int):
+            return bars.enter_context(
+                progress_bar(description="Range test", total=total, unit="steps")
+            )
+
+        with mock.patch("pytorch_lightning.tuner.lr_finder.tqdm", bar):
+            yield
 
 
 def smooth(learning_rates: np.ndarray, losses: np.ndarray, width: float = SMOOTHING) -> np.ndarray:

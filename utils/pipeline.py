@@ -12,7 +12,7 @@ from pathlib import Path
 
 from utils import InputError
 from utils.progress import progress_bar
-from utils.runs import ROOT, Run, derive_run_name, find_run, replacing, resolve_path
+from utils.runs import ROOT, Run, derive_run_name, find_run, replacing, resolve_path, shown_path
 
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
 
@@ -84,7 +84,7 @@ def run_notebooks(
 
     names = list(NOTEBOOKS if names is None else names)
     check_names(parameters, names)
-    values = {**parameters, "run_name": run.name, "output_dir": str(run.folder.parent)}
+    values = {**parameters, "run_name": run.name, "output_dir": shown_path(run.folder.parent)}
     total = sum(count_cells(NOTEBOOKS[name]) for name in names)
     finished = []
     with progress_bar(description="Notebooks", total=total, unit="cells") as bar:

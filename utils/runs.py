@@ -35,6 +35,11 @@ def resolve_path(path: str | Path) -> Path:
     return (ROOT / Path(path).expanduser()).resolve()
 
 
+def shown_path(path: Path) -> str:
+    """Return a path as people should see it: from the repository's root where it lies inside."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write to; it takes the target's place if all went well."""

@@ -27,7 +27,7 @@ from utils.data import PictureDataModule, PictureSet, check_data_options
 from utils.devices import choose_device, choose_precision
 from utils.models import check_model, create_model
 from utils.recipes import Recipe, choose_recipe, fit_batch_size
-from utils.runs import ROOT, Run, derive_run_name, library_versions, now, replacing
+from utils.runs import ROOT, Run, derive_run_name, library_versions, now, replacing, shown_path
 
 #: Settings that do not change what is trained. The pictures count by their fingerprint.
 NOT_IDENTITY = {
@@ -85,7 +85,9 @@ class TrainingPlan:
         )
 
     def __str__(self) -> str:
-        return "\n".join((f"run        {self.run.name} in {self.run.folder.parent}", *self.notes))
+        return "\n".join(
+            (f"run        {self.run.name} in {shown_path(self.run.folder.parent)}", *self.notes)
+        )
 
 
 def plan_training(
@@ -145,7 +147,7 @@ def plan_training(
     watched = (
         f"{val_fraction:.0%} of the training split, held out"
         if val_fraction
-        else ("the test split, since val_fraction is 0; nothing is chosen by it")
+        else ("the test split, since val_fraction is 0; the program chooses nothing by it")
     )
     notes.append(f"watched    {watched}")
     notes.append(f"device     {device}: {hardware}")
@@ -296,7 +298,7 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
     classifier, data_module = plan.classifier(), plan.data_module()
     trainer = _training_trainer(plan, checkpoint)
     if resumed:
-        print(f"Run {run.name!r} was interrupted and is resumed from {checkpoint}.")
+        print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")
     started = time.perf_counter()
     trainer.fit(
         classifier,

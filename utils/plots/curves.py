@@ -36,7 +36,7 @@ def footnote(history, watched):
     if len(history) == 1:
         notes.append("One epoch only: a point each, no curve.")
     if watched == "test":
-        notes.append("The test split is only watched: nothing is chosen by it.")
+        notes.append("The test split is only watched: the program chooses nothing by it.")
     return " ".join(notes)
 
 

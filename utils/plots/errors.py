@@ -190,8 +190,8 @@ def reliability(table, calibration_error, dataset_title):
     )
     figure, (upper, lower) = new_figure(
         title, dataset_title, rows=2, width=6.5, height=6.6, sharex=True, height_ratios=(3, 1),
-        note="Below the diagonal the model is surer than it is right. Bins with few pictures "
-        "scatter by chance.",
+        note="Below the diagonal the model is surer than it is right, above it less sure. "
+        "Bins with few pictures scatter by chance.",
     )  # fmt: skip
     upper.plot([0, 100], [0, 100], color=MUTED, linestyle=":", label="perfectly calibrated")
     upper.vlines(
