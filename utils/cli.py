@@ -11,6 +11,7 @@ from utils import InputError, check_choice, check_number
 
 QUICKSTART = "quickstart"
 SHORTCUTS = ("dataset", "recipe", "data_dir")
+SOURCES = ("shapes", "cifar10", "folder")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -106,14 +107,15 @@ def _run_parameters(options) -> dict:
         raise InputError(
             "Give the run's name and place as --run-name and --output-dir, not with -p."
         )
-    folder = Path(str(parameters.get("dataset", "")))
-    if (
-        len(folder.parts) > 0
-        and folder.is_dir()
-        and str(folder) not in ("shapes", "cifar10", "folder")
-    ):
-        parameters["dataset"] = str(folder.resolve())  # a shell user means the current directory
+    if isinstance(parameters.get("dataset"), str):
+        parameters["dataset"] = _dataset_from_shell(parameters["dataset"])
     return parameters
+
+
+def _dataset_from_shell(dataset: str) -> str:
+    """Return a folder's path in full: a shell user means it from the current directory."""
+    is_folder = dataset not in ("", *SOURCES) and Path(dataset).is_dir()
+    return str(Path(dataset).resolve()) if is_folder else dataset
 
 
 def parse_value(text: str):
@@ -229,7 +231,7 @@ def _data(options) -> None:
     from utils.data import load_pictures
 
     picture_set = load_pictures(
-        _run_parameters_dataset(options.dataset), options.data_dir, options.image_size,
+        _dataset_from_shell(options.dataset), options.data_dir, options.image_size,
         skip_unreadable=options.skip_unreadable,
     )  # fmt: skip
     print(
@@ -245,10 +247,6 @@ def _data(options) -> None:
     print(f"mean {picture_set.mean}, std {picture_set.std} per channel")
     print(f"fingerprint {picture_set.fingerprint[:16]}")
     print("\n".join(picture_set.notes))
-
-
-def _run_parameters_dataset(dataset: str) -> str:
-    return str(Path(dataset).resolve()) if Path(dataset).is_dir() else dataset
 
 
 # predict

@@ -304,8 +304,7 @@ def _unreadable_notes(failures: dict[int, str], skip_unreadable: bool) -> list[s
 
 
 def _check_trainable(targets: Tensor, folder: pictures.PictureFolder) -> None:
-    counts = torch.bincount(targets, minlength=len(folder.classes))
-    if empty := [name for name, count in zip(folder.classes, counts, strict=True) if not count]:
+    if empty := _classes_with_fewer_than(1, targets, folder.classes):
         raise InputError(
             f"No training picture can be read of: {', '.join(empty)}. Repair some, or remove the "
             "class folders."
@@ -313,12 +312,16 @@ def _check_trainable(targets: Tensor, folder: pictures.PictureFolder) -> None:
 
 
 def _check_splittable(targets: Tensor, folder: pictures.PictureFolder) -> None:
-    counts = torch.bincount(targets, minlength=len(folder.classes))
-    if short := [name for name, count in zip(folder.classes, counts, strict=True) if count < 2]:
+    if short := _classes_with_fewer_than(2, targets, folder.classes):
         raise InputError(
             f"Each class needs at least two readable pictures, one to train and one to test on; "
             f"too few in: {', '.join(short)}. Add some, or give separate train and test folders."
         )
+
+
+def _classes_with_fewer_than(least: int, targets: Tensor, classes: tuple[str, ...]) -> list[str]:
+    counts = torch.bincount(targets, minlength=len(classes))
+    return [name for name, count in zip(classes, counts, strict=True) if count < least]
 
 
 # Cache

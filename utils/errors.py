@@ -67,7 +67,7 @@ def predict_test(run: Run, picture_set: PictureSet, devices: str = "auto") -> Pr
     Args:
         run: a trained run; its ``predictions.npz`` is read, or else written.
         picture_set: the data set it was trained on.
-        devices: as `utils.training.choose_device` takes it.
+        devices: as `utils.devices.choose_device` takes it.
     """
     if not run.path("predictions.npz").exists():
         device, _ = choose_device(devices)

@@ -276,7 +276,7 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
     """Train, or take up what is there: resume an unfinished run, reuse a complete one.
 
     Writes ``run.json``, ``metrics.csv``, ``steps.csv``, ``checkpoints/last.ckpt``, TensorBoard
-    events, ``model.safetensors`` and ``metrics.json`` into the run's folder.
+    events, ``model.safetensors``, ``predictions.npz`` and ``metrics.json`` into its folder.
 
     Raises:
         InputError: the run exists with other settings, or the loss stopped being a number.
@@ -294,8 +294,8 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
         return run
     checkpoint = run.path("checkpoints", "last.ckpt")
     resumed = checkpoint.exists()
-    _start_record(plan)
     classifier, data_module = plan.classifier(), plan.data_module()
+    _start_record(plan, classifier.network, data_module)
     trainer = _training_trainer(plan, checkpoint)
     if resumed:
         print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")
@@ -336,9 +336,8 @@ def _check_identity(plan: TrainingPlan) -> None:
         )
 
 
-def _start_record(plan: TrainingPlan) -> None:
-    picture_set, data = plan.picture_set, plan.data_module()
-    network = plan.network()
+def _start_record(plan: TrainingPlan, network: nn.Module, data: PictureDataModule) -> None:
+    picture_set = plan.picture_set
     device, hardware = choose_device("cpu" if plan.settings["devices"] == "cpu" else "auto")
     plan.run.update_record(
         status="running",
