@@ -22,3 +22,24 @@ def tiny_run(tmp_path_factory):
         arguments += ["-p", name, str(value)]
     main(arguments)
     return Run("tiny", folder / "outputs")
+
+
+def valid_record(**settings):
+    """What training writes into run.json, for tests that do not train."""
+    return {
+        "settings": {
+            "dataset": "shapes", "data_dir": "data", "dataset_title": "drawn", "image_size": 16,
+            "limit_train": None, "limit_test": None, "skip_unreadable": False,
+            "data_fingerprint": "f", "val_fraction": 0.0, "model": "davidnet", "recipe": "quick",
+            "epochs": 1, "batch_size": 8, "max_lr": 0.01, "precision": "32-true",
+            "devices": "cpu", "seed": 0, **settings,
+        },
+        "data": {
+            "name": "shapes", "title": "drawn", "classes": ["ant", "bee"], "train_size": 8,
+            "watched": "test", "watched_size": 4, "test_size": 4, "mean": [0.5] * 3,
+            "std": [0.2] * 3, "fingerprint": "f", "notes": [],
+        },
+        "model": {"name": "davidnet", "parameters": 5, "blocks": ["prep", "layer3"]},
+        "device": {"type": "cpu", "name": "a CPU"},
+        "precision": "32-true",
+    }  # fmt: skip

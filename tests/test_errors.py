@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from conftest import valid_record
 from pytorch_lightning import Trainer
 from sklearn.metrics import (
     accuracy_score,
@@ -222,11 +223,10 @@ def trained(tmp_path, monkeypatch):
             if name.endswith("running_mean"):
                 buffer.normal_(generator=generator)
         network.head.linear.weight.mul_(50)  # logits that differ from picture to picture
-    save_network(network, run.path("model.safetensors"))
-    run.update_record(
-        settings={"model": "davidnet", "image_size": 16, **RECIPES["quick"].as_settings()},
-        data={"classes": list(CLASSES)},
-    )
+    record = valid_record(**RECIPES["quick"].as_settings())
+    record["data"]["classes"] = list(CLASSES)
+    run.update_record(**record)
+    save_network(run, network)
     return run, pictures, network.eval()
 
 

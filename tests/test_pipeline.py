@@ -7,6 +7,7 @@ import sys
 
 import nbformat
 import pytest
+from conftest import valid_record
 
 from utils import InputError, pipeline
 from utils.cli import check_parameters, main, parse_value
@@ -169,7 +170,7 @@ def test_a_chapter_opened_alone_trains_what_is_missing(tmp_path, monkeypatch, ca
 
     def pretend(run, parameters, names):
         trained.update(run=run.name, names=names, **parameters)
-        run.update_record(status="complete", settings={"dataset": "shapes", "seed": 0})
+        run.update_record(status="complete", **valid_record(dataset="shapes", seed=0))
 
     monkeypatch.setattr(pipeline, "run_notebooks", pretend)
     run = pipeline.open_run(None, tmp_path)

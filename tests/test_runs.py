@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import valid_record
 from matplotlib.figure import Figure
 
 from utils import InputError, runs
@@ -20,13 +21,15 @@ from utils.runs import (
     resolve_path,
 )
 
+METRICS = {"test_acc": 0.5, "test_loss": 1.5, "test_size": 4}
+
 
 def make_run(folder, name, status="complete", trained=True, age=0):
     run = Run(name, folder)
-    run.update_record(status=status)
+    run.update_record(status=status, **valid_record())
     if trained:
         run.path("model.safetensors").write_bytes(b"weights")
-        run.write_json("metrics.json", {"test_acc": 0.5})
+        run.write_json("metrics.json", METRICS)
     os.utime(run.path("run.json"), (1_700_000_000 - age,) * 2)
     return run
 
@@ -59,7 +62,7 @@ def test_replacing_keeps_the_old_file_and_leaves_no_other_when_writing_fails(tmp
 
 
 def test_replacing_leaves_nothing_when_nothing_was_written(tmp_path):
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.json"):
+    with pytest.raises(InputError, match="No such file"), replacing(tmp_path / "a.json"):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -75,7 +78,7 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path):
 
 def test_what_cannot_be_written_leaves_every_old_file_as_it_was(tmp_path):
     run = Run("r", tmp_path)
-    run.write_json("metrics.json", {"test_acc": 0.5})
+    run.write_json("metrics.json", METRICS)
     run.write_csv("metrics.csv", ["epoch"], [{"epoch": 1}])
     before = {p.name: p.read_bytes() for p in run.folder.iterdir()}
     with pytest.raises(ValueError):
@@ -151,9 +154,9 @@ def test_relative_paths_count_from_the_repository_wherever_we_are(tmp_path, monk
 def test_record_is_merged_and_none_takes_an_entry_out(tmp_path):
     run = Run("r", tmp_path)
     assert (run.record, run.settings, run.status) == ({}, {}, None)
-    run.update_record(status="running", settings={"seed": 1}, failure="x")
+    run.update_record(status="running", precision="32-true", failure="x")
     run.update_record(status="complete", failure=None)
-    assert run.record == {"name": "r", "status": "complete", "settings": {"seed": 1}}
+    assert run.record == {"name": "r", "status": "complete", "precision": "32-true"}
     run.add_seconds("training", 1.234)
     run.add_seconds("04_curves", 2)
     run.add_seconds("training", 5.0)
@@ -162,10 +165,10 @@ def test_record_is_merged_and_none_takes_an_entry_out(tmp_path):
 
 def test_metrics_are_added_to(tmp_path):
     run = Run("r", tmp_path)
-    run.update_metrics(test_acc=0.5, classes=["Katze", "größer"])
+    run.update_metrics(**METRICS, classes=["Katze", "größer"])
     run.update_metrics(test_acc=0.75, ece=0.1)
     assert run.read_json("metrics.json") == {
-        "test_acc": 0.75, "classes": ["Katze", "größer"], "ece": 0.1,
+        **METRICS, "test_acc": 0.75, "classes": ["Katze", "größer"], "ece": 0.1,
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 import utils.data
 import utils.training as training
-from utils import InputError
+from utils import InputError, Interrupted
 from utils.augment import Augmentation, augment, normalise
 from utils.callbacks import LastCheckpoint, TrainingLog
 from utils.data import PictureSet, Split, load_pictures
@@ -272,7 +272,7 @@ def test_nothing_is_left_beside_the_promised_files(trained):
     assert len(events) == 1
     assert found - events - {"tensorboard/hparams.yaml"} == {
         "run.json", "metrics.csv", "steps.csv", "metrics.json", "model.safetensors",
-        "predictions.npz", "checkpoints", "checkpoints/last.ckpt", "tensorboard",
+        "predictions.npz", "checkpoints", "checkpoints/last.ckpt", "tensorboard", ".lock",
     }  # fmt: skip
 
 
@@ -395,8 +395,8 @@ def interrupt(monkeypatch, method, error, when):
     monkeypatch.setattr(TrainingLog, method, breaks)
 
 
-def check_resumes_like(plan, trained, capsys):
-    assert plan.run.status == "running"
+def check_resumes_like(plan, trained, capsys, status="running"):
+    assert plan.run.status == status
     assert not plan.run.is_trained
     capsys.readouterr()
     fit(plan)
@@ -421,16 +421,13 @@ def test_run_interrupted_at_an_epochs_end_resumes_to_the_same_result(trained, tm
 def test_run_stopped_by_hand_within_an_epoch_resumes_to_the_same_result(trained, tmp_path, capsys):
     plan = make_plan(tmp_path)
     handler = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            interrupt(
-                patch, "on_train_batch_end", KeyboardInterrupt(), lambda t: t.global_step == 15
-            )
-            with pytest.raises((KeyboardInterrupt, SystemExit)):
-                fit(plan)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    check_resumes_like(plan, trained, capsys)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, "on_train_batch_end", KeyboardInterrupt(), lambda t: t.global_step == 15)
+        with pytest.raises(Interrupted, match=r"2 of 3 epochs are finished.*Run the same again"):
+            fit(plan)
+    assert signal.getsignal(signal.SIGINT) is handler  # Ctrl+C works on
+    assert plan.run.record["failure"] == {"error": "interrupted"}
+    check_resumes_like(plan, trained, capsys, status="failed")
 
 
 def test_run_that_stopped_between_table_and_checkpoint_resumes_to_the_same_result(

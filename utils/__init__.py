@@ -3,8 +3,32 @@
 from collections.abc import Sequence
 
 
+def printable(text: str) -> str:
+    """Return `text` with what no terminal should be sent (control characters, bytes) escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def first_line(error: Exception) -> str:
+    """Return the short form of a library's message, or the error's kind where it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
 class InputError(ValueError):
     """Something a person gave cannot be used. The message says what, and what to do about it."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the explanation alone, without our own lines of code."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A person stopped the work. The message says what is kept and how to go on."""
+
+    _render_traceback_ = InputError._render_traceback_
 
 
 def check_number(name: str, value, low: float, high: float, whole: bool = False) -> None:
@@ -19,13 +43,23 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
         raise InputError(f"{name} is {value!r}; it must be {kind} from {low:g} to {high:g}.")
 
 
-def check_choice(name: str, value, allowed: Sequence[str]) -> None:
-    """Refuse a value that is none of the allowed names.
+def check_choice(name: str, value, allowed: Sequence) -> None:
+    """Refuse a value that is none of the allowed ones.
 
     Raises:
-        InputError: naming the parameter, its value and the allowed names.
+        InputError: naming the parameter, its value and the allowed ones.
     """
     if value not in allowed:
         raise InputError(
             f"{name} {value!r} is unknown. Choose one of: {', '.join(map(str, allowed))}."
         )
+
+
+def check_text(name: str, value) -> None:
+    """Refuse a value that is no text, or empty, or holds characters nobody can see.
+
+    Raises:
+        InputError: naming the parameter and its value.
+    """
+    if not isinstance(value, str) or not value or printable(value) != value:
+        raise InputError(f"{name} is {value!r}; it must be text, without control characters.")

@@ -3,27 +3,77 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from utils import InputError
+from utils import InputError, first_line
 from utils.progress import progress_bar
-from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run, replacing
+from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run, replacing, unwritable
 
 #: About how many rows ``steps.csv`` has at the end.
 STEP_ROWS = 1_000
+NEEDED_TO_RESUME = {
+    "callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states", "state_dict",
+}  # fmt: skip
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target and moves it into place; plain types only."""
+class RunCheckpointIO(TorchCheckpointIO):
+    """Checkpoints of one training: written atomically, read with care.
+
+    Args:
+        identity: the settings that make this training what it is; written into each checkpoint,
+            and compared when one is read. Plain values only.
+    """
+
+    def __init__(self, identity: Mapping):
+        super().__init__()
+        self.identity = dict(identity)
 
     def save_checkpoint(self, checkpoint: dict, path, storage_options=None) -> None:
-        """Write `checkpoint` to `path`, atomically."""
+        """Write `checkpoint` to `path`, atomically.
+
+        Raises:
+            InputError: the disk is full, or the folder is read-only.
+        """
         with replacing(Path(path)) as beside:
-            torch.save(checkpoint, beside)
+            try:
+                torch.save({**checkpoint, "identity": self.identity}, beside)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise unwritable(Path(path), error) from error
+
+    def load_checkpoint(self, path, *_, **__) -> dict:
+        """Read a checkpoint of this training, without running any code in it.
+
+        Raises:
+            InputError: it is damaged, or of a training with other settings.
+        """
+        checkpoint = self._read(Path(path))
+        if checkpoint.get("identity") != self.identity:
+            raise InputError(
+                f"{path} belongs to a training with other settings. Give another run_name, or "
+                "overwrite=True to train from the beginning."
+            )
+        return checkpoint
+
+    def _read(self, path: Path) -> dict:
+        try:
+            with ZipFile(path) as archive:  # torch itself does not compare the checksums
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"the checksum of {damaged} is wrong")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            if missing := NEEDED_TO_RESUME - set(checkpoint):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            return checkpoint
+        except Exception as error:  # damage can make the readers raise nearly anything
+            raise InputError(
+                f"{path} is damaged or no checkpoint ({first_line(error)}). Delete it to train "
+                "from the beginning."
+            ) from error
 
 
 class LastCheckpoint(Checkpoint):
@@ -51,7 +101,8 @@ class KeepLogits(Callback):
 class TrainingLog(Callback):
     """Writes ``metrics.csv`` and ``steps.csv``, and shows progress as plain text.
 
-    Losses of single steps stay on the device until the epoch ends, so that nothing waits.
+    Losses of single steps stay on the device until the epoch ends, so that nothing waits. The
+    rows go into each checkpoint as well: a resumed run has just those of the epochs that it holds.
 
     Args:
         run: whose files to write.
@@ -65,14 +116,19 @@ class TrainingLog(Callback):
         self.pending: list[dict] = []
         self.lr = 0.0
 
+    def state_dict(self) -> dict:
+        """Return what a checkpoint keeps: the rows of both tables."""
+        return {"epochs": self.epochs, "steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up the rows of a checkpoint."""
+        self.epochs, self.steps = state_dict["epochs"], state_dict["steps"]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the rows of the epochs that the checkpoint holds, and open the progress bar."""
+        """Open the progress bar; on resuming, bring the tables back to the checkpoint's epoch."""
         done = trainer.current_epoch
         if done:
-            epochs = self.run.read_csv("metrics.csv", HISTORY_COLUMNS)
-            self.epochs = [row for row in epochs if row["epoch"] <= done]
-            steps = self.run.read_csv("steps.csv", STEP_COLUMNS)
-            self.steps = [row for row in steps if row["step"] < trainer.global_step]
+            self._write()
         self.size = len(trainer.datamodule.train)
         self.every = max(1, trainer.estimated_stepping_batches // STEP_ROWS)
         total = self.size * trainer.max_epochs
@@ -112,9 +168,12 @@ class TrainingLog(Callback):
         self.epochs.append({name: row[name] for name in HISTORY_COLUMNS})
         self.steps += [{**r, "train_loss": r["train_loss"].item()} for r in self.pending]
         self.pending = []
+        self._write()
+        self._report(row, trainer.max_epochs)
+
+    def _write(self) -> None:
         self.run.write_csv("steps.csv", STEP_COLUMNS, self.steps)
         self.run.write_csv("metrics.csv", HISTORY_COLUMNS, self.epochs)
-        self._report(row, trainer.max_epochs)
 
     def _check_finite(self, row: Mapping) -> None:
         if not row["train_loss"] < float("inf"):
@@ -136,3 +195,8 @@ class TrainingLog(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the progress bar."""
         self.bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception) -> None:
+        """Leave the bar where it was stopped."""
+        if hasattr(self, "bar"):
+            self.bar.close()

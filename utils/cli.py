@@ -3,13 +3,19 @@
 import argparse
 import ast
 import csv
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from inspect import signature
+from typing import TYPE_CHECKING
 
-from utils import InputError, check_choice, check_number
+from utils import InputError, check_choice, check_number, check_text, printable
+
+if TYPE_CHECKING:
+    from utils.runs import Run
 
 QUICKSTART = "quickstart"
+INTERRUPTED = 130  # what a shell reports of a program stopped by Ctrl+C
 SHORTCUTS = ("dataset", "recipe", "data_dir")
 SOURCES = ("shapes", "cifar10", "folder")
 
@@ -19,8 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
-    except InputError as error:
+    except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stopped:
+        print(f"\n{str(stopped) or 'Stopped.'}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +60,8 @@ def _add_run(commands) -> None:
         help="folder below the output directory (default: quickstart, or made from the settings)",
     )
     parser.add_argument(
-        "--dataset", help="shapes, cifar10, or the path of a folder of pictures (default: shapes)"
+        "--dataset",
+        help="shapes, cifar10, or the path of a folder or archive of pictures (default: shapes)",
     )
     parser.add_argument(
         "--recipe",
@@ -86,6 +96,8 @@ def _run(options) -> None:
     parameters = _run_parameters(options)
     check_parameters(parameters, names)
     run = Run(_run_name(options.run_name, parameters), options.output_dir)
+    if "03_training" in names:
+        check_settings(run, parameters)
     try:
         finished = run_notebooks(run, parameters, names)
     except PipelineError as error:
@@ -95,6 +107,26 @@ def _run(options) -> None:
         print(f"{notebook.notebook:24}{notebook.seconds:8.1f}")
     print(f"{'all':24}{sum(notebook.seconds for notebook in finished):8.1f}")
     print(f"\nExecuted notebooks, figures and the trained network: {run.folder}")
+
+
+def check_settings(run: "Run", parameters: Mapping) -> None:
+    """Refuse other settings than those the run was begun with, before any notebook writes to it.
+
+    Raises:
+        InputError: with the differences.
+    """
+    sweep_to_come = parameters.get("max_lr") == "found" and not run.path("lr_finder.json").exists()
+    if not run.settings or parameters.get("overwrite") or sweep_to_come:
+        return
+    from utils.data import load_pictures
+    from utils.training import as_begun, plan_training
+
+    load, plan = (
+        {name: parameters[name] for name in signature(of).parameters if name in parameters}
+        for of in (load_pictures, plan_training)
+    )
+    place = {"run_name": run.name, "output_dir": run.folder.parent}
+    as_begun(plan_training(load_pictures(**load), **place, **plan))
 
 
 def _run_parameters(options) -> dict:
@@ -114,8 +146,8 @@ def _run_parameters(options) -> dict:
 
 def _dataset_from_shell(dataset: str) -> str:
     """Return a folder's path in full: a shell user means it from the current directory."""
-    is_folder = dataset not in ("", *SOURCES) and Path(dataset).is_dir()
-    return str(Path(dataset).resolve()) if is_folder else dataset
+    is_path = dataset not in ("", *SOURCES) and os.path.exists(dataset)
+    return os.path.realpath(dataset) if is_path else dataset
 
 
 def parse_value(text: str):
@@ -125,7 +157,7 @@ def parse_value(text: str):
         return literal[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
@@ -167,6 +199,9 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
     from utils.recipes import choose_recipe
 
     check_names(parameters, names)
+    for name in ("dataset", "dataset_title", "data_dir"):
+        if parameters.get(name) is not None:
+            check_text(name, parameters[name])
     given = {name: value for name, value in parameters.items() if value is not None}
     max_lr = given.get("max_lr")
     choose_recipe(
@@ -214,7 +249,9 @@ def _add_data(commands) -> None:
     about = "Fetch or check a data set, and say what is there."
     parser = _add_command(commands, "data", _data, about)
     parser.add_argument(
-        "--dataset", default="shapes", help="shapes, cifar10, or the path of a folder of pictures"
+        "--dataset",
+        default="shapes",
+        help="shapes, cifar10, or the path of a folder or archive of pictures",
     )
     parser.add_argument(
         "--data-dir", default="data", help="where downloads and decoded pictures are kept"
@@ -274,7 +311,7 @@ def _predict(options) -> None:
         )
     paths = find_pictures(options.pictures)
     classes, probabilities, failures = predict_pictures(run, paths)
-    readable = [path for position, path in enumerate(paths) if position not in failures]
+    readable = [printable(str(p)) for position, p in enumerate(paths) if position not in failures]
     (_print_csv if options.csv else _print_table)(readable, classes, probabilities, options.top)
     if failures:
         sys.exit("\n".join(f"error: {reason}" for reason in failures.values()))
@@ -288,10 +325,10 @@ def _print_csv(paths, classes, probabilities, top) -> None:
 
 
 def _print_table(paths, classes, probabilities, top) -> None:
-    width = max((len(str(path)) for path in paths), default=0)
+    width = max((len(path) for path in paths), default=0)
     for path, row in zip(paths, probabilities, strict=True):
         best = row.argsort()[::-1][:top]
-        print(f"{path!s:{width}}  " + "   ".join(f"{classes[i]} {row[i]:.1%}" for i in best))
+        print(f"{path:{width}}  " + "   ".join(f"{classes[i]} {row[i]:.1%}" for i in best))
 
 
 # bench

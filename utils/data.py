@@ -6,11 +6,11 @@ What was decoded or drawn once is kept in a cache file, and read from there the 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -20,17 +20,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils import InputError, check_number, pictures, shapes
+from utils import InputError, check_choice, check_number, check_text, first_line, pictures, shapes
+from utils.archives import ARCHIVES, is_archive, unpack
 from utils.augment import Augmentation, augment, normalise
-from utils.progress import progress_bar
-from utils.runs import ROOT, Run, replacing, resolve_path
+from utils.devices import available_memory
+from utils.runs import ROOT, Run, remove_leftovers, replacing, resolve_path
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+CIFAR10_SIZE = 60_000
 TEST_SHARE = 0.2
 #: Splits are drawn from this, not from the run's seed, so that runs can be compared.
 SPLIT_SEED = 0
 EVAL_BATCH_SIZE = 256
+#: While pictures are decoded, split and written to the cache, there are this many copies of them.
+COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class _Source:
     title: str
     identity: str  # of the place; one cache file for each
     key: str  # of the contents; a cache with another key is stale
+    size: int  # number of pictures
     decode: Callable[[int], "tuple[tuple[str, ...], Split, Split, list[str]]"]
     mean_and_std: tuple | None = None
     notes: tuple[str, ...] = ()
@@ -114,8 +119,8 @@ def load_pictures(
 
     Args:
         dataset: ``"shapes"`` (drawn on the spot), ``"cifar10"`` (the official archive, downloaded
-            into `data_dir` if it is not there), the path of a folder of pictures, or ``"folder"``
-            for the folder `data_dir`.
+            into `data_dir` if it is not there), the path of a folder of pictures or of an archive
+            of such a folder, or ``"folder"`` for the folder `data_dir`.
         data_dir: where downloads and decoded copies are kept; relative to the repository's root.
         image_size: side in pixels of what the network sees.
         limit_train, limit_test: use only the first so many pictures, stratified by class.
@@ -123,8 +128,13 @@ def load_pictures(
         dataset_title: how figures name the data; None for a title made from the source.
 
     Raises:
-        InputError: an unknown data set, a value out of range, or pictures that cannot be read.
+        InputError: an unknown data set, a value out of range, pictures that cannot be read, or
+            more of them than the memory can hold.
     """
+    check_text("data_dir", str(data_dir))
+    if dataset_title is not None:
+        check_text("dataset_title", dataset_title)
+    check_choice("skip_unreadable", skip_unreadable, (True, False))
     check_data_options(dataset, image_size, limit_train, limit_test)
     source = _find_source(dataset, data_dir, skip_unreadable)
     picture_set = _cached(source, image_size, _cache_folder(dataset, data_dir))
@@ -157,11 +167,14 @@ def check_data_options(
     Raises:
         InputError: naming the parameter, its value and what is allowed.
     """
-    if dataset not in ("shapes", "cifar10", "folder") and not resolve_path(dataset).is_dir():
-        raise InputError(
-            f"dataset {dataset!r} is unknown. Choose shapes, cifar10, or the path of a folder of "
-            f"pictures (there is no folder {resolve_path(dataset)})."
-        )
+    check_text("dataset", dataset)
+    if dataset not in ("shapes", "cifar10", "folder"):
+        place = resolve_path(dataset)
+        if not (os.path.isdir(place) or is_archive(place)):
+            raise InputError(
+                f"dataset {dataset!r} is unknown. Choose shapes, cifar10, or the path of a folder "
+                f"of pictures or of an archive of it ({', '.join(ARCHIVES)}); {place} is neither."
+            )
     check_number("image_size", image_size, 16, 256, whole=True)
     check_number("val_fraction", val_fraction, 0.0, 0.9)
     for name, limit in (("limit_train", limit_train), ("limit_test", limit_test)):
@@ -206,15 +219,18 @@ def _cache_folder(dataset: str, data_dir: str | Path) -> Path:
 def _find_source(dataset: str, data_dir: str | Path, skip_unreadable: bool) -> _Source:
     if dataset == "shapes":
         key = _code_key(shapes.__file__)
-        return _Source("shapes", "drawn shapes", "shapes", key, _draw_shapes)
+        size = shapes.TRAIN_SIZE + shapes.TEST_SIZE
+        return _Source("shapes", "drawn shapes", "shapes", key, size, _draw_shapes)
     if dataset == "cifar10":
         decode = partial(_read_cifar10, resolve_path(data_dir))
         key = f"cifar-10-python {_code_key(pictures.__file__)}"
         statistics = (CIFAR10_MEAN, CIFAR10_STD)
-        return _Source("cifar10", "CIFAR-10", "cifar10", key, decode, statistics)
-    return _folder_source(
-        resolve_path(data_dir if dataset == "folder" else dataset), skip_unreadable
-    )
+        return _Source("cifar10", "CIFAR-10", "cifar10", key, CIFAR10_SIZE, decode, statistics)
+    place = resolve_path(data_dir if dataset == "folder" else dataset)
+    if place.is_dir():
+        return _folder_source(place, place.name, skip_unreadable)
+    unpacked = unpack(place, resolve_path(data_dir) / "unpacked", pictures.EXTENSIONS)
+    return _folder_source(unpacked, place.name.partition(".")[0], skip_unreadable)
 
 
 def _code_key(file: str) -> str:
@@ -231,25 +247,14 @@ def _draw_shapes(image_size: int):
 
 
 def _read_cifar10(data_dir: Path, image_size: int):
-    from torchvision.datasets import CIFAR10
+    from utils.cifar10 import read_cifar10  # torchvision's data sets take a second to import
 
-    splits = []
-    for train in (True, False):
-        with mock.patch("torchvision.datasets.utils.tqdm", _download_bar):
-            try:
-                archive = CIFAR10(data_dir, train=train, download=True)
-            except (OSError, RuntimeError) as error:
-                raise InputError(
-                    f"CIFAR-10 could not be downloaded into {data_dir} ({error}). Check the "
-                    f"network, or put {CIFAR10.filename} from {CIFAR10.url} into that folder."
-                ) from error
-        images = torch.from_numpy(_fit_arrays(archive.data, image_size))
-        splits.append(Split(images, torch.tensor(archive.targets)))
-    return tuple(archive.classes), *splits, []
-
-
-def _download_bar(total: int | None = None, **_):
-    return progress_bar(description="Downloading CIFAR-10", total=total, unit="bytes", scale=True)
+    classes, *arrays = read_cifar10(data_dir)
+    splits = [
+        Split(torch.from_numpy(_fit_arrays(images, image_size)), torch.from_numpy(targets))
+        for images, targets in arrays
+    ]
+    return classes, *splits, []
 
 
 def _fit_arrays(images: np.ndarray, image_size: int) -> np.ndarray:
@@ -261,12 +266,13 @@ def _fit_arrays(images: np.ndarray, image_size: int) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def _folder_source(root: Path, skip_unreadable: bool) -> _Source:
+def _folder_source(root: Path, name: str, skip_unreadable: bool) -> _Source:
     folder = pictures.scan_folder(root)
+    size = len(folder.train) + len(folder.test or [])
     key = f"{folder.key} {_code_key(pictures.__file__)} {skip_unreadable}"
     identity = f"folder-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
     decode = partial(_read_folder, folder, skip_unreadable)
-    return _Source(root.name, root.name, identity, key, decode, notes=folder.notes)
+    return _Source(name, name, identity, key, size, decode, notes=folder.notes)
 
 
 def _read_folder(folder: pictures.PictureFolder, skip_unreadable: bool, image_size: int):
@@ -330,6 +336,7 @@ def _classes_with_fewer_than(least: int, targets: Tensor, classes: tuple[str, ..
 def _cached(source: _Source, image_size: int, cache_dir: Path) -> PictureSet:
     """Read the decoded pictures from the cache, or decode them and write it."""
     path = cache_dir / f"{source.identity}-{image_size}.safetensors"
+    _check_memory(source, image_size)
     picture_set = _read_cache(source, path)
     if picture_set is None:
         picture_set = _decode(source, image_size)
@@ -337,17 +344,32 @@ def _cached(source: _Source, image_size: int, cache_dir: Path) -> PictureSet:
     return picture_set
 
 
+def _check_memory(source: _Source, image_size: int) -> None:
+    """Refuse more pictures than the memory can hold, before the first is decoded."""
+    needed, free = COPIES * source.size * 3 * image_size**2, available_memory()
+    if needed > free:
+        raise InputError(
+            f"{source.size:,} pictures of {image_size} × {image_size} pixels need about "
+            f"{needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free. Lower "
+            "image_size, use fewer pictures, or close other programs."
+        )
+
+
 def _decode(source: _Source, image_size: int) -> PictureSet:
     classes, train, test, notes = source.decode(image_size)
     mean, std = source.mean_and_std or channel_statistics(train.images)
+    return PictureSet(
+        source.name, source.title, tuple(classes), train, test, mean, std,
+        _fingerprint(classes, train, test), (*source.notes, *notes), {},
+    )  # fmt: skip
+
+
+def _fingerprint(classes: Sequence[str], train: Split, test: Split) -> str:
     digest = hashlib.sha256(json.dumps(classes).encode())
     for split in (train, test):
         digest.update(split.images.numpy())
         digest.update(split.targets.numpy())
-    return PictureSet(
-        source.name, source.title, tuple(classes), train, test, mean, std,
-        digest.hexdigest(), (*source.notes, *notes), {},
-    )  # fmt: skip
+    return digest.hexdigest()
 
 
 def _write_cache(source: _Source, picture_set: PictureSet, path: Path) -> None:
@@ -360,11 +382,17 @@ def _write_cache(source: _Source, picture_set: PictureSet, path: Path) -> None:
         name: getattr(picture_set, name)
         for name in ("classes", "mean", "std", "fingerprint", "notes")
     }
-    with replacing(path) as beside:
-        save_file(tensors, beside, {"key": source.key, "described": json.dumps(described)})
+    metadata = {"key": source.key, "described": json.dumps(described)}
+    remove_leftovers(path.parent, older_than=3600)
+    try:
+        with replacing(path) as beside:
+            save_file(tensors, beside, metadata)
+    except (InputError, SafetensorError) as error:
+        print(f"The decoded pictures are not kept, and will be decoded again: {error}")
 
 
 def _read_cache(source: _Source, path: Path) -> PictureSet | None:
+    """Return what the cache holds, or None where it is missing, stale or damaged."""
     if not path.exists():
         return None
     try:
@@ -373,18 +401,24 @@ def _read_cache(source: _Source, path: Path) -> PictureSet | None:
             if metadata["key"] != source.key:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        print(f"The decoded copy {path} is damaged ({error}); decoding again.")
+        return _described(source, tensors, json.loads(metadata["described"]))
+    except Exception as error:  # damage can raise nearly anything
+        print(f"The decoded copy {path} is damaged ({first_line(error)}); decoding again.")
         return None
-    described = json.loads(metadata["described"])
-    splits = [
+
+
+def _described(source: _Source, tensors: dict[str, Tensor], described: dict) -> PictureSet:
+    train, test = (
         Split(tensors[f"{s}.images"], tensors[f"{s}.targets"], tensors.get(f"{s}.masks"))
         for s in ("train", "test")
-    ]
+    )
+    fingerprint = _fingerprint(described["classes"], train, test)
+    if fingerprint != described["fingerprint"]:
+        raise ValueError("its checksum is wrong")
     return PictureSet(
-        source.name, source.title, tuple(described["classes"]), *splits,
-        tuple(described["mean"]), tuple(described["std"]),
-        described["fingerprint"], tuple(described["notes"]), {},
+        source.name, source.title, tuple(described["classes"]), train, test,
+        tuple(described["mean"]), tuple(described["std"]), fingerprint,
+        tuple(described["notes"]), {},
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import platform
 from pathlib import Path
 
+import psutil
 import torch
 
 from utils import InputError, check_choice
@@ -28,6 +29,17 @@ def choose_device(devices: str = "auto") -> tuple[str, str]:
     if devices == "gpu":
         raise InputError("devices is 'gpu', but torch finds no GPU here. Use 'auto' or 'cpu'.")
     return "cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def available_memory() -> int:
+    """Return how many bytes this process may still take, by the machine's and its group's limit."""
+    free = psutil.virtual_memory().available
+    limits = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    try:
+        limit, used = (int(path.read_text()) for path in limits)
+    except (OSError, ValueError):  # no such group, or no limit
+        return free
+    return min(free, limit - used)
 
 
 def _cpu_name() -> str:

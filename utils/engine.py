@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
@@ -51,7 +52,7 @@ def execute(
         on_progress: told of every finished cell and every line of progress.
 
     Raises:
-        NotebookError: a cell raised an error.
+        NotebookError: a cell raised an error, or the kernel died.
     """
     accepted = parameters_of(notebook)
     with _kernel_settings() as config:
@@ -92,7 +93,11 @@ class _Client(PapermillNotebookClient):
     on_progress: OnProgress
 
     def execute_cell(self, cell, cell_index, **options):
-        result = super().execute_cell(cell, cell_index, **options)
+        try:
+            result = super().execute_cell(cell, cell_index, **options)
+        except DeadKernelError as error:
+            died = "its kernel died. Most often memory ran out, or someone stopped it"
+            raise NotebookError(self.code_cells_executed + 1, died) from error
         self.on_progress(None)
         return result
 

@@ -21,7 +21,7 @@ from utils import InputError, check_number
 from utils.classifier import ImageClassifier
 from utils.progress import progress_bar
 from utils.runs import Run
-from utils.training import TrainingPlan, build_trainer
+from utils.training import TrainingPlan, build_trainer, interruptible
 
 DIVERGED = 4.0  # stop once the mean of the last losses is this many times the lowest such mean
 RECENT = 3  # how many losses that mean is over; single batches are too noisy
@@ -74,7 +74,7 @@ def sweep(
         raise InputError(f"The sweep must rise: min_lr is {min_lr:g} and max_lr {max_lr:g}.")
     started = time.perf_counter()
     classifier = _Recorder(plan.network(), len(plan.picture_set.classes), plan.recipe)
-    with tempfile.TemporaryDirectory() as folder, _text_progress():
+    with tempfile.TemporaryDirectory() as folder, _text_progress(), interruptible():
         trainer = build_trainer(
             plan.settings["devices"],
             plan.settings["precision"],

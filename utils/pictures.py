@@ -7,6 +7,7 @@ that the decoding workers start quickly.
 import hashlib
 import multiprocessing
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -16,10 +17,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from utils import InputError
+from utils import InputError, first_line, printable
 from utils.progress import progress_bar
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+#: Pillow's names of the formats that are read. Left to itself it would try all it knows, and hand
+#: a PostScript file to Ghostscript, whatever the file is called.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+#: More pixels than any camera makes are a trap: a file of a few bytes can fill the memory.
+MAX_PIXELS = 120_000_000
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would warn from 89 million on
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 CHUNK = 500
 #: Below this many files, threads finish before worker processes have started.
@@ -78,6 +85,25 @@ def fit_picture(image: Image.Image, image_size: int) -> np.ndarray:
     return np.asarray(image)
 
 
+def open_picture(file) -> Image.Image:
+    """Open a picture without decoding it: known formats only, and not too large to decode.
+
+    Args:
+        file: a path, or an open binary file.
+
+    Raises:
+        ValueError: it has more than ``MAX_PIXELS`` pixels. (Pillow raises others.)
+    """
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ValueError(
+            f"it has {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}; make it "
+            "smaller"
+        )
+    return image
+
+
 def read_picture(path: str | Path, image_size: int) -> np.ndarray:
     """Read a picture file as `fit_picture` does.
 
@@ -88,10 +114,12 @@ def read_picture(path: str | Path, image_size: int) -> np.ndarray:
         InputError: the file is missing, or no picture that can be read.
     """
     try:
-        with Image.open(path) as image:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
+            raise ValueError("it is no file")
+        with open_picture(path) as image:
             return fit_picture(image, image_size)
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
-        raise InputError(f"{path} cannot be read as a picture ({error}).") from error
+        raise InputError(f"{path} cannot be read as a picture ({first_line(error)}).") from error
 
 
 def read_pictures(
@@ -151,6 +179,16 @@ def scan_folder(root: Path) -> PictureFolder:
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}. Give the folder that holds your pictures.")
+    try:
+        return _scan(root)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or root} cannot be read: {error.strerror}. Change its permissions, "
+            "or leave it out."
+        ) from error
+
+
+def _scan(root: Path) -> PictureFolder:
     notes: list[str] = []
     train_root = root / "train" if _has_subfolders(root / "train") else root
     test_root = _test_folder(root, notes) if train_root != root else None
@@ -234,6 +272,10 @@ def _agreed_classes(root: Path, found: dict[str, dict[str, list]]) -> tuple[str,
         split: {c for c, files in by_class.items() if files} for split, by_class in found.items()
     }
     classes = filled["train"]
+    if odd := [name for name in sorted(classes) if printable(name) != name]:
+        raise InputError(
+            f"The class folder {odd[0]!r} in {root} has a name that cannot be printed. Rename it."
+        )
     if len(classes) < 2:
         names = ", ".join(sorted(classes)) or "none"
         raise InputError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils import InputError
+from utils import InputError, Interrupted
 from utils.progress import progress_bar
 from utils.runs import ROOT, Run, derive_run_name, find_run, replacing, resolve_path, shown_path
 
@@ -77,8 +77,9 @@ def run_notebooks(
         names: which notebooks; None runs all.
 
     Raises:
-        InputError: a parameter that no notebook takes.
+        InputError: a parameter that no notebook takes, or another process is writing this run.
         PipelineError: a notebook failed; its executed part is kept, the run is marked failed.
+        Interrupted: a person stopped it; likewise, and the same call goes on.
     """
     from utils.engine import count_cells
 
@@ -87,15 +88,18 @@ def run_notebooks(
     values = {**parameters, "run_name": run.name, "output_dir": shown_path(run.folder.parent)}
     total = sum(count_cells(NOTEBOOKS[name]) for name in names)
     finished = []
-    with progress_bar(description="Notebooks", total=total, unit="cells") as bar:
+    with (
+        run.locked(),
+        progress_bar(description="Notebooks", total=total, unit="cells") as bar,
+    ):
         for name in names:
             bar.set_description(name)
             started = time.perf_counter()
             _execute(run, name, values, _bar_updater(bar))
             finished.append(Finished(name, time.perf_counter() - started))
             run.add_seconds(name, finished[-1].seconds)
-    if run.is_trained:
-        run.update_record(status="complete", failure=None)
+        if run.is_trained:
+            run.update_record(status="complete", failure=None)
     return finished
 
 
@@ -113,16 +117,26 @@ def _bar_updater(bar) -> Callable[[str | None], None]:
 def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> None:
     from utils.engine import NotebookError, execute
 
-    target, failure = run.path("notebooks", f"{name}.ipynb"), None
+    target, failure, interrupted = run.path("notebooks", f"{name}.ipynb"), None, False
     with replacing(target) as beside:
         try:
             execute(NOTEBOOKS[name], beside, values, ROOT, on_progress)
         except NotebookError as error:
-            failure = error
-    if failure is not None:
-        about = {"notebook": name, "cell": failure.cell, "error": failure.error}
-        run.update_record(status="failed", failure=about)
-        raise PipelineError(f"{name} failed in {failure}\nWhat it did until then is in {target}.")
+            failure = {"notebook": name, "cell": error.cell, "error": error.error}
+        except KeyboardInterrupt:
+            interrupted, failure = True, {"notebook": name, "error": "interrupted"}
+    if failure is None:
+        return
+    run.update_record(status="failed", failure=failure)
+    if interrupted:
+        raise Interrupted(
+            f"{name} was stopped. What run {run.name!r} has finished is kept, epochs of training "
+            "too: the same command goes on from there (without overwrite)."
+        )
+    raise PipelineError(
+        f"{name} failed in cell [{failure['cell']}]: {failure['error']}\n"
+        f"What it did until then is in {target}."
+    )
 
 
 def open_run(

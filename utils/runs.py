@@ -1,22 +1,29 @@
 """A run's folder: where everything is written and read.
 
 Every file is written beside its target, flushed, and moved into place, so that a reader never
-sees half a file. Needs no torch: the notebook that only reads curves stays quick.
+sees half a file. What is read back is checked first: a run's folder may come from anywhere.
+Needs no torch: the notebook that only reads curves stays quick.
 """
 
 import csv
+import errno
 import io
 import json
 import os
 import re
+import shutil
+import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import fastjsonschema
 import numpy as np
+from filelock import FileLock, Timeout
 
 from utils import InputError
 
@@ -27,12 +34,23 @@ HISTORY_COLUMNS = (
     "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
 )  # fmt: skip
 STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,119}")
+#: Set while this process holds a run, so that the notebooks it starts may write to that run too.
+HELD_RUN = "DAVIDNET_HELD_RUN"
+_SAFE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._=+-]{0,118}[A-Za-z0-9_=+-])?")
+#: What Windows takes for a device, whatever follows the dot.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def resolve_path(path: str | Path) -> Path:
-    """Return `path` as an absolute path; a relative one counts from the repository's root."""
-    return (ROOT / Path(path).expanduser()).resolve()
+    """Return `path` as an absolute path; a relative one counts from the repository's root.
+
+    Raises:
+        InputError: no path can be made of it.
+    """
+    try:
+        return (ROOT / Path(path).expanduser()).resolve()
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise InputError(f"{path!r} is no path of a file or folder ({error}).") from error
 
 
 def shown_path(path: Path) -> str:
@@ -42,16 +60,67 @@ def shown_path(path: Path) -> str:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` to write to; it takes the target's place if all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a path beside `target` to write to; it takes the target's place if all went well.
+
+    Raises:
+        InputError: the disk is full, the folder is read-only, or the like.
+    """
     beside = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         with open(beside, "rb") as written:
             os.fsync(written.fileno())
         os.replace(beside, target)
+    except OSError as error:
+        raise unwritable(target, error) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+_LEFTOVER = re.compile(r"\..+-[0-9a-f]{8}(\.[^.]*)?")
+
+
+def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what a killed process left half-written beside its targets in `folder`.
+
+    Args:
+        folder: may be missing.
+        older_than: seconds; what is younger may still be in the making.
+    """
+    for path in folder.glob(".*-*"):
+        with suppress(OSError):
+            if _LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older_than:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def unwritable(target: Path, error: Exception) -> InputError:
+    """Return what to tell a person when `target` could not be written."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "Free some space there" if full else "Make its folder writable"
+    reason = getattr(error, "strerror", None) or error
+    return InputError(f"{target} cannot be written: {reason}. {remedy}, or choose another folder.")
+
+
+def check_space(folder: Path, needed: int, purpose: str) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        folder: where it is to be written; may not exist yet.
+        needed: bytes.
+        purpose: what they are for, in the words of the message.
+
+    Raises:
+        InputError: with what is needed and what is free.
+    """
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"{purpose} needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free "
+            "there. Free some space, or choose another folder."
+        )
 
 
 def library_versions() -> dict[str, str]:
@@ -85,10 +154,19 @@ class Run:
         if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
             raise InputError(
                 f"run_name {name!r} cannot name a folder. Use letters, digits and . _ - = + only, "
-                "beginning with a letter or a digit, at most 120 characters."
+                "beginning with a letter or a digit and not ending with a dot, at most 120 "
+                "characters."
+            )
+        if _RESERVED.fullmatch(name):
+            raise InputError(
+                f"run_name {name!r} is the name of a device on Windows. Choose another."
             )
         self.name = name
         self.folder = resolve_path(output_dir) / name
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(
+                f"run_name {name!r} is taken: {self.folder} is a file. Choose another name."
+            )
 
     def __repr__(self) -> str:
         return f"Run({self.name!r} in {self.folder.parent})"
@@ -117,7 +195,8 @@ class Run:
     @property
     def is_trained(self) -> bool:
         """Whether training finished, whatever happened to later notebooks."""
-        return self.path("model.safetensors").exists() and self.path("metrics.json").exists()
+        made = ("model.safetensors", "metrics.json")
+        return all(self.path(name).exists() for name in made) and bool(self.settings)
 
     def update_record(self, **changes) -> None:
         """Replace these entries of ``run.json``; an entry given as None is taken out."""
@@ -130,28 +209,78 @@ class Run:
             seconds={**self.record.get("seconds", {}), stage: round(float(seconds), 2)}
         )
 
+    # one process at a time
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold this run: no other process can. The system lets go of it when this process ends.
+
+        Within, this process and the notebooks it starts may hold the run again.
+
+        Raises:
+            InputError: another process holds it, which the message names; or the folder cannot
+                be written to.
+        """
+        if os.environ.get(HELD_RUN) == str(self.folder):
+            yield
+            return
+        lock = FileLock(self.path(".lock"))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(self._held_by_another()) from None
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        before = os.environ.get(HELD_RUN)
+        try:
+            holder = {"process": os.getpid(), "host": socket.gethostname(), "since": now()}
+            self.write_json(".holder.json", holder)
+            remove_leftovers(self.path("checkpoints"))
+            os.environ[HELD_RUN] = str(self.folder)
+            yield
+        finally:
+            os.environ.pop(HELD_RUN, None)
+            if before is not None:
+                os.environ[HELD_RUN] = before
+            self.path(".holder.json").unlink(missing_ok=True)
+            lock.release()
+
+    def _held_by_another(self) -> str:
+        try:
+            who = "process {process} on {host}, since {since}".format(
+                **self.read_json(".holder.json")
+            )
+        except (InputError, KeyError):
+            who = "another process"
+        return (
+            f"Run {self.name!r} in {self.folder.parent} is being written by {who}. Wait for it, "
+            "stop it, or choose another run_name."
+        )
+
     # files of any stage
 
     def read_json(self, name: str) -> dict:
-        """Read a JSON file of this run.
+        """Read a JSON file of this run, and check that it holds what it should.
 
         Raises:
             InputError: the file is missing or damaged.
         """
         path = self.existing(name)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}). Delete it and run again.") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{path} is damaged (no JSON object). Delete it and run again.")
-        return content
+            text = path.read_text(encoding="utf-8")
+            return _validator(name)(json.loads(text, parse_constant=_refuse_constant))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path} is damaged ({str(error)[:200]}). Delete it and run again."
+            ) from error
 
     def write_json(self, name: str, content: Mapping) -> None:
         """Write a JSON file of this run, atomically."""
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         with replacing(self.path(name)) as beside:
-            beside.write_text(text + "\n", encoding="utf-8")
+            # a file name that is no text stays readable as an escape of JSON's own
+            beside.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
     def update_metrics(self, **figures) -> None:
         """Add these entries to ``metrics.json``, replacing those of the same name."""
@@ -171,17 +300,22 @@ class Run:
         """Read a table of numbers with these columns: a dict a row, whole numbers as int.
 
         Raises:
-            InputError: the file is missing or damaged.
+            InputError: the file is missing, damaged or without a row.
         """
         path = self.existing(name)
         try:
             with open(path, encoding="utf-8", newline="") as file:
-                return [
+                rows = [
                     {key: _number(text) for key, text in row.items()}
                     for row in _rows(file, columns)
                 ]
-        except (ValueError, TypeError, csv.Error) as error:
-            raise InputError(f"{path} is damaged ({error}). Train again to replace it.") from error
+            if not rows:
+                raise ValueError("it has no rows")
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise InputError(
+                f"{path} is damaged ({error}). Train again with overwrite=True to replace it."
+            ) from error
+        return rows
 
     def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write arrays as a compressed ``.npz`` file, atomically."""
@@ -242,18 +376,83 @@ def _rows(file, columns: Iterable[str]) -> Iterator[dict]:
 
 
 def _number(text: str) -> float:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
+    value = float(text)
+    if not abs(value) < 2**53:  # neither NaN nor infinite, and exact where it is whole
+        raise ValueError(f"{text[:40]!r} is no number that training writes")
+    return int(value) if re.fullmatch(r"-?[0-9]+", text) else value
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is no number")
+
+
+# What the JSON files must hold for the rest of the program to rely on.
+
+
+def _object(**properties) -> dict:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _some(kind: str, least: int = 0, **more) -> dict:
+    return {"type": "array", "items": {"type": kind}, "minItems": least, **more}
+
+
+_TEXT, _NUMBER, _FLAG = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
+_COUNT = {"type": "integer", "minimum": 0}
+_CHANNELS = _some("number", 3, maxItems=3)
+_RECORD = {
+    "name": _TEXT,
+    "status": {"enum": ["running", "complete", "failed"]},
+    "seconds": {"type": "object", "additionalProperties": _NUMBER},
+    "settings": _object(
+        dataset=_TEXT, data_dir=_TEXT, dataset_title=_TEXT, data_fingerprint=_TEXT,
+        image_size=_COUNT, limit_train={"type": ["integer", "null"]},
+        limit_test={"type": ["integer", "null"]}, skip_unreadable=_FLAG, val_fraction=_NUMBER,
+        model=_TEXT, recipe=_TEXT, epochs=_COUNT, batch_size=_COUNT, max_lr=_NUMBER,
+        precision=_TEXT, devices=_TEXT, seed=_COUNT,
+    ),
+    "data": _object(
+        name=_TEXT, title=_TEXT, classes=_some("string", 2, uniqueItems=True), train_size=_COUNT,
+        watched={"enum": ["test", "validation"]}, watched_size=_COUNT, test_size=_COUNT,
+        mean=_CHANNELS, std=_CHANNELS, fingerprint=_TEXT, notes=_some("string"),
+    ),
+    "model": _object(name=_TEXT, parameters=_COUNT, blocks=_some("string", 1)),
+    "device": _object(type=_TEXT, name=_TEXT),
+}  # fmt: skip
+#: Training writes these together.
+_TOGETHER = ["settings", "data", "model", "device", "precision"]
+_SCHEMAS = {
+    "run.json": {"properties": _RECORD, "dependencies": {"settings": _TOGETHER}},
+    "metrics.json": _object(test_acc=_NUMBER, test_loss=_NUMBER, test_size=_COUNT),
+    "lr_finder.json": _object(suggestion={"type": ["number", "null"]}),
+}
+
+
+@cache
+def _validator(name: str):
+    """Return a function that raises where a JSON file is not as the table above says."""
+    schema = {"type": "object", **_SCHEMAS.get(name, {})}
+    return fastjsonschema.compile(schema, use_default=False)
 
 
 def list_runs(output_dir: str | Path = "outputs") -> list[Run]:
-    """Return the runs in `output_dir`, the one that was changed last first."""
+    """Return the runs in `output_dir`, the one that was changed last first.
+
+    A folder whose ``run.json`` is damaged is left out, and named.
+    """
     folder = resolve_path(output_dir)
     records = sorted(folder.glob("*/run.json"), key=lambda path: -path.stat().st_mtime)
     names = [path.parent.name for path in records]
-    return [Run(name, output_dir) for name in names if _SAFE_NAME.fullmatch(name)]
+    found = [Run(name, output_dir) for name in names if _SAFE_NAME.fullmatch(name)]
+    return [run for run in found if _is_readable(run)]
+
+
+def _is_readable(run: Run) -> bool:
+    try:
+        return bool(run.record)
+    except InputError as error:
+        print(f"Left out: {error}")
+        return False
 
 
 def find_run(run_name: str | None = None, output_dir: str | Path = "outputs") -> Run | None:

@@ -1,9 +1,14 @@
 """Building a training from its settings, running it, resuming it, and loading what it made."""
 
+import hashlib
 import platform
+import signal
 import subprocess
+import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from logging import WARNING, getLogger
 from pathlib import Path
@@ -11,29 +16,39 @@ from shutil import rmtree
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.model_summary import ModelSummary
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from utils import InputError, check_number
+from utils import InputError, Interrupted, check_number, first_line
 from utils.augment import Augmentation
-from utils.callbacks import AtomicCheckpointIO, KeepLogits, LastCheckpoint, TrainingLog
+from utils.callbacks import KeepLogits, LastCheckpoint, RunCheckpointIO, TrainingLog
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, check_data_options
 from utils.devices import choose_device, choose_precision
 from utils.models import check_model, create_model
 from utils.recipes import Recipe, choose_recipe, fit_batch_size
-from utils.runs import ROOT, Run, derive_run_name, library_versions, now, replacing, shown_path
+from utils.runs import (
+    ROOT,
+    Run,
+    check_space,
+    derive_run_name,
+    library_versions,
+    now,
+    replacing,
+    shown_path,
+)
 
 #: Settings that do not change what is trained. The pictures count by their fingerprint.
 NOT_IDENTITY = {
     "dataset", "dataset_title", "data_dir", "skip_unreadable", "devices", "max_lr_source",
 }  # fmt: skip
-TRAINED_FILES = ("metrics.csv", "steps.csv", "metrics.json", "predictions.npz", "model.safetensors")
+#: In the order in which they may be removed at any moment: what says "trained" goes first.
+TRAINED_FILES = ("model.safetensors", "metrics.json", "predictions.npz", "metrics.csv", "steps.csv")
 
 
 # The plan: everything resolved before anything is computed
@@ -56,6 +71,11 @@ class TrainingPlan:
     recipe: Recipe
     settings: dict
     notes: tuple[str, ...]
+
+    @property
+    def identity(self) -> dict:
+        """The settings that make this training what it is."""
+        return {name: v for name, v in self.settings.items() if name not in NOT_IDENTITY}
 
     def network(self) -> nn.Module:
         """Return the network with the fresh weights of this seed."""
@@ -279,61 +299,120 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
     events, ``model.safetensors``, ``predictions.npz`` and ``metrics.json`` into its folder.
 
     Raises:
-        InputError: the run exists with other settings, or the loss stopped being a number.
+        InputError: the run exists with other settings, another process is writing it, the disk
+            has no room, its checkpoint is damaged, or the loss stopped being a number.
+        Interrupted: a person stopped it; the same call goes on.
     """
     run = plan.run
-    if overwrite:
-        _remove_training(run)
-    _check_identity(plan)
-    if run.is_trained:
-        run.update_record(status="complete", failure=None)
-        print(
-            f"Run {run.name!r} is complete with these settings and is reused "
-            "(overwrite=True trains again)."
-        )
-        return run
-    checkpoint = run.path("checkpoints", "last.ckpt")
-    resumed = checkpoint.exists()
-    classifier, data_module = plan.classifier(), plan.data_module()
-    _start_record(plan, classifier.network, data_module)
-    trainer = _training_trainer(plan, checkpoint)
-    if resumed:
-        print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")
-    started = time.perf_counter()
-    trainer.fit(
-        classifier,
-        datamodule=data_module,
-        ckpt_path=checkpoint if resumed else None,
-        weights_only=True,
-    )
-    run.add_seconds("training", time.perf_counter() - started)
-    _finish(plan, classifier, data_module)
+    with run.locked():
+        if overwrite:
+            _remove_training(run)
+        plan = as_begun(plan)
+        if run.is_trained:
+            run.update_record(status="complete", failure=None)
+            print(
+                f"Run {run.name!r} is complete with these settings and is reused "
+                "(overwrite=True trains again)."
+            )
+            return run
+        _train(plan)
     return run
 
 
+def _train(plan: TrainingPlan) -> None:
+    run, checkpoint = plan.run, plan.run.path("checkpoints", "last.ckpt")
+    resumed = checkpoint.exists()
+    classifier, data_module = plan.classifier(), plan.data_module()
+    _check_space(run, classifier.network)
+    _start_record(plan, classifier.network, data_module)
+    log = TrainingLog(run, "validation" if plan.settings["val_fraction"] else "test")
+    trainer = _training_trainer(plan, log, checkpoint)
+    if resumed:
+        print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")
+    started = time.perf_counter()
+    try:
+        with interruptible():
+            trainer.fit(
+                classifier,
+                datamodule=data_module,
+                ckpt_path=checkpoint if resumed else None,
+                weights_only=True,
+            )
+    except KeyboardInterrupt:
+        run.update_record(status="failed", failure={"error": "interrupted"})
+        raise Interrupted(
+            f"Training of run {run.name!r} was stopped. {len(log.epochs)} of "
+            f"{plan.recipe.epochs} epochs are finished and kept. Run the same again to go on from "
+            "there (without overwrite)."
+        ) from None
+    run.add_seconds("training", time.perf_counter() - started)
+    _finish(plan, classifier, data_module)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn what Lightning makes of Ctrl+C back into KeyboardInterrupt.
+
+    Lightning 2.6 exits the process instead, and has it ignore every later Ctrl+C: in a notebook,
+    that would be the rest of the day.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        raise KeyboardInterrupt from stopped
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+
+def _check_space(run: Run, network: nn.Module) -> None:
+    """Refuse to begin where the checkpoints would not fit.
+
+    Weights and Adam's two moments in float32, twice while one checkpoint replaces the other, and
+    the weights once more at the end.
+    """
+    weights = sum(4 * p.numel() for p in network.parameters())
+    check_space(run.folder, 7 * weights + 10_000_000, "Training this network")
+
+
 def _remove_training(run: Run) -> None:
+    rmtree(run.path("checkpoints"), ignore_errors=True)
     for name in TRAINED_FILES:
         run.path(name).unlink(missing_ok=True)
-    for name in ("checkpoints", "tensorboard"):
-        rmtree(run.path(name), ignore_errors=True)
+    rmtree(run.path("tensorboard"), ignore_errors=True)
     run.update_record(settings=None, status=None, failure=None)
 
 
-def _check_identity(plan: TrainingPlan) -> None:
-    """Refuse to go on with a run that was trained with other settings."""
-    before, now_asked = dict(plan.run.settings), dict(plan.settings)
+def as_begun(plan: TrainingPlan) -> TrainingPlan:
+    """Return the plan as its run was begun with, if it was.
+
+    Only a learning rate that was found may differ: a new sweep may suggest a slightly other one,
+    and the run keeps the first.
+
+    Raises:
+        InputError: the run was begun with other settings; with the differences.
+    """
+    before = plan.run.settings
     if not before:
-        return
-    if before.get("max_lr_source") == now_asked["max_lr_source"] == "found":
-        now_asked["max_lr"] = before["max_lr"]  # a new sweep may suggest a slightly different one
-    names = [n for n in {**before, **now_asked} if n not in NOT_IDENTITY]
-    changed = [n for n in names if before.get(n) != now_asked.get(n)]
+        return plan
+    if before.get("max_lr_source") == plan.settings["max_lr_source"] == "found":
+        plan = replace(
+            plan,
+            recipe=replace(plan.recipe, max_lr=before["max_lr"]),
+            settings={**plan.settings, "max_lr": before["max_lr"]},
+        )
+    names = [n for n in {**before, **plan.settings} if n not in NOT_IDENTITY]
+    changed = [n for n in names if before.get(n) != plan.settings.get(n)]
     if changed:
-        listed = "; ".join(f"{n} was {before.get(n)!r}, now {now_asked.get(n)!r}" for n in changed)
+        listed = "; ".join(
+            f"{n} was {before.get(n)!r}, now {plan.settings.get(n)!r}" for n in changed
+        )
         raise InputError(
             f"Run {plan.run.name!r} exists with other settings ({listed}). "
             "Give another run_name, or overwrite=True to replace it."
         )
+    return plan
 
 
 def _start_record(plan: TrainingPlan, network: nn.Module, data: PictureDataModule) -> None:
@@ -377,7 +456,7 @@ def _git_commit() -> str | None:
         return None
 
 
-def _training_trainer(plan: TrainingPlan, checkpoint: Path) -> Trainer:
+def _training_trainer(plan: TrainingPlan, log: TrainingLog, checkpoint: Path) -> Trainer:
     settings, folder = plan.settings, plan.run.folder
     folder.mkdir(parents=True, exist_ok=True)
     return build_trainer(
@@ -386,13 +465,9 @@ def _training_trainer(plan: TrainingPlan, checkpoint: Path) -> Trainer:
         max_epochs=plan.recipe.epochs,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         log_every_n_steps=10,
-        callbacks=[
-            TrainingLog(plan.run, "validation" if settings["val_fraction"] else "test"),
-            LearningRateMonitor("step"),
-            LastCheckpoint(checkpoint),
-        ],
+        callbacks=[log, LearningRateMonitor("step"), LastCheckpoint(checkpoint)],
         enable_checkpointing=True,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[RunCheckpointIO(plan.identity)],
         default_root_dir=folder,
     )
 
@@ -402,7 +477,7 @@ def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataMo
     run, targets = plan.run, plan.picture_set.test.targets
     figures, logits = test_in_float32(classifier, data, plan.settings["devices"])
     write_predictions(run, logits, targets)
-    save_network(classifier.network, run.path("model.safetensors"))
+    save_network(run, classifier.network)
     run.update_metrics(
         test_acc=figures["test_acc"],
         test_loss=figures["test_loss"],
@@ -423,7 +498,8 @@ def test_in_float32(
     """
     kept = KeepLogits()
     trainer = build_trainer(device, "32-true", callbacks=[kept])
-    figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    with interruptible():
+        figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
     return figures, torch.cat(kept.logits)
 
 
@@ -438,11 +514,15 @@ def write_predictions(run: Run, logits: Tensor, targets: Tensor) -> None:
     )
 
 
-def save_network(network: nn.Module, path: Path) -> None:
-    """Write the weights alone, as safetensors, atomically."""
+def save_network(run: Run, network: nn.Module) -> None:
+    """Write the weights alone as ``model.safetensors``, their checksum into ``run.json``."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    with replacing(path) as beside:
-        save_file(tensors, beside)
+    content = safetensors.torch.save(tensors)
+    # before the file itself: a run killed in between is not yet trained, and writes both again
+    checksum = hashlib.sha256(content).hexdigest()
+    run.update_record(model={**run.record["model"], "sha256": checksum})
+    with replacing(run.path("model.safetensors")) as beside:
+        beside.write_bytes(content)
 
 
 def load_network(run: Run, device: str = "cpu") -> nn.Module:
@@ -452,13 +532,34 @@ def load_network(run: Run, device: str = "cpu") -> nn.Module:
         InputError: the weights are missing, damaged, or of another network.
     """
     path, record = run.existing("model.safetensors"), run.record
-    network = create_model(
-        record["settings"]["model"],
-        num_classes=len(record["data"]["classes"]),
-        image_size=record["settings"]["image_size"],
-    )
+    name, classes = record["settings"]["model"], len(record["data"]["classes"])
+    image_size = record["settings"]["image_size"]
+    network = create_model(name, num_classes=classes, image_size=image_size)
+    remedy = "Bring back the run's own file, or train again with overwrite=True."
     try:
-        network.load_state_dict(load_file(path))
-    except Exception as error:
-        raise InputError(f"{path} does not hold the weights of this run ({error}).") from error
+        content = path.read_bytes()
+        weights = safetensors.torch.load(content)
+    except Exception as error:  # damage can make the reader raise nearly anything
+        raise InputError(f"{path} is damaged ({first_line(error)}). {remedy}") from error
+    if differences := _differences(weights, network.state_dict()):
+        raise InputError(
+            f"{path} holds the weights of another network than this run's {name} with {classes} "
+            f"classes ({differences}). {remedy}"
+        )
+    if hashlib.sha256(content).hexdigest() != record["model"].get("sha256"):
+        raise InputError(f"{path} has changed since this run was trained. {remedy}")
+    network.load_state_dict(weights)
     return network.to(device, memory_format=torch.channels_last).eval()
+
+
+def _differences(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
+    """Return the first tensor that is missing, unknown or of another shape, in words."""
+    for name in (*expected, *weights):
+        there, wanted = (tensors.get(name) for tensors in (weights, expected))
+        if there is None or wanted is None:
+            return f"{name} is {'missing' if there is None else 'unknown'}"
+        if there.shape != wanted.shape:
+            return f"{name} is {'×'.join(map(str, there.shape))}, not " + "×".join(
+                map(str, wanted.shape)
+            )
+    return ""

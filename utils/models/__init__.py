@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from utils import InputError, check_number
+from utils import check_choice, check_number
 from utils.models.davidnet import DavidNet
 
 MODELS: dict[str, type[nn.Module]] = {"davidnet": DavidNet}
@@ -44,8 +44,7 @@ def check_model(name: str, image_size: int = 32) -> None:
     Raises:
         InputError: with what is allowed.
     """
-    if name not in MODELS:
-        raise InputError(f"model {name!r} is unknown. Choose one of: {', '.join(MODELS)}.")
+    check_choice("model", name, tuple(MODELS))
     with torch.device("meta"):  # builds the network without memory or random numbers
         MODELS[name](image_size=image_size)
 
@@ -56,5 +55,4 @@ def check_block(network: nn.Module, block: str) -> None:
     Raises:
         InputError: with the names that are.
     """
-    if block not in network.blocks:
-        raise InputError(f"block {block!r} is unknown. Choose one of: {', '.join(network.blocks)}.")
+    check_choice("block", block, network.blocks)

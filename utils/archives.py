@@ -1,0 +1,182 @@
+"""Archives of pictures (zip, tar), unpacked without trusting them.
+
+Every name and size is checked before the first byte is written, only picture files are taken out,
+and the folder appears under its name only when it is whole.
+"""
+
+import hashlib
+import re
+import shutil
+import stat
+import tarfile
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from utils import InputError, first_line, printable
+from utils.progress import progress_bar
+from utils.runs import check_space, remove_leftovers, unwritable
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
+#: No single picture file is larger, in bytes.
+MAX_FILE_SIZE = 256 * 2**20
+#: Pictures hardly shrink when packed; what grows more than this, to over 1 GB, is a trap.
+MAX_RATIO = 200
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file of an archive: its name, its size in bytes, and how to open it."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def is_archive(path: Path) -> bool:
+    """Tell whether this is a file whose name ends like an archive's."""
+    return path.is_file() and path.name.lower().endswith(ARCHIVES)
+
+
+def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
+    """Return the folder that holds the pictures of an archive, unpacked the first time.
+
+    A folder that is alone at the top of the archive is stepped into.
+
+    Args:
+        archive: a file for which `is_archive` is true.
+        place: where unpacked archives are kept.
+        extensions: how the names of the files to take out end, in lower case.
+
+    Raises:
+        InputError: the archive is damaged or encrypted; a member's name leads outside, is a link
+            or a device, or is too large; there is no room.
+    """
+    status = archive.stat()
+    version = f"{archive.name} {status.st_size} {status.st_mtime_ns}"
+    of_archive = f"{_stem(archive)}-{_short_hash(str(archive))}"
+    folder = place / f"{of_archive}-{_short_hash(version)}"
+    if not folder.is_dir():
+        _unpack(archive, folder, tuple(extensions))
+        for older in place.glob(f"{of_archive}-*"):
+            if older != folder:
+                shutil.rmtree(older, ignore_errors=True)
+    return _inner_folder(folder)
+
+
+def _stem(archive: Path) -> str:
+    name = archive.name
+    ending = max((e for e in ARCHIVES if name.lower().endswith(e)), key=len)
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", name[: -len(ending)])[:80]
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def _inner_folder(folder: Path) -> Path:
+    inside = list(folder.iterdir())
+    while len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train":
+        folder, inside = inside[0], list(inside[0].iterdir())
+    return folder
+
+
+def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
+    beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        with _members(archive) as members:
+            _check_sizes(archive, members)
+            wanted = [member for member in members if _is_wanted(member.name, extensions)]
+            check_space(folder, sum(m.size for m in wanted), f"Unpacking {archive}")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder.parent, older_than=3600)
+            beside.mkdir()
+            about = f"Unpacking {archive.name}"
+            for member in progress_bar(wanted, description=about, unit="files"):
+                _write(member, beside / member.name)
+        beside.rename(folder)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive can raise nearly anything inside its reader
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unwritable(folder, error) from error
+        raise InputError(
+            f"{archive} is damaged or no archive ({first_line(error)}). Download or pack it again; "
+            "nothing of it was kept."
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _is_wanted(name: str, extensions: tuple[str, ...]) -> bool:
+    hidden = any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
+    return name.lower().endswith(extensions) and not hidden
+
+
+def _write(member: _Member, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with member.open() as source, target.open("xb") as opened:
+        shutil.copyfileobj(source, opened)
+
+
+# Reading
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[list[_Member]]:
+    """Yield an open archive's files, each name checked."""
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as opened:
+            yield [_zip_member(archive, opened, info) for info in opened.infolist()
+                   if not info.is_dir()]  # fmt: skip
+    else:
+        with tarfile.open(archive) as opened:
+            yield [_tar_member(archive, opened, info) for info in opened if not info.isdir()]
+
+
+def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    if info.flag_bits & 1:
+        raise InputError(f"{archive} is encrypted. Unpack it, and give the folder.")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    name = _checked_name(archive, info.filename, is_file=kind in (0, stat.S_IFREG))
+    return _Member(name, info.file_size, lambda: opened.open(info))
+
+
+def _tar_member(archive: Path, opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+    name = _checked_name(archive, info.name, info.isreg())
+    return _Member(name, info.size, lambda: opened.extractfile(info))
+
+
+def _checked_name(archive: Path, name: str, is_file: bool) -> str:
+    """Return a member's name if it stays inside the folder it is unpacked into."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name or printable(name) != name:
+        raise InputError(
+            f"{archive} holds {name!r}, which would be written outside its folder. It was not "
+            "unpacked; do not trust it."
+        )
+    if not is_file:
+        raise InputError(
+            f"{archive} holds {name!r}, which is a link or a device. It was not unpacked; pack "
+            "the files themselves."
+        )
+    return str(path)
+
+
+def _check_sizes(archive: Path, members: Sequence[_Member]) -> None:
+    for member in members:
+        if member.size > MAX_FILE_SIZE:
+            raise InputError(
+                f"{archive} holds {member.name!r} of {member.size / 1e6:,.0f} MB; no picture is "
+                f"larger than {MAX_FILE_SIZE / 1e6:,.0f} MB. It was not unpacked."
+            )
+    total, packed = sum(member.size for member in members), archive.stat().st_size
+    if total > 1e9 and total > MAX_RATIO * packed:
+        raise InputError(
+            f"{archive} would grow from {packed / 1e6:,.1f} to {total / 1e6:,.0f} MB, as no "
+            "pictures do. It was not unpacked."
+        )
