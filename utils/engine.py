@@ -1,8 +1,10 @@
 """One notebook through papermill: its parameters, its kernel, and its progress."""
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
 
+from utils import Interrupted
 from utils.progress import PROGRESS_MARK
 
 #: Called with a line of progress from the running cell, or with None when a cell is done.
@@ -53,6 +56,7 @@ def execute(
 
     Raises:
         NotebookError: a cell raised an error, or the kernel died.
+        KeyboardInterrupt: a person stopped it; the cell that ran was told so.
     """
     accepted = parameters_of(notebook)
     with _kernel_settings() as config:
@@ -69,6 +73,8 @@ def execute(
                 on_progress=on_progress,
             )
         except papermill.PapermillExecutionError as error:
+            if error.ename in (KeyboardInterrupt.__name__, Interrupted.__name__):
+                raise KeyboardInterrupt(error.evalue) from error
             raise NotebookError(error.exec_count, f"{error.ename}: {error.evalue}") from error
 
 
@@ -117,7 +123,29 @@ class _Engine(Engine):
     def execute_managed_notebook(cls, nb_man, kernel_name, *, config, on_progress, **_):
         client = _Client(nb_man, kernel_name=kernel_name, config=config, timeout=None)
         client.on_progress = on_progress
-        client.execute()
+        with _interrupts_passed_on(client):
+            client.execute()
+
+
+@contextmanager
+def _interrupts_passed_on(client: _Client):
+    """Let the first Ctrl+C stop the running cell, as the button in Jupyter does; a second, all."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def pass_on(*_):
+        signal.signal(signal.SIGINT, before)
+        if client.km is None or not client.km.has_kernel:
+            raise KeyboardInterrupt
+        os.kill(client.km.provisioner.pid, signal.SIGINT)
+
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield  # there, a signal cannot be sent, or not be received
+        return
+    signal.signal(signal.SIGINT, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 papermill_engines.register(_Engine.name, _Engine)

@@ -117,22 +117,20 @@ def _bar_updater(bar) -> Callable[[str | None], None]:
 def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> None:
     from utils.engine import NotebookError, execute
 
-    target, failure, interrupted = run.path("notebooks", f"{name}.ipynb"), None, False
+    target, failure, stopped = run.path("notebooks", f"{name}.ipynb"), None, None
     with replacing(target) as beside:
         try:
             execute(NOTEBOOKS[name], beside, values, ROOT, on_progress)
         except NotebookError as error:
             failure = {"notebook": name, "cell": error.cell, "error": error.error}
-        except KeyboardInterrupt:
-            interrupted, failure = True, {"notebook": name, "error": "interrupted"}
+        except KeyboardInterrupt as error:
+            stopped, failure = error, {"notebook": name, "error": "interrupted"}
     if failure is None:
         return
     run.update_record(status="failed", failure=failure)
-    if interrupted:
-        raise Interrupted(
-            f"{name} was stopped. What run {run.name!r} has finished is kept, epochs of training "
-            "too: the same command goes on from there (without overwrite)."
-        )
+    if stopped is not None:
+        kept = f"What run {run.name!r} has finished is kept: the same command goes on from there."
+        raise Interrupted(f"{name} was stopped. {stopped!s}".strip() + f"\n{kept}")
     raise PipelineError(
         f"{name} failed in cell [{failure['cell']}]: {failure['error']}\n"
         f"What it did until then is in {target}."

@@ -236,7 +236,7 @@ class Run:
         try:
             holder = {"process": os.getpid(), "host": socket.gethostname(), "since": now()}
             self.write_json(".holder.json", holder)
-            remove_leftovers(self.path("checkpoints"))
+            self._remove_leftovers()
             os.environ[HELD_RUN] = str(self.folder)
             yield
         finally:
@@ -245,6 +245,12 @@ class Run:
                 os.environ[HELD_RUN] = before
             self.path(".holder.json").unlink(missing_ok=True)
             lock.release()
+
+    def _remove_leftovers(self) -> None:
+        for name in ("checkpoints", "notebooks"):  # only the holder of a run writes there
+            remove_leftovers(self.path(name))
+        for name in (".", "figures"):
+            remove_leftovers(self.path(name), older_than=3600)
 
     def _held_by_another(self) -> str:
         try:
