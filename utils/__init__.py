@@ -1,11 +1,18 @@
 """Shared code behind the notebooks: one module per notebook, and what they have in common."""
 
+import html
+import re
 from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
     """Return `text` with what no terminal should be sent (control characters, bytes) escaped."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def as_markdown(text: str) -> str:
+    """Return what shows `text` as it is in Markdown: a name may hold markup, or a script."""
+    return re.sub(r"([\\`*_{}\[\]()|~$!])", r"\\\1", html.escape(text, quote=False))
 
 
 def first_line(error: Exception) -> str:
