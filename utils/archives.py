@@ -24,8 +24,8 @@ from utils.runs import check_space, remove_leftovers, unwritable
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 #: No single picture file is larger, in bytes.
 MAX_FILE_SIZE = 256 * 2**20
-#: Pictures hardly shrink when packed; what grows more than this, to over 1 GB, is a trap.
-MAX_RATIO = 200
+#: Pictures hardly shrink when packed; what grows more than this, to more bytes than that, is a trap.
+MAX_RATIO, SUSPICIOUS_SIZE = 200, 10**9
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,10 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
                    if not info.is_dir()]  # fmt: skip
     else:
         with tarfile.open(archive) as opened:
-            yield [_tar_member(archive, opened, info) for info in opened if not info.isdir()]
+            members = [_tar_member(archive, opened, info) for info in opened if not info.isdir()]
+            while opened.fileobj.read(2**20):  # to the end, where gzip keeps its checksum
+                pass
+            yield members
 
 
 def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
@@ -175,7 +178,7 @@ def _check_sizes(archive: Path, members: Sequence[_Member]) -> None:
                 f"larger than {MAX_FILE_SIZE / 1e6:,.0f} MB. It was not unpacked."
             )
     total, packed = sum(member.size for member in members), archive.stat().st_size
-    if total > 1e9 and total > MAX_RATIO * packed:
+    if total > SUSPICIOUS_SIZE and total > MAX_RATIO * packed:
         raise InputError(
             f"{archive} would grow from {packed / 1e6:,.1f} to {total / 1e6:,.0f} MB, as no "
             "pictures do. It was not unpacked."

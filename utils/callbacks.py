@@ -41,9 +41,10 @@ class RunCheckpointIO(TorchCheckpointIO):
         """
         with replacing(Path(path)) as beside:
             try:
-                torch.save({**checkpoint, "identity": self.identity}, beside)
+                with beside.open("wb") as opened:
+                    torch.save({**checkpoint, "identity": self.identity}, opened)
             except RuntimeError as error:  # what torch makes of a full disk
-                raise unwritable(Path(path), error) from error
+                raise unwritable(Path(path), error.__context__ or error) from error
 
     def load_checkpoint(self, path, *_, **__) -> dict:
         """Read a checkpoint of this training, without running any code in it.

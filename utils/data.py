@@ -33,8 +33,8 @@ TEST_SHARE = 0.2
 #: Splits are drawn from this, not from the run's seed, so that runs can be compared.
 SPLIT_SEED = 0
 EVAL_BATCH_SIZE = 256
-#: While pictures are decoded, split and written to the cache, there are this many copies of them.
-COPIES = 4
+#: While pictures are decoded and split, there are this many copies of them in memory.
+COPIES = 2
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,158 @@
+"""Archives: what is taken out, and that nothing ever lands outside."""
+
+import io
+import os
+import tarfile
+import zipfile
+
+import pytest
+
+from utils import InputError, archives
+from utils.archives import is_archive, unpack
+
+EXTENSIONS = (".jpg", ".png")
+ENDINGS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz"]
+PICTURES = {"cat/1.jpg": b"first", "cat/2.JPG": b"second", "dog/a.png": b"third"}
+
+
+def packed(path, files):
+    """Write an archive of the kind its name says."""
+    if path.name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return path
+    mode = {"gz": "gz", "tgz": "gz", "bz2": "bz2", "xz": "xz", "txz": "xz", "tar": ""}
+    with tarfile.open(path, f"w:{mode[path.name.rsplit('.', 1)[1]]}") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def refused(archive, tmp_path, match):
+    """Check that nothing at all is written when an archive is refused; return the message."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=match) as error:
+        unpack(archive, tmp_path / "place", EXTENSIONS)
+    assert [p for p in sorted(tmp_path.rglob("*")) if p != tmp_path / "place"] == before
+    assert str(archive) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_pictures_of_every_kind_of_archive_come_out_as_they_were(ending, tmp_path):
+    archive = packed(tmp_path / f"pets{ending}", PICTURES)
+    assert is_archive(archive)
+    assert contents(unpack(archive, tmp_path / "place", EXTENSIONS)) == PICTURES
+    assert len(os.listdir(tmp_path / "place")) == 1
+
+
+def test_only_pictures_are_taken_out(tmp_path):
+    others = {"cat/virus.exe": b"x", "run.py": b"x", "__MACOSX/cat/1.jpg": b"x",
+              "cat/.hidden.jpg": b"x", "model.pkl": b"x"}  # fmt: skip
+    archive = packed(tmp_path / "pets.zip", {**PICTURES, **others})
+    assert contents(unpack(archive, tmp_path / "place", EXTENSIONS)) == PICTURES
+
+
+def test_a_folder_alone_at_the_top_is_stepped_into(tmp_path):
+    deep = {f"pets-main/pictures/{name}": content for name, content in PICTURES.items()}
+    folder = unpack(packed(tmp_path / "a.zip", deep), tmp_path / "place", EXTENSIONS)
+    assert contents(folder) == PICTURES
+    split = {f"train/{name}": content for name, content in PICTURES.items()}
+    folder = unpack(packed(tmp_path / "b.zip", split), tmp_path / "place", EXTENSIONS)
+    assert contents(folder) == split
+
+
+def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    archive = packed(tmp_path / "pets.zip", PICTURES)
+    first = unpack(archive, tmp_path / "place", EXTENSIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "_unpack", lambda *_: pytest.fail("unpacked a second time"))
+        assert unpack(archive, tmp_path / "place", EXTENSIONS) == first
+    packed(archive, {"cat/1.jpg": b"other", "dog/2.jpg": b"pictures"})
+    os.utime(archive, (1, 1))
+    second = unpack(archive, tmp_path / "place", EXTENSIONS)
+    assert contents(second) == {"cat/1.jpg": b"other", "dog/2.jpg": b"pictures"}
+    assert len(os.listdir(tmp_path / "place")) == 1  # the older copy is gone
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+@pytest.mark.parametrize(
+    "name",
+    ["../outside.jpg", "cat/../../outside.jpg", "/tmp/outside.jpg", "..\\outside.jpg",
+     "C:\\outside.jpg", "cat/\x1b[2Jx.jpg", "../../etc/passwd"],
+)  # fmt: skip
+def test_names_that_lead_outside_are_refused_and_nothing_is_written(ending, name, tmp_path):
+    archive = packed(tmp_path / f"pets{ending}", {**PICTURES, name: b"x"})
+    refused(archive, tmp_path, "written outside its folder")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE,
+                                  tarfile.CHRTYPE])  # fmt: skip
+def test_links_and_devices_are_refused(kind, tmp_path):
+    archive = packed(tmp_path / "pets.tar", PICTURES)
+    with tarfile.open(archive, "a") as opened:
+        member = tarfile.TarInfo("cat/link.jpg")
+        member.type, member.linkname = kind, "/etc/passwd"
+        opened.addfile(member)
+    refused(archive, tmp_path, "link or a device")
+
+
+def test_links_in_a_zip_are_refused(tmp_path):
+    archive = packed(tmp_path / "pets.zip", PICTURES)
+    with zipfile.ZipFile(archive, "a") as opened:
+        member = zipfile.ZipInfo("cat/link.jpg")
+        member.external_attr = 0o120777 << 16
+        opened.writestr(member, "/etc/passwd")
+    refused(archive, tmp_path, "link or a device")
+
+
+def test_an_encrypted_zip_is_refused(tmp_path):
+    archive = packed(tmp_path / "pets.zip", PICTURES)
+    whole = bytearray(archive.read_bytes())
+    whole[whole.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(whole)
+    refused(archive, tmp_path, "encrypted")
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz", ".tar.xz"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other", "flipped"])
+def test_damaged_archives_are_refused(ending, damage, tmp_path):
+    archive = packed(tmp_path / f"pets{ending}", {n: os.urandom(5_000) for n in PICTURES})
+    whole = archive.read_bytes()
+    middle = len(whole) // 2
+    if damage == "flipped" and ending == ".tar":
+        pytest.skip("a plain tar has no checksum of its contents")
+    archive.write_bytes(
+        {
+            "truncated": whole[:middle],
+            "empty": b"",
+            "other": b"GIF89a" + bytes(2_000),
+            "flipped": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
+        }[damage]
+    )
+    refused(archive, tmp_path, "damaged or no archive")
+
+
+def test_a_file_larger_than_any_picture_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_FILE_SIZE", 1_000)
+    archive = packed(tmp_path / "pets.zip", {**PICTURES, "cat/huge.jpg": bytes(1_001)})
+    refused(archive, tmp_path, "no picture is larger")
+
+
+def test_an_archive_that_would_grow_as_no_pictures_do_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "SUSPICIOUS_SIZE", 10**6)
+    blank = {f"{name}/{number}.png": bytes(10**6) for name in "ab" for number in range(3)}
+    refused(packed(tmp_path / "bomb.zip", blank), tmp_path, "as no pictures do")
+
+
+def test_what_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 5}))
+    archive = packed(tmp_path / "pets.zip", PICTURES)
+    refused(archive, tmp_path, "needs 0.00 GB .* Free some space")
