@@ -339,7 +339,7 @@ def damaged_folder(tmp_path):
 
 
 def test_unreadable_pictures_are_refused_by_name(damaged_folder, tmp_path):
-    with pytest.raises(InputError, match="2 files cannot be read") as refused:
+    with pytest.raises(InputError, match=r"2 of [0-9]+ files cannot be read") as refused:
         load(damaged_folder, tmp_path)
     for name in (str(damaged_folder / "ant" / "000.png"), "bee/009.png", "skip_unreadable=True"):
         assert name in str(refused.value)
@@ -354,7 +354,7 @@ def test_skip_unreadable_leaves_them_out_and_names_them(damaged_folder, tmp_path
     (note,) = [note for note in loaded.notes if "Left out" in note]
     assert "ant/000.png" in note
     assert "bee/009.png" in note
-    with pytest.raises(InputError, match="2 files cannot be read"):
+    with pytest.raises(InputError, match=r"2 of [0-9]+ files cannot be read"):
         load(damaged_folder, tmp_path)  # the cache of the lenient reading is not taken
 
 

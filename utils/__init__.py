@@ -47,7 +47,8 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
     kind = "a whole number" if whole else "a number"
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}; it must be {kind} from {low:g} to {high:g}.")
+        low, high = (f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (low, high))
+        raise InputError(f"{name} is {value!r}; it must be {kind} from {low} to {high}.")
 
 
 def check_choice(name: str, value, allowed: Sequence) -> None:

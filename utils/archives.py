@@ -24,7 +24,7 @@ from utils.runs import check_space, remove_leftovers, unwritable
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 #: No single picture file is larger, in bytes.
 MAX_FILE_SIZE = 256 * 2**20
-#: Pictures hardly shrink when packed; what grows more than this, to more bytes than that, is a trap.
+#: Pictures hardly shrink when packed; what grows more than this, to more bytes, is a trap.
 MAX_RATIO, SUSPICIOUS_SIZE = 200, 10**9
 
 

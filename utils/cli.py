@@ -90,7 +90,7 @@ def _add_run(commands) -> None:
 
 def _run(options) -> None:
     from utils.pipeline import PipelineError, run_notebooks, select_notebooks
-    from utils.runs import Run
+    from utils.runs import Run, find_run
 
     names = select_notebooks(options.only, options.start)
     parameters = _run_parameters(options)
@@ -98,6 +98,8 @@ def _run(options) -> None:
     run = Run(_run_name(options.run_name, parameters), options.output_dir)
     if "03_training" in names:
         check_settings(run, parameters)
+    elif names[-1] > "03_training":  # a chapter about a run: it must be there
+        find_run(run.name, options.output_dir)
     try:
         finished = run_notebooks(run, parameters, names)
     except PipelineError as error:

@@ -278,7 +278,7 @@ def _folder_source(root: Path, name: str, skip_unreadable: bool) -> _Source:
 def _read_folder(folder: pictures.PictureFolder, skip_unreadable: bool, image_size: int):
     listed = folder.train + (folder.test or [])
     images, failures = pictures.read_pictures([path for path, _ in listed], image_size)
-    notes = _unreadable_notes(failures, skip_unreadable)
+    notes = _unreadable_notes(failures, len(listed), skip_unreadable)
     targets = torch.tensor([target for _, target in listed])
     readable = torch.ones(len(listed), dtype=torch.bool)
     readable[list(failures)] = False
@@ -299,11 +299,11 @@ def _read_folder(folder: pictures.PictureFolder, skip_unreadable: bool, image_si
     return folder.classes, train, test, notes
 
 
-def _unreadable_notes(failures: dict[int, str], skip_unreadable: bool) -> list[str]:
+def _unreadable_notes(failures: dict[int, str], total: int, skip_unreadable: bool) -> list[str]:
     if not failures:
         return []
     shown = [*list(failures.values())[:5], *(["…"] if len(failures) > 5 else [])]
-    message = f"{len(failures)} files cannot be read: {' '.join(shown)}"
+    message = f"{len(failures)} of {total} files cannot be read: {' '.join(shown)}"
     if not skip_unreadable:
         raise InputError(f"{message} Repair or remove them, or set skip_unreadable=True.")
     return [f"Left out, since skip_unreadable is set: {message}"]

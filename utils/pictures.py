@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils import InputError, first_line, printable
 from utils.progress import progress_bar
@@ -92,9 +92,15 @@ def open_picture(file) -> Image.Image:
         file: a path, or an open binary file.
 
     Raises:
-        ValueError: it has more than ``MAX_PIXELS`` pixels. (Pillow raises others.)
+        ValueError: it is of no such format, or has more than ``MAX_PIXELS`` pixels. (Where the
+            file is damaged, Pillow raises others.)
     """
-    image = Image.open(file, formats=FORMATS)
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is no {', '.join(FORMATS)}, or damaged") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it has more than {2 * MAX_PIXELS:,} pixels; make it smaller") from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(

@@ -25,7 +25,7 @@ import fastjsonschema
 import numpy as np
 from filelock import FileLock, Timeout
 
-from utils import InputError
+from utils import InputError, first_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DPI = 130
@@ -277,9 +277,8 @@ class Run:
             text = path.read_text(encoding="utf-8")
             return _validator(name)(json.loads(text, parse_constant=_refuse_constant))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path} is damaged ({str(error)[:200]}). Delete it and run again."
-            ) from error
+            reason = re.sub(r"^data\.?", "", first_line(error))  # how the validator names the whole
+            raise InputError(f"{path} is damaged ({reason}). Delete it and run again.") from error
 
     def write_json(self, name: str, content: Mapping) -> None:
         """Write a JSON file of this run, atomically."""
