@@ -1,13 +1,17 @@
 """The command line and the pipeline: what is refused, and what a run leaves behind."""
 
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
 from conftest import valid_record
+from jupyter_client.manager import start_new_kernel
 
 from utils import InputError, pipeline
 from utils.cli import check_parameters, main, parse_value
@@ -215,3 +219,92 @@ def test_run_json_is_plain_json(tiny_run):
     assert record["settings"]["recipe"] == "quick"
     assert record["settings"]["image_size"] == 16
     assert len(record["data"]["mean"]) == 3
+
+
+# Interruption
+
+LONG = {"epochs": 12, "limit_train": 64, "limit_test": 40, "image_size": 16, "batch_size": 16}
+
+
+def wait_for(path, process=None, seconds=90):
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} never came"
+        assert process is None or process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+
+
+def epochs_in(run):
+    return len(run.path("metrics.csv").read_text().splitlines()) - 1
+
+
+def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_path):
+    command = [sys.executable, "-m", "utils", "run", "--run-name", "long", "--only", "03"]
+    command += ["--output-dir", str(tmp_path), "--data-dir", str(tmp_path / "data")]
+    command += [part for name, value in LONG.items() for part in ("-p", name, str(value))]
+    run = Run("long", tmp_path)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    with subprocess.Popen(command, **options) as process:
+        wait_for(run.path("checkpoints", "last.ckpt"), process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-2:]
+    assert re.search(r"03_training was stopped.*\d+ of 12 epochs are finished and kept", last[0])
+    assert "the same command goes on from there" in last[1]
+    assert run.record["failure"] == {"notebook": "03_training", "error": "interrupted"}
+    kept = epochs_in(run)
+    assert 1 <= kept < 12
+    notebook = nbformat.read(run.path("notebooks", "03_training.ipynb"), as_version=4)
+    shown = [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"]
+    assert [o.ename for o in shown] == ["Interrupted"]
+    assert len(shown[0].traceback) == 1
+    done = subprocess.run(command, **{**options, "stdout": None}, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (run.status, epochs_in(run)) == ("complete", 12)
+
+
+def test_a_closed_kernel_leaves_a_run_that_goes_on(tmp_path, capsys):
+    train = f"""
+from utils.data import load_pictures
+from utils.training import fit, plan_training
+pictures = load_pictures("shapes", {str(tmp_path / "data")!r}, 16, 64, 40)
+options = dict(run_name="closed", output_dir={str(tmp_path)!r}, batch_size=16)
+fit(plan_training(pictures, epochs=12, **options))
+"""
+    run = Run("closed", tmp_path)
+    manager, client = start_new_kernel(cwd=str(ROOT))
+    try:
+        client.execute(train)
+        wait_for(run.path("checkpoints", "last.ckpt"))
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()  # as closing a notebook does
+    assert run.status in ("running", "failed")
+    assert 1 <= epochs_in(run) < 12
+    exec(train)
+    assert "is resumed from its last finished epoch" in capsys.readouterr().out
+    assert (run.status, epochs_in(run)) == ("complete", 12)
+
+
+def test_other_settings_are_refused_before_any_notebook_writes(tiny_run, capsys):
+    before = {p: p.stat().st_mtime_ns for p in tiny_run.folder.rglob("*") if p.is_file()}
+    place = ["--output-dir", str(tiny_run.folder.parent)]
+    arguments = ["run", "--run-name", "tiny", *place, "--data-dir", tiny_run.settings["data_dir"]]
+    with pytest.raises(SystemExit, match=r"exists with other settings \(.*epochs was 1, now 2"):
+        main([*arguments, "-p", "epochs", "2"])
+    assert before == {p: p.stat().st_mtime_ns for p in tiny_run.folder.rglob("*") if p.is_file()}
+
+
+def test_a_kernel_that_dies_is_a_failure_with_a_reason(tmp_path, monkeypatch):
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    )
+    notebook.cells = [nbformat.v4.new_code_cell("import os; os._exit(1)")]
+    nbformat.write(notebook, tmp_path / "04_curves.ipynb")
+    monkeypatch.setitem(pipeline.NOTEBOOKS, "04_curves", tmp_path / "04_curves.ipynb")
+    run = Run("dies", tmp_path)
+    with pytest.raises(pipeline.PipelineError, match=r"04_curves failed in cell.*kernel died.*mem"):
+        pipeline.run_notebooks(run, {}, ["04_curves"])
+    assert run.status == "failed"

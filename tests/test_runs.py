@@ -1,7 +1,11 @@
 """A run's folder: nothing half written, nothing damaged taken for good, nothing misnamed."""
 
+import errno
 import json
 import os
+import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +16,15 @@ from matplotlib.figure import Figure
 
 from utils import InputError, runs
 from utils.runs import (
+    HELD_RUN,
+    ROOT,
     Run,
+    check_space,
     derive_run_name,
     describe_versions,
     find_run,
     list_runs,
+    remove_leftovers,
     replacing,
     resolve_path,
 )
@@ -88,6 +96,84 @@ def test_what_cannot_be_written_leaves_every_old_file_as_it_was(tmp_path):
     with pytest.raises(ValueError):
         run.write_csv("metrics.csv", ["epoch"], [{"epoch": 2, "surprise": 3}])
     assert {p.name: p.read_bytes() for p in run.folder.iterdir()} == before
+
+
+def test_a_full_or_closed_place_is_named_with_a_remedy(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = Run("r", tmp_path)
+    run.write_json("a.json", {"a": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            InputError, match=r"a\.json cannot be written: No space left.*Free some"
+        ):
+            run.write_json("a.json", {"a": 2})
+    assert run.read_json("a.json") == {"a": 1}
+    assert os.listdir(run.folder) == ["a.json"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot be written: .*choose another folder"):
+        Run("r", tmp_path / "file").write_json("a.json", {})
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    kept = ["last.ckpt", ".hidden", "a-0123abcd.ckpt", ".b-0123.ckpt"]
+    left = [".last-0123abcd.ckpt", ".03_training-00000000.ipynb", ".folder-89abcdef"]
+    for name in kept + left[:2]:
+        (tmp_path / name).write_text("half")
+    (tmp_path / left[2]).mkdir()
+    remove_leftovers(tmp_path, older_than=60)
+    assert sorted(os.listdir(tmp_path)) == sorted(kept + left)  # they may be in the making
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    remove_leftovers(tmp_path / "missing")
+
+
+def test_what_does_not_fit_on_the_disk_is_not_begun(tmp_path):
+    check_space(tmp_path / "not" / "yet" / "there", 1_000, "A test")
+    with pytest.raises(InputError, match=r"A test needs 1000000000\.00 GB in .*there, and .* free"):
+        check_space(tmp_path / "there", 10**18, "A test")
+
+
+# one process at a time
+
+HOLD = """
+import sys, time
+from utils.runs import Run
+with Run("r", sys.argv[1]).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as first:
+        assert first.stdout.readline() == "held\n"
+        run = Run("r", tmp_path)
+        message = rf"Run 'r' .* is being written by process {first.pid} on .*, since 20"
+        with pytest.raises(InputError, match=message), run.locked():
+            pytest.fail("two hold it")
+        with Run("other", tmp_path).locked():  # another run is free
+            pass
+        first.kill()
+        first.wait()
+        assert run.path(".holder.json").exists()  # it could not clean up
+        with run.locked():
+            assert run.read_json(".holder.json")["process"] == os.getpid()
+    assert os.listdir(run.folder) == [".lock"]
+
+
+def test_who_holds_a_run_may_hold_it_again_and_so_may_what_it_starts(tmp_path):
+    run = Run("r", tmp_path)
+    with run.locked():
+        with run.locked():
+            assert os.environ[HELD_RUN] == str(run.folder)
+        command = [sys.executable, "-c", HOLD.replace("60", "0"), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stdout) == (0, "held\n")
+    assert HELD_RUN not in os.environ
 
 
 # names and places
@@ -344,6 +430,53 @@ def test_a_folder_that_somebody_renamed_oddly_does_not_hide_the_other_runs(tmp_p
     odd.mkdir()
     (odd / "run.json").write_text(json.dumps({"name": "best", "status": "complete"}))
     assert find_run(None, tmp_path).name == "good"
+
+
+def test_a_damaged_run_is_left_out_by_name_and_hides_no_other(tmp_path, capsys):
+    make_run(tmp_path, "good", age=100)
+    make_run(tmp_path, "broken")
+    (tmp_path / "broken" / "run.json").write_text('{"name": "broken", "status": "comp')
+    assert [run.name for run in list_runs(tmp_path)] == ["good"]
+    assert "Left out: " in capsys.readouterr().out
+    assert find_run(None, tmp_path).name == "good"
+    with pytest.raises(InputError, match=r"broken/run\.json is damaged"):
+        find_run("broken", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("status",), "done", "status must be one of"),
+        (("settings", "epochs"), "ten", "settings.epochs must be integer"),
+        (("settings", "image_size"), None, "settings.image_size must be integer"),
+        (("data", "classes"), ["one"], "data.classes must contain at least 2"),
+        (("data", "mean"), [0.1, 0.2], "data.mean must contain at least 3"),
+        (("model", "blocks"), "prep", "model.blocks must be array"),
+        (("seconds",), {"training": "long"}, "seconds.training must be number"),
+    ],
+)
+def test_a_record_that_says_the_impossible_is_refused(path, value, said, tmp_path):
+    run = make_run(tmp_path, "r")
+    record = run.record
+    inner = record
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+    run.path("run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=re.escape(said)):
+        run.record  # noqa: B018
+
+
+@pytest.mark.parametrize("missing", ["settings", "data", "model", "device", "precision"])
+def test_a_record_that_lacks_a_part_is_refused(missing, tmp_path):
+    run = make_run(tmp_path, "r", trained=False)
+    record = {name: value for name, value in run.record.items() if name != missing}
+    run.path("run.json").write_text(json.dumps(record))
+    if missing == "settings":  # then it was never trained
+        assert run.settings == {}
+        return
+    with pytest.raises(InputError, match="is damaged"):
+        run.record  # noqa: B018
 
 
 def test_versions_name_the_libraries_that_matter():
