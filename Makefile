@@ -33,5 +33,5 @@ lint: $(READY) ## check style, notebooks included, and which module may import w
 lab: $(READY) ## open the notebooks in Jupyter
 	$(BIN)/jupyter lab notebooks
 
-clean: ## delete the environment and decoded pictures; runs in outputs/ stay
-	rm -rf $(VENV) data/cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+clean: ## delete the environment, unpacked and decoded pictures; runs in outputs/ stay
+	rm -rf $(VENV) data/cache data/unpacked .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
