@@ -10,6 +10,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
+def shown(value) -> str:
+    """Return a value as a message shows it: as Python writes it, but never at any length."""
+    if isinstance(value, int) and value.bit_length() > 1_000:  # Python may refuse to write it
+        return f"a number of {value.bit_length():,} bits"
+    written = repr(value)
+    return written if len(written) <= 200 else f"{written[:200]}…"
+
+
 def as_markdown(text: str) -> str:
     """Return what shows `text` as it is in Markdown: a name may hold markup, or a script."""
     return re.sub(r"([\\`*_{}\[\]()|~$!])", r"\\\1", html.escape(text, quote=False))
@@ -48,7 +56,7 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
         low, high = (f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (low, high))
-        raise InputError(f"{name} is {value!r}; it must be {kind} from {low} to {high}.")
+        raise InputError(f"{name} is {shown(value)}; it must be {kind} from {low} to {high}.")
 
 
 def check_choice(name: str, value, allowed: Sequence) -> None:
@@ -59,7 +67,7 @@ def check_choice(name: str, value, allowed: Sequence) -> None:
     """
     if value not in allowed:
         raise InputError(
-            f"{name} {value!r} is unknown. Choose one of: {', '.join(map(str, allowed))}."
+            f"{name} {shown(value)} is unknown. Choose one of: {', '.join(map(str, allowed))}."
         )
 
 
@@ -70,4 +78,4 @@ def check_text(name: str, value) -> None:
         InputError: naming the parameter and its value.
     """
     if not isinstance(value, str) or not value or printable(value) != value:
-        raise InputError(f"{name} is {value!r}; it must be text, without control characters.")
+        raise InputError(f"{name} is {shown(value)}; it must be text, without control characters.")

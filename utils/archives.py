@@ -5,6 +5,7 @@ and the folder appears under its name only when it is whole.
 """
 
 import hashlib
+import os
 import re
 import shutil
 import stat
@@ -39,7 +40,7 @@ class _Member:
 
 def is_archive(path: Path) -> bool:
     """Tell whether this is a file whose name ends like an archive's."""
-    return path.is_file() and path.name.lower().endswith(ARCHIVES)
+    return os.path.isfile(path) and path.name.lower().endswith(ARCHIVES)
 
 
 def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
@@ -89,7 +90,7 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
     beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     try:
         with _members(archive) as members:
-            _check_sizes(archive, members)
+            _check_members(archive, members)
             wanted = [member for member in members if _is_wanted(member.name, extensions)]
             check_space(folder, sum(m.size for m in wanted), f"Unpacking {archive}")
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -135,10 +136,21 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
                    if not info.is_dir()]  # fmt: skip
     else:
         with tarfile.open(archive) as opened:
-            members = [_tar_member(archive, opened, info) for info in opened if not info.isdir()]
+            members = [_tar_member(archive, opened, info) for info in _tar_entries(opened)]
             while opened.fileobj.read(2**20):  # to the end, where gzip keeps its checksum
                 pass
             yield members
+
+
+def _tar_entries(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield what a tar holds but its folders; a negative size would lead round in circles."""
+    position = -1
+    for info in opened:
+        if info.size < 0 or info.offset <= position:
+            raise ValueError(f"the size of {info.name!r} is {info.size}")
+        position = info.offset
+        if not info.isdir():
+            yield info
 
 
 def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
@@ -170,8 +182,13 @@ def _checked_name(archive: Path, name: str, is_file: bool) -> str:
     return str(path)
 
 
-def _check_sizes(archive: Path, members: Sequence[_Member]) -> None:
+def _check_members(archive: Path, members: Sequence[_Member]) -> None:
+    """Refuse what no archive of pictures holds: a name twice, a huge file, a huge whole."""
+    names = set()
     for member in members:
+        if member.name in names:
+            raise InputError(f"{archive} holds {member.name!r} twice. It was not unpacked.")
+        names.add(member.name)
         if member.size > MAX_FILE_SIZE:
             raise InputError(
                 f"{archive} holds {member.name!r} of {member.size / 1e6:,.0f} MB; no picture is "

@@ -53,7 +53,7 @@ class RunCheckpointIO(TorchCheckpointIO):
             InputError: it is damaged, or of a training with other settings.
         """
         checkpoint = self._read(Path(path))
-        if checkpoint.get("identity") != self.identity:
+        if checkpoint["identity"] != self.identity:
             raise InputError(
                 f"{path} belongs to a training with other settings. Give another run_name, or "
                 "overwrite=True to train from the beginning."
@@ -67,8 +67,11 @@ class RunCheckpointIO(TorchCheckpointIO):
             if damaged:
                 raise ValueError(f"the checksum of {damaged} is wrong")
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(checkpoint, dict) or not isinstance(checkpoint["identity"], dict):
+                raise ValueError("it is of no training of this program")
             if missing := NEEDED_TO_RESUME - set(checkpoint):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            checkpoint["identity"] == self.identity  # noqa: B015 - tensors could not be compared
             return checkpoint
         except Exception as error:  # damage can make the readers raise nearly anything
             raise InputError(
@@ -108,6 +111,9 @@ class TrainingLog(Callback):
     Args:
         run: whose files to write.
         watched: name of the split watched during training, "test" or "validation".
+
+    Attributes:
+        has_begun: whether a step has been made since training was started or resumed.
     """
 
     def __init__(self, run: Run, watched: str):
@@ -116,6 +122,7 @@ class TrainingLog(Callback):
         self.steps: list[dict] = []
         self.pending: list[dict] = []
         self.lr = 0.0
+        self.has_begun = False
 
     def state_dict(self) -> dict:
         """Return what a checkpoint keeps: the rows of both tables."""
@@ -148,6 +155,7 @@ class TrainingLog(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         """Note this step's loss, without reading it from the device."""
+        self.has_begun = True
         step = trainer.global_step - 1
         if step % self.every == 0:
             self.pending.append(

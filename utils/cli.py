@@ -108,7 +108,8 @@ def _run(options) -> None:
     for notebook in finished:
         print(f"{notebook.notebook:24}{notebook.seconds:8.1f}")
     print(f"{'all':24}{sum(notebook.seconds for notebook in finished):8.1f}")
-    print(f"\nExecuted notebooks, figures and the trained network: {run.folder}")
+    folder = printable(str(run.folder))
+    print(f"\nExecuted notebooks, figures and the trained network: {folder}")
 
 
 def check_settings(run: "Run", parameters: Mapping) -> None:

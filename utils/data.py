@@ -367,8 +367,9 @@ def _decode(source: _Source, image_size: int) -> PictureSet:
 def _fingerprint(classes: Sequence[str], train: Split, test: Split) -> str:
     digest = hashlib.sha256(json.dumps(classes).encode())
     for split in (train, test):
-        digest.update(split.images.numpy())
-        digest.update(split.targets.numpy())
+        for tensor in (split.images, split.targets, split.masks):
+            if tensor is not None:
+                digest.update(tensor.numpy())
     return digest.hexdigest()
 
 
@@ -382,7 +383,8 @@ def _write_cache(source: _Source, picture_set: PictureSet, path: Path) -> None:
         name: getattr(picture_set, name)
         for name in ("classes", "mean", "std", "fingerprint", "notes")
     }
-    metadata = {"key": source.key, "described": json.dumps(described)}
+    text = json.dumps(described)
+    metadata = {"key": source.key, "described": text, "checksum": _checksum(text)}
     remove_leftovers(path.parent, older_than=3600)
     try:
         with replacing(path) as beside:
@@ -401,10 +403,16 @@ def _read_cache(source: _Source, path: Path) -> PictureSet | None:
             if metadata["key"] != source.key:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _checksum(metadata["described"]) != metadata["checksum"]:
+            raise ValueError("the checksum of its description is wrong")
         return _described(source, tensors, json.loads(metadata["described"]))
     except Exception as error:  # damage can raise nearly anything
         print(f"The decoded copy {path} is damaged ({first_line(error)}); decoding again.")
         return None
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _described(source: _Source, tensors: dict[str, Tensor], described: dict) -> PictureSet:

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from utils import InputError
+from utils import InputError, first_line
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet
 from utils.devices import choose_device
@@ -68,6 +68,9 @@ def predict_test(run: Run, picture_set: PictureSet, devices: str = "auto") -> Pr
         run: a trained run; its ``predictions.npz`` is read, or else written.
         picture_set: the data set it was trained on.
         devices: as `utils.devices.choose_device` takes it.
+
+    Raises:
+        InputError: the file is damaged, or about other pictures.
     """
     if not run.path("predictions.npz").exists():
         device, _ = choose_device(devices)
@@ -76,22 +79,47 @@ def predict_test(run: Run, picture_set: PictureSet, devices: str = "auto") -> Pr
         data = PictureDataModule(picture_set, recipe.batch_size)
         _, logits = test_in_float32(classifier, data, device)
         write_predictions(run, logits, picture_set.test.targets)
-    return load_predictions(run)
+    predictions = load_predictions(run)
+    same = np.array_equal(predictions.target, picture_set.test.targets.numpy())
+    if not same or predictions.num_classes != len(picture_set.classes):
+        raise InputError(
+            f"{run.path('predictions.npz')} is about other pictures than those of this run. Delete "
+            "it and run again."
+        )
+    return predictions
 
 
 def load_predictions(run: Run) -> Predictions:
     """Read ``predictions.npz``.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing, damaged, or not of one prediction a picture.
     """
     arrays = run.read_arrays("predictions.npz")
     try:
-        return Predictions(**arrays)
-    except TypeError as error:
+        predictions = Predictions(**arrays)
+        _check_shapes(predictions)
+    except (TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{run.path('predictions.npz')} is damaged ({error}). Delete it."
+            f"{run.path('predictions.npz')} is damaged ({first_line(error)}). Delete it and run "
+            "again."
         ) from error
+    return predictions
+
+
+def _check_shapes(predictions: Predictions) -> None:
+    """Raise ValueError where the arrays are not what `Predictions` says of them."""
+    logits = predictions.logits
+    if logits.ndim != 2 or logits.dtype != np.float32 or not np.isfinite(logits).all():
+        raise ValueError(f"logits are {logits.dtype} of shape {logits.shape}, or not finite")
+    size, num_classes = logits.shape
+    limits = {"index": size, "target": num_classes, "predicted": num_classes}
+    for name, limit in limits.items():
+        values = getattr(predictions, name)
+        if values.shape != (size,) or values.dtype != np.int64 or size == 0:
+            raise ValueError(f"{name} is {values.dtype} {values.shape}, not int64 ({size},)")
+        if values.min() < 0 or values.max() >= limit:
+            raise ValueError(f"{name} has values outside 0 … {limit - 1}")
 
 
 def confusion(predictions: Predictions) -> np.ndarray:

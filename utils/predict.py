@@ -44,10 +44,10 @@ def predict_pictures(
         unreadable file its position and what was wrong.
     """
     data = run.record["data"]
-    images, failures = read_pictures([str(p) for p in paths], run.settings["image_size"], "Reading")
-    readable = [position for position in range(len(paths)) if position not in failures]
     device, _ = choose_device()
     network = load_network(run, device)
+    images, failures = read_pictures([str(p) for p in paths], run.settings["image_size"], "Reading")
+    readable = [position for position in range(len(paths)) if position not in failures]
     probabilities = np.zeros((len(readable), len(data["classes"])), np.float32)
     with torch.inference_mode():
         for start in range(0, len(readable), batch_size):

@@ -25,7 +25,7 @@ import fastjsonschema
 import numpy as np
 from filelock import FileLock, Timeout
 
-from utils import InputError, first_line
+from utils import InputError, first_line, printable, shown
 
 ROOT = Path(__file__).resolve().parent.parent
 DPI = 130
@@ -48,14 +48,16 @@ def resolve_path(path: str | Path) -> Path:
         InputError: no path can be made of it.
     """
     try:
-        return (ROOT / Path(path).expanduser()).resolve()
+        resolved = (ROOT / Path(path).expanduser()).resolve()
+        resolved.exists()  # a name that is too long shows only here
+        return resolved
     except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise InputError(f"{path!r} is no path of a file or folder ({error}).") from error
+        raise InputError(f"{shown(path)} is no path of a file or folder ({error}).") from error
 
 
 def shown_path(path: Path) -> str:
     """Return a path as people should see it: from the repository's root where it lies inside."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return printable(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))
 
 
 @contextmanager
@@ -153,8 +155,8 @@ class Run:
     def __init__(self, name: str, output_dir: str | Path = "outputs"):
         if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
             raise InputError(
-                f"run_name {name!r} cannot name a folder. Use letters, digits and . _ - = + only, "
-                "beginning with a letter or a digit and not ending with a dot, at most 120 "
+                f"run_name {shown(name)} cannot name a folder. Use letters, digits and . _ - = + "
+                "only, beginning with a letter or a digit and not ending with a dot, at most 120 "
                 "characters."
             )
         if _RESERVED.fullmatch(name):
@@ -163,7 +165,7 @@ class Run:
             )
         self.name = name
         self.folder = resolve_path(output_dir) / name
-        if self.folder.exists() and not self.folder.is_dir():
+        if os.path.exists(self.folder) and not self.folder.is_dir():
             raise InputError(
                 f"run_name {name!r} is taken: {self.folder} is a file. Choose another name."
             )
@@ -275,7 +277,8 @@ class Run:
         path = self.existing(name)
         try:
             text = path.read_text(encoding="utf-8")
-            return _validator(name)(json.loads(text, parse_constant=_refuse_constant))
+            content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+            return _validator(name)(content)
         except (OSError, ValueError, RecursionError) as error:
             reason = re.sub(r"^data\.?", "", first_line(error))  # how the validator names the whole
             raise InputError(f"{path} is damaged ({reason}). Delete it and run again.") from error
@@ -391,6 +394,13 @@ def _refuse_constant(name: str):
     raise ValueError(f"{name} is no number")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if abs(value) == float("inf"):
+        raise ValueError(f"{text[:40]} is too large")
+    return value
+
+
 # What the JSON files must hold for the rest of the program to rely on.
 
 
@@ -402,17 +412,19 @@ def _some(kind: str, least: int = 0, **more) -> dict:
     return {"type": "array", "items": {"type": kind}, "minItems": least, **more}
 
 
-_TEXT, _NUMBER, _FLAG = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
-_COUNT = {"type": "integer", "minimum": 0}
-_CHANNELS = _some("number", 3, maxItems=3)
+_TEXT, _FLAG = {"type": "string"}, {"type": "boolean"}
+_NUMBER = {"type": "number", "minimum": -(2**53), "maximum": 2**53}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
+_LIMIT = {**_COUNT, "type": ["integer", "null"]}
+_CHANNELS = {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}
 _RECORD = {
     "name": _TEXT,
     "status": {"enum": ["running", "complete", "failed"]},
     "seconds": {"type": "object", "additionalProperties": _NUMBER},
     "settings": _object(
         dataset=_TEXT, data_dir=_TEXT, dataset_title=_TEXT, data_fingerprint=_TEXT,
-        image_size=_COUNT, limit_train={"type": ["integer", "null"]},
-        limit_test={"type": ["integer", "null"]}, skip_unreadable=_FLAG, val_fraction=_NUMBER,
+        image_size={"type": "integer", "minimum": 16, "maximum": 256}, limit_train=_LIMIT,
+        limit_test=_LIMIT, skip_unreadable=_FLAG, val_fraction=_NUMBER,
         model=_TEXT, recipe=_TEXT, epochs=_COUNT, batch_size=_COUNT, max_lr=_NUMBER,
         precision=_TEXT, devices=_TEXT, seed=_COUNT,
     ),
@@ -429,14 +441,16 @@ _TOGETHER = ["settings", "data", "model", "device", "precision"]
 _SCHEMAS = {
     "run.json": {"properties": _RECORD, "dependencies": {"settings": _TOGETHER}},
     "metrics.json": _object(test_acc=_NUMBER, test_loss=_NUMBER, test_size=_COUNT),
-    "lr_finder.json": _object(suggestion={"type": ["number", "null"]}),
+    "lr_finder.json": _object(suggestion={**_NUMBER, "type": ["number", "null"]}),
 }
 
 
 @cache
 def _validator(name: str):
     """Return a function that raises where a JSON file is not as the table above says."""
-    schema = {"type": "object", **_SCHEMAS.get(name, {})}
+    # the draft in which 16.0 is no integer
+    draft = {"$schema": "http://json-schema.org/draft-04/schema#", "type": "object"}
+    schema = {**draft, **_SCHEMAS.get(name, {})}
     return fastjsonschema.compile(schema, use_default=False)
 
 
@@ -448,7 +462,8 @@ def list_runs(output_dir: str | Path = "outputs") -> list[Run]:
     folder = resolve_path(output_dir)
     records = sorted(folder.glob("*/run.json"), key=lambda path: -path.stat().st_mtime)
     names = [path.parent.name for path in records]
-    found = [Run(name, output_dir) for name in names if _SAFE_NAME.fullmatch(name)]
+    usable = [n for n in names if _SAFE_NAME.fullmatch(n) and not _RESERVED.fullmatch(n)]
+    found = [Run(name, output_dir) for name in usable]
     return [run for run in found if _is_readable(run)]
 
 

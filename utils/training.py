@@ -24,7 +24,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.model_summary import ModelSummary
 from torch import Tensor, nn
 
-from utils import InputError, Interrupted, check_number, first_line
+from utils import InputError, Interrupted, check_number, first_line, printable
 from utils.augment import Augmentation
 from utils.callbacks import KeepLogits, LastCheckpoint, RunCheckpointIO, TrainingLog
 from utils.classifier import ImageClassifier
@@ -105,9 +105,8 @@ class TrainingPlan:
         )
 
     def __str__(self) -> str:
-        return "\n".join(
-            (f"run        {self.run.name} in {shown_path(self.run.folder.parent)}", *self.notes)
-        )
+        place = shown_path(self.run.folder.parent)
+        return printable("\n".join((f"run        {self.run.name} in {place}", *self.notes)))
 
 
 def plan_training(
@@ -338,6 +337,15 @@ def _train(plan: TrainingPlan) -> None:
                 ckpt_path=checkpoint if resumed else None,
                 weights_only=True,
             )
+    except InputError:
+        raise
+    except Exception as error:
+        if not resumed or log.has_begun:
+            raise
+        raise InputError(
+            f"{checkpoint} cannot be resumed from ({first_line(error)}). Delete it to train from "
+            "the beginning."
+        ) from error
     except KeyboardInterrupt:
         run.update_record(status="failed", failure={"error": "interrupted"})
         raise Interrupted(

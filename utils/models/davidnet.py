@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from utils import InputError
+from utils import InputError, shown
 
 
 class ConvBlock(nn.Sequential):
@@ -54,7 +54,7 @@ class DavidNet(nn.Module):
         super().__init__()
         if not isinstance(image_size, int) or image_size % 8 or image_size < 16:
             raise InputError(
-                f"image_size is {image_size}; DavidNet halves the picture three times, "
+                f"image_size is {shown(image_size)}; DavidNet halves the picture three times, "
                 "so it must be a multiple of 8, at least 16 (for example 32, 48 or 64)."
             )
         self.prep = ConvBlock(3, width)
