@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 import tarfile
 import zipfile
 import zlib
@@ -18,8 +19,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from utils import data
+from utils import InputError, data
 from utils.cli import main
+from utils.pictures import files_below, scan_folder
 from utils.runs import Run
 
 
@@ -112,7 +114,7 @@ DATA = [
     ("class only in test", without_training_bee, "test pictures but none to train on: bee"),
     ("class with one picture", lambda p: pets(p, ant=3, bee=1), "too few in: bee"),
     ("truncated picture", lambda p: with_bad_file(p, whole_png()[:900]),
-     "1 of 9 files cannot be read: .*bad.png.*skip_unreadable=True"),
+     "1 of 9 files cannot be read: .*bad.png.*-p skip_unreadable true"),
     ("text called .jpg", lambda p: with_bad_file(p, b"hello", "bad.jpg"), "bad.jpg cannot be read"),
     ("PostScript called .jpg", lambda p: with_bad_file(p, b"%!PS-Adobe-3.0 EPSF-3.0\n", "bad.jpg"),
      r"bad.jpg cannot be read as a picture \(it is no JPEG, PNG"),
@@ -182,7 +184,7 @@ def test_more_pictures_than_the_memory_holds(tmp_path, capsys, monkeypatch):
 # what · parameters · what the message must say
 PARAMETERS = [
     ("dataset", "cifar100", "dataset 'cifar100' is unknown. Choose shapes, cifar10"),
-    ("dataset", "5", "dataset is 5; it must be text"),
+    ("dataset", "5", "dataset is 5; it must be printable text"),
     ("recipe", "fastest", "recipe 'fastest' is unknown. Choose one of: original, quick"),
     ("model", "resnet", "model 'resnet' is unknown. Choose one of: davidnet"),
     ("method", "gradcam2", "method 'gradcam2' is unknown. Choose one of: gradcam"),
@@ -207,8 +209,11 @@ PARAMETERS = [
     ("seed", "-1", "seed is -1; it must be a whole number from 0"),
     ("lr_steps", "0", "lr_steps is 0; it must be a whole number from 10"),
     ("show_misclassified", "0", "show_misclassified is 0; it must be a whole number from 1"),
-    ("overwrite", "maybe", "overwrite 'maybe' is unknown. Choose one of: True, False"),
-    ("dataset_title", "a\x1b[2Jb", r"dataset_title is 'a\\x1b\[2Jb'; it must be text"),
+    ("overwrite", "maybe", "overwrite is 'maybe'; it must be True or False"),
+    ("skip_unreadable", "0", "skip_unreadable is 0; it must be True or False"),
+    ("image_size", "none", "image_size is None, and 01_data_exploration needs it: by default 32"),
+    ("show_pictures", "none", "show_pictures is None, and 06_gradcam needs it"),
+    ("dataset_title", "a\x1b[2Jb", r"dataset_title is 'a\\x1b\[2Jb'; it must be printable text"),
 ]
 
 
@@ -248,7 +253,7 @@ def test_an_output_folder_that_cannot_be_written_to(place, tmp_path, capsys):
     arguments = ["run", "--output-dir", place, "--only", "04", "--run-name", "x"]
     check(f"--output-dir {place}", messages(arguments, capsys), "does not exist in", tmp_path)
     arguments = ["run", "--output-dir", place, "--only", "01", "--run-name", "x"]
-    match = "/x cannot be written: .* choose another folder"
+    match = "/x cannot be written: .* Choose another folder"
     check(f"--output-dir {place}", messages(arguments, capsys), match, tmp_path)
 
 
@@ -355,3 +360,55 @@ def test_damaged_files_of_a_stage_are_named_by_the_notebook(
     assert error["ename"] == "InputError"
     assert error["traceback"] == [f"InputError: {error['evalue']}"]  # short, the explanation first
     assert run.status == "failed"
+
+
+def test_a_run_folder_with_links_is_not_written_to(run, tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".keep-deadbeef").write_text("mine")
+    shutil.rmtree(run.path("figures"))
+    run.path("figures").symlink_to(tmp_path / "elsewhere")
+    arguments = ["run", "--run-name", "tiny", "--output-dir", tmp_path / "out", "--only", "04"]
+    check("links", messages(arguments, capsys), r"holds a link \(figures\).*Remove", tmp_path)
+    assert os.listdir(tmp_path / "elsewhere") == [".keep-deadbeef"]
+
+
+def test_a_run_from_elsewhere_does_not_choose_where_decoded_pictures_go(run, tmp_path, monkeypatch):
+    place = tmp_path / "documents"
+    place.mkdir()
+    record = run.record
+    record["settings"]["data_dir"] = str(place)
+    run.path("run.json").write_text(json.dumps(record))
+    used = []
+    monkeypatch.setattr(data, "_cached", lambda source, size, folder: used.append(folder) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        data.pictures_of(run)
+    assert not used[0].is_relative_to(place)
+    (place / "cache").mkdir()  # it is where this run's pictures are, after all
+    with pytest.raises(ZeroDivisionError):
+        data.pictures_of(run)
+    assert used[1] == place / "cache"
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "predictions.npz", "model.safetensors"])
+def test_a_pipe_in_a_run_folder_is_not_waited_for(name, run):
+    run.path(name).unlink()
+    os.mkfifo(run.path(name))
+    with pytest.raises(InputError, match=f"{name} does not exist"):
+        run.existing(name)
+
+
+def test_a_folder_of_any_depth_is_searched(tmp_path):
+    root, cwd = pets(tmp_path), os.getcwd()
+    os.chdir(root / "ant")
+    try:
+        for _ in range(1_200):  # deeper than functions can call themselves
+            os.mkdir("d")
+            os.chdir("d")
+        shutil.copy(root / "bee" / "0.png", "deep.png")
+    finally:
+        os.chdir(cwd)
+    try:
+        assert len(files_below(root)) == 9
+        assert len(scan_folder(root).train) == 9
+    finally:
+        subprocess.run(["rm", "-r", root], check=True)  # shutil would call itself too often

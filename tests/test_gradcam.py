@@ -357,3 +357,7 @@ def test_compare_methods_has_a_map_for_every_method_and_block(network, images):
     for row, method in enumerate(METHODS):
         expected = class_activation_maps(network, images[:1], [2], method, BLOCKS)[0]
         np.testing.assert_allclose(maps[row], expected, atol=1e-5, err_msg=method)
+
+
+def test_the_similarity_of_no_maps_is_none():
+    assert similarity(np.zeros((0, 16, 16)), np.zeros((0, 16, 16))).shape == (0,)

@@ -113,7 +113,7 @@ def test_a_full_or_closed_place_is_named_with_a_remedy(tmp_path, monkeypatch):
     assert run.read_json("a.json") == {"a": 1}
     assert os.listdir(run.folder) == ["a.json"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be written: .*choose another folder"):
+    with pytest.raises(InputError, match=r"cannot be written: .*Choose another folder"):
         Run("r", tmp_path / "file").write_json("a.json", {})
 
 

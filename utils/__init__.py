@@ -19,8 +19,9 @@ def shown(value) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Return what shows `text` as it is in Markdown: a name may hold markup, or a script."""
-    return re.sub(r"([\\`*_{}\[\]()|~$!])", r"\\\1", html.escape(text, quote=False))
+    """Return what shows `text` as it is, on one line of Markdown: a name may hold markup."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()|~$!#])", r"\\\1", escaped)
 
 
 def first_line(error: Exception) -> str:
@@ -71,11 +72,21 @@ def check_choice(name: str, value, allowed: Sequence) -> None:
         )
 
 
+def check_flag(name: str, value) -> None:
+    """Refuse a value that is neither True nor False: text such as "no" would count as true.
+
+    Raises:
+        InputError: naming the parameter and its value.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {shown(value)}; it must be True or False.")
+
+
 def check_text(name: str, value) -> None:
     """Refuse a value that is no text, or empty, or holds characters nobody can see.
 
     Raises:
         InputError: naming the parameter and its value.
     """
-    if not isinstance(value, str) or not value or printable(value) != value:
-        raise InputError(f"{name} is {shown(value)}; it must be text, without control characters.")
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise InputError(f"{name} is {shown(value)}; it must be printable text.")

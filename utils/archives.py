@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from utils import InputError, first_line, printable
+from utils import InputError, first_line, shown
 from utils.progress import progress_bar
 from utils.runs import check_space, remove_leftovers, unwritable
 
@@ -92,6 +92,8 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
         with _members(archive) as members:
             _check_members(archive, members)
             wanted = [member for member in members if _is_wanted(member.name, extensions)]
+            if not wanted:
+                raise InputError(f"{archive} holds no pictures ({', '.join(extensions)}).")
             check_space(folder, sum(m.size for m in wanted), f"Unpacking {archive}")
             folder.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder.parent, older_than=3600)
@@ -103,7 +105,8 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
     except InputError:
         raise
     except Exception as error:  # a damaged archive can raise nearly anything inside its reader
-        if isinstance(error, OSError) and error.errno is not None:
+        clash = isinstance(error, (FileExistsError, NotADirectoryError))  # one name, two things
+        if isinstance(error, OSError) and error.errno is not None and not clash:
             raise unwritable(folder, error) from error
         raise InputError(
             f"{archive} is damaged or no archive ({first_line(error)}). Download or pack it again; "
@@ -169,10 +172,17 @@ def _tar_member(archive: Path, opened: tarfile.TarFile, info: tarfile.TarInfo) -
 def _checked_name(archive: Path, name: str, is_file: bool) -> str:
     """Return a member's name if it stays inside the folder it is unpacked into."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or printable(name) != name:
+    is_drive = re.match(r"[A-Za-z]:", name) is not None
+    if path.is_absolute() or ".." in path.parts or is_drive:
         raise InputError(
             f"{archive} holds {name!r}, which would be written outside its folder. It was not "
             "unpacked; do not trust it."
+        )
+    too_long = len(path.parts) > 50 or any(len(os.fsencode(p)) > 200 for p in path.parts)
+    if too_long or not name.isprintable():
+        raise InputError(
+            f"{archive} holds {shown(name)}, a name that is too long or cannot be printed. It was "
+            "not unpacked; rename that file."
         )
     if not is_file:
         raise InputError(

@@ -14,16 +14,18 @@ import torch
 from pytorch_lightning import Callback
 from torch.nn.functional import cross_entropy
 
-from utils import check_number
+from utils import InputError, check_number
 from utils.augment import Augmentation, augment
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, Split
-from utils.devices import choose_device, choose_precision
+from utils.devices import available_memory, choose_device, choose_precision
 from utils.models import create_model
 from utils.progress import progress_bar
 from utils.recipes import RECIPES
 from utils.training import build_trainer
 
+#: What a training step takes of memory for each picture of its batch.
+BYTES_A_PICTURE = 5_000_000
 MEAN_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -35,6 +37,13 @@ def print_benchmark(batch_size: int = 512, rounds: int = 5, json_path: str | Non
     """
     check_number("--batch-size", batch_size, 2, 100_000, whole=True)
     check_number("--rounds", rounds, 1, 1_000, whole=True)
+    if (needed := batch_size * BYTES_A_PICTURE) > (free := available_memory()):
+        raise InputError(
+            f"--batch-size {batch_size} needs about {needed / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free. Lower it."
+        )
+    if json_path and not Path(json_path).resolve().parent.is_dir():
+        raise InputError(f"--json {json_path}: there is no folder {Path(json_path).parent}.")
     report = benchmark(batch_size, rounds)
     print(
         f"DavidNet, batch {batch_size}, {report['precision']}, channels-last, "

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from zipfile import ZipFile
 
 import torch
@@ -74,9 +75,12 @@ class RunCheckpointIO(TorchCheckpointIO):
             checkpoint["identity"] == self.identity  # noqa: B015 - tensors could not be compared
             return checkpoint
         except Exception as error:  # damage can make the readers raise nearly anything
+            reason = first_line(error)
+            if isinstance(error, UnpicklingError):  # torch would advise to load it unsafely
+                reason = "it holds more than tensors and plain values, which was not run"
             raise InputError(
-                f"{path} is damaged or no checkpoint ({first_line(error)}). Delete it to train "
-                "from the beginning."
+                f"{path} is damaged or no checkpoint ({reason}). Delete it to train from the "
+                "beginning."
             ) from error
 
 

@@ -4,12 +4,13 @@ import argparse
 import ast
 import csv
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING
 
-from utils import InputError, check_choice, check_number, check_text, printable
+from utils import InputError, check_choice, check_flag, check_number, check_text, printable
 
 if TYPE_CHECKING:
     from utils.runs import Run
@@ -26,10 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.command(options)
     except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_for_shell(str(error))}")
     except KeyboardInterrupt as stopped:
         print(f"\n{str(stopped) or 'Stopped.'}", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _for_shell(message: str) -> str:
+    """Return a message with its advice as one types it on the command line."""
+    return re.sub(r"\b(overwrite|skip_unreadable)=True\b", r"-p \1 true", message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,6 +103,8 @@ def _run(options) -> None:
     check_parameters(parameters, names)
     run = Run(_run_name(options.run_name, parameters), options.output_dir)
     if "03_training" in names:
+        if parameters.get("max_lr") == "found" and "02_lr_finder" not in names:
+            run.existing("lr_finder.json")
         check_settings(run, parameters)
     elif names[-1] > "03_training":  # a chapter about a run: it must be there
         find_run(run.name, options.output_dir)
@@ -134,10 +142,12 @@ def check_settings(run: "Run", parameters: Mapping) -> None:
 
 def _run_parameters(options) -> dict:
     """Return the parameters that were given, by name."""
-    parameters = {name: parse_value(text) for name, text in options.parameter}
-    for name in SHORTCUTS:
-        if getattr(options, name) is not None:
-            parameters[name] = getattr(options, name)
+    given = [(name, parse_value(text)) for name, text in options.parameter]
+    given += [(n, getattr(options, n)) for n in SHORTCUTS if getattr(options, n) is not None]
+    parameters = dict(given)
+    for name in parameters:
+        if [other for other, _ in given].count(name) > 1:
+            raise InputError(f"{name} is given more than once. Give it once.")
     if "run_name" in parameters or "output_dir" in parameters:
         raise InputError(
             "Give the run's name and place as --run-name and --output-dir, not with -p."
@@ -198,10 +208,11 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
     Raises:
         InputError: naming the parameter, its value and what is allowed.
     """
-    from utils.pipeline import check_names
+    from utils.pipeline import check_names, check_needed
     from utils.recipes import choose_recipe
 
     check_names(parameters, names)
+    check_needed(parameters, names)
     for name in ("dataset", "dataset_title", "data_dir"):
         if parameters.get(name) is not None:
             check_text(name, parameters[name])
@@ -215,7 +226,7 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
         max_lr=None if max_lr == "found" else max_lr,
     )
     for name in ("overwrite", "skip_unreadable"):
-        check_choice(name, given.get(name, False), (True, False))
+        check_flag(name, given.get(name, False))
     for name in given:
         if name.startswith("show_") or name == "lr_steps":
             check_number(name, given[name], 10 if name == "lr_steps" else 1, 1_000, whole=True)
@@ -314,6 +325,7 @@ def _predict(options) -> None:
         )
     paths = find_pictures(options.pictures)
     classes, probabilities, failures = predict_pictures(run, paths)
+    classes = [printable(name) for name in classes]
     readable = [printable(str(p)) for position, p in enumerate(paths) if position not in failures]
     (_print_csv if options.csv else _print_table)(readable, classes, probabilities, options.top)
     if failures:

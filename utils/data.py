@@ -20,7 +20,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils import InputError, check_choice, check_number, check_text, first_line, pictures, shapes
+from utils import (
+    InputError,
+    check_flag,
+    check_number,
+    check_text,
+    first_line,
+    pictures,
+    shapes,
+    shown,
+)
 from utils.archives import ARCHIVES, is_archive, unpack
 from utils.augment import Augmentation, augment, normalise
 from utils.devices import available_memory
@@ -134,7 +143,7 @@ def load_pictures(
     check_text("data_dir", str(data_dir))
     if dataset_title is not None:
         check_text("dataset_title", dataset_title)
-    check_choice("skip_unreadable", skip_unreadable, (True, False))
+    check_flag("skip_unreadable", skip_unreadable)
     check_data_options(dataset, image_size, limit_train, limit_test)
     source = _find_source(dataset, data_dir, skip_unreadable)
     picture_set = _cached(source, image_size, _cache_folder(dataset, data_dir))
@@ -172,8 +181,9 @@ def check_data_options(
         place = resolve_path(dataset)
         if not (os.path.isdir(place) or is_archive(place)):
             raise InputError(
-                f"dataset {dataset!r} is unknown. Choose shapes, cifar10, or the path of a folder "
-                f"of pictures or of an archive of it ({', '.join(ARCHIVES)}); {place} is neither."
+                f"dataset {shown(dataset)} is unknown. Choose shapes, cifar10, or the path of a "
+                f"folder of pictures or of an archive of it ({', '.join(ARCHIVES)}); {place} is "
+                "neither."
             )
     check_number("image_size", image_size, 16, 256, whole=True)
     check_number("val_fraction", val_fraction, 0.0, 0.9)
@@ -196,13 +206,23 @@ def pictures_of(run: Run, data_dir: str | Path | None = None) -> PictureSet:
     names = ("dataset", "data_dir", "image_size", "limit_train", "limit_test")
     names += ("skip_unreadable", "dataset_title")
     options = {name: settings[name] for name in names}
-    picture_set = load_pictures(**options | ({"data_dir": data_dir} if data_dir else {}))
+    options["data_dir"] = data_dir or _known_data_dir(settings)
+    picture_set = load_pictures(**options)
     if picture_set.fingerprint != settings["data_fingerprint"]:
         raise InputError(
             f"The pictures of {settings['dataset']!r} have changed since run {run.name!r} was "
             f"trained. Train again under another run_name."
         )
     return picture_set
+
+
+def _known_data_dir(settings: dict) -> str:
+    """Return where a run says its data are, if there are any: a run may come from elsewhere."""
+    place = resolve_path(settings["data_dir"])
+    kept = ("cache", "unpacked", "cifar-10-python.tar.gz", "cifar-10-batches-py")
+    if settings["dataset"] == "folder" or any((place / name).exists() for name in kept):
+        return settings["data_dir"]
+    return "data"
 
 
 def _cache_folder(dataset: str, data_dir: str | Path) -> Path:
@@ -230,7 +250,10 @@ def _find_source(dataset: str, data_dir: str | Path, skip_unreadable: bool) -> _
     if place.is_dir():
         return _folder_source(place, place.name, skip_unreadable)
     unpacked = unpack(place, resolve_path(data_dir) / "unpacked", pictures.EXTENSIONS)
-    return _folder_source(unpacked, place.name.partition(".")[0], skip_unreadable)
+    try:
+        return _folder_source(unpacked, place.name.partition(".")[0], skip_unreadable)
+    except InputError as error:  # a person knows the archive, not where it was unpacked
+        raise InputError(str(error).replace(str(unpacked), str(place))) from error
 
 
 def _code_key(file: str) -> str:
@@ -395,7 +418,7 @@ def _write_cache(source: _Source, picture_set: PictureSet, path: Path) -> None:
 
 def _read_cache(source: _Source, path: Path) -> PictureSet | None:
     """Return what the cache holds, or None where it is missing, stale or damaged."""
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         with safe_open(path, "pt") as file:

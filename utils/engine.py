@@ -32,9 +32,9 @@ class NotebookError(RuntimeError):
 
 
 def parameters_of(notebook: Path) -> dict[str, str]:
-    """Return the names of a notebook's parameters, each with its explanation."""
+    """Return the names of a notebook's parameters, each with its default as it is written."""
     found = papermill.inspect_notebook(str(notebook))
-    return {name: about["help"] for name, about in found.items()}
+    return {name: about["default"] for name, about in found.items()}
 
 
 def count_cells(notebook: Path) -> int:
@@ -97,8 +97,11 @@ class _Client(PapermillNotebookClient):
     """Passes on what the running cell reports."""
 
     on_progress: OnProgress
+    interrupted = False
 
     def execute_cell(self, cell, cell_index, **options):
+        if self.interrupted:  # a kernel hears nothing while it starts, and between two cells
+            raise KeyboardInterrupt
         try:
             result = super().execute_cell(cell, cell_index, **options)
         except DeadKernelError as error:
@@ -134,6 +137,7 @@ def _interrupts_passed_on(client: _Client):
 
     def pass_on(*_):
         signal.signal(signal.SIGINT, before)
+        client.interrupted = True
         if client.km is None or not client.km.has_kernel:
             raise KeyboardInterrupt
         os.kill(client.km.provisioner.pid, signal.SIGINT)

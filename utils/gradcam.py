@@ -181,6 +181,8 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     Returns:
         float64, N, in [-1, 1]; 0 where a map is the same everywhere and so points nowhere.
     """
+    if not len(maps):
+        return np.zeros(0)
     first, second = (m.reshape(len(m), -1).astype(np.float64) for m in (maps, others))
     first, second = (m - m.mean(axis=1, keepdims=True) for m in (first, second))
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import stat
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from utils import InputError, first_line, printable
+from utils import InputError, first_line
 from utils.progress import progress_bar
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -26,7 +27,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 #: More pixels than any camera makes are a trap: a file of a few bytes can fill the memory.
 MAX_PIXELS = 120_000_000
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would warn from 89 million on
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would warn from 89 million on,
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # where we refuse
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 CHUNK = 500
 #: Below this many files, threads finish before worker processes have started.
@@ -207,6 +209,8 @@ def _scan(root: Path) -> PictureFolder:
                 f"out a part of {train_root}."
             )
     classes = _agreed_classes(root, found)
+    if untested := [c for c in classes if test_root is not None and not found["test"].get(c)]:
+        notes.append(f"Without test pictures: {', '.join(untested)}.")
     index = {name: position for position, name in enumerate(classes)}
     listed = {
         split: [(path, index[name]) for name, files in by_class.items() for path, _ in files]
@@ -256,12 +260,20 @@ def _visible(folder: str | Path) -> list[os.DirEntry]:
     return sorted(shown, key=lambda entry: entry.name)
 
 
-def _walk(folder: str) -> Iterator[os.DirEntry]:
-    for entry in _visible(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
-        else:
-            yield entry
+def _walk(folder: str | Path) -> Iterator[os.DirEntry]:
+    """Yield every file below `folder`, however deep; links to folders are not followed."""
+    folders = [folder]
+    while folders:
+        for entry in _visible(folders.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            else:
+                yield entry
+
+
+def files_below(folder: Path) -> list[str]:
+    """Return the paths of all picture files below a folder."""
+    return [e.path for e in _walk(folder) if e.name.lower().endswith(EXTENSIONS)]
 
 
 def _size_and_time(item: os.DirEntry) -> str:
@@ -278,7 +290,7 @@ def _agreed_classes(root: Path, found: dict[str, dict[str, list]]) -> tuple[str,
         split: {c for c, files in by_class.items() if files} for split, by_class in found.items()
     }
     classes = filled["train"]
-    if odd := [name for name in sorted(classes) if printable(name) != name]:
+    if odd := [name for name in sorted(classes) if not name.isprintable()]:
         raise InputError(
             f"The class folder {odd[0]!r} in {root} has a name that cannot be printed. Rename it."
         )

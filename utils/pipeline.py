@@ -40,8 +40,8 @@ def select_notebooks(only: str | None = None, start: str | None = None) -> list[
         InputError: a number that no notebook has, or nothing left to run.
     """
     by_number = {name[:2]: name for name in NOTEBOOKS}
-    wanted = [part.strip().zfill(2) for part in only.split(",")] if only else list(by_number)
-    first = start.strip().zfill(2) if start else min(by_number)
+    wanted = list(by_number) if only is None else [_number(part) for part in only.split(",")]
+    first = min(by_number) if start is None else _number(start)
     for number in (*wanted, first):
         if number not in by_number:
             raise InputError(f"There is no notebook {number!r}. Choose: {', '.join(by_number)}.")
@@ -49,6 +49,11 @@ def select_notebooks(only: str | None = None, start: str | None = None) -> list[
     if not names:
         raise InputError(f"Nothing to run: --only {only} has none from {first} on.")
     return names
+
+
+def _number(text: str) -> str:
+    text = text.strip()
+    return text.zfill(2) if text else text
 
 
 def check_names(parameters: Mapping, names: Sequence[str]) -> None:
@@ -64,6 +69,20 @@ def check_names(parameters: Mapping, names: Sequence[str]) -> None:
         if name not in allowed:
             listed = ", ".join(sorted(allowed))
             raise InputError(f"Parameter {name!r} is unknown. Allowed here: {listed}.")
+
+
+def check_needed(parameters: Mapping, names: Sequence[str]) -> None:
+    """Refuse None for a parameter that one of these notebooks cannot do without.
+
+    Raises:
+        InputError: naming the parameter and the notebook.
+    """
+    from utils.engine import parameters_of
+
+    for notebook in names:
+        for name, default in parameters_of(NOTEBOOKS[notebook]).items():
+            if default != "None" and name in parameters and parameters[name] is None:
+                raise InputError(f"{name} is None, and {notebook} needs it: by default {default}.")
 
 
 def run_notebooks(
@@ -130,7 +149,7 @@ def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> Non
     run.update_record(status="failed", failure=failure)
     if stopped is not None:
         kept = f"What run {run.name!r} has finished is kept: the same command goes on from there."
-        raise Interrupted(f"{name} was stopped. {stopped!s}".strip() + f"\n{kept}")
+        raise Interrupted(f"{name} was stopped. {str(stopped) or kept}")
     raise PipelineError(
         f"{name} failed in cell [{failure['cell']}]: {failure['error']}\n"
         f"What it did until then is in {target}."

@@ -9,7 +9,7 @@ import torch
 from utils import InputError
 from utils.augment import normalise
 from utils.devices import choose_device
-from utils.pictures import EXTENSIONS, read_pictures
+from utils.pictures import EXTENSIONS, files_below, read_pictures
 from utils.runs import Run
 from utils.training import load_network
 
@@ -21,9 +21,12 @@ def find_pictures(given: Sequence[str | Path]) -> list[Path]:
         InputError: something that does not exist, or a folder without pictures.
     """
     found = []
-    for path in map(Path, given):
+    for path in given:
+        if path == "":
+            raise InputError("A picture's name is empty. Give a file or a folder.")
+        path = Path(path)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
+            inside = sorted(map(Path, files_below(path)))
             if not inside:
                 raise InputError(f"{path} holds no pictures ({', '.join(EXTENSIONS)}).")
             found += inside

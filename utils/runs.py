@@ -47,6 +47,8 @@ def resolve_path(path: str | Path) -> Path:
     Raises:
         InputError: no path can be made of it.
     """
+    if path == "":
+        raise InputError("A path is empty. Give the file or folder that you mean.")
     try:
         resolved = (ROOT / Path(path).expanduser()).resolve()
         resolved.exists()  # a name that is too long shows only here
@@ -99,10 +101,14 @@ def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
 
 def unwritable(target: Path, error: Exception) -> InputError:
     """Return what to tell a person when `target` could not be written."""
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "Free some space there" if full else "Make its folder writable"
-    reason = getattr(error, "strerror", None) or error
-    return InputError(f"{target} cannot be written: {reason}. {remedy}, or choose another folder.")
+    number = getattr(error, "errno", None)
+    remedy = "Choose another folder"
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "Free some space there, or choose another folder"
+    elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "Make its folder writable, or choose another"
+    reason = getattr(error, "strerror", None) or first_line(error)
+    return InputError(f"{target} cannot be written: {reason}. {remedy}.")
 
 
 def check_space(folder: Path, needed: int, purpose: str) -> None:
@@ -149,7 +155,7 @@ class Run:
     """One training and what came of it, in the folder ``<output_dir>/<name>``.
 
     Raises:
-        InputError: the name is not one plain folder name.
+        InputError: the name is not one plain folder name, or its folder holds a link.
     """
 
     def __init__(self, name: str, output_dir: str | Path = "outputs"):
@@ -169,9 +175,22 @@ class Run:
             raise InputError(
                 f"run_name {name!r} is taken: {self.folder} is a file. Choose another name."
             )
+        self._check_links()
 
     def __repr__(self) -> str:
         return f"Run({self.name!r} in {self.folder.parent})"
+
+    def _check_links(self) -> None:
+        """Refuse a folder that came with links: what is written into it would land elsewhere."""
+        try:
+            links = [entry.name for entry in os.scandir(self.folder) if entry.is_symlink()]
+        except OSError:  # there is no such folder yet
+            return
+        if links:
+            raise InputError(
+                f"Run {self.name!r} in {self.folder.parent} holds a link ({links[0]}), and what is "
+                "written there would land elsewhere. Remove the link."
+            )
 
     def path(self, *parts: str) -> Path:
         """Return the path of a file in this run's folder."""
@@ -182,7 +201,7 @@ class Run:
     @property
     def record(self) -> dict:
         """The contents of ``run.json``; an empty dict where there is none yet."""
-        return self.read_json("run.json") if self.path("run.json").exists() else {}
+        return self.read_json("run.json") if os.path.lexists(self.path("run.json")) else {}
 
     @property
     def settings(self) -> dict:
@@ -340,8 +359,9 @@ class Run:
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return dict(file)
-        except Exception as error:
-            raise InputError(f"{path} is damaged ({error}). Delete it and run again.") from error
+        except Exception as error:  # NumPy would advise to load it unsafely
+            reason = "it holds no plain arrays" if "pickle" in str(error) else first_line(error)
+            raise InputError(f"{path} is damaged ({reason}). Delete it and run again.") from error
 
     def figure(self, name: str, figure):
         """Save `figure` as ``figures/<name>.png`` and return that very picture for display."""
@@ -360,7 +380,7 @@ class Run:
             InputError: it is not; the message says which notebook makes it.
         """
         path = self.path(name)
-        if not path.exists():
+        if not path.is_file():  # nor a pipe, which would be waited for without end
             raise InputError(
                 f"{path} does not exist. {_MADE_BY.get(name, 'Run 03_training first.')}"
             )
@@ -412,11 +432,14 @@ def _some(kind: str, least: int = 0, **more) -> dict:
     return {"type": "array", "items": {"type": kind}, "minItems": least, **more}
 
 
-_TEXT, _FLAG = {"type": "string"}, {"type": "boolean"}
+_FLAG = {"type": "boolean"}
+_TEXT = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}  # no control characters
 _NUMBER = {"type": "number", "minimum": -(2**53), "maximum": 2**53}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
+_CLASSES = {"type": "array", "items": _TEXT, "minItems": 2, "uniqueItems": True}
 _LIMIT = {**_COUNT, "type": ["integer", "null"]}
 _CHANNELS = {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}
+_SPREADS = {**_CHANNELS, "items": {**_NUMBER, "minimum": 1e-4}}
 _RECORD = {
     "name": _TEXT,
     "status": {"enum": ["running", "complete", "failed"]},
@@ -429,9 +452,9 @@ _RECORD = {
         precision=_TEXT, devices=_TEXT, seed=_COUNT,
     ),
     "data": _object(
-        name=_TEXT, title=_TEXT, classes=_some("string", 2, uniqueItems=True), train_size=_COUNT,
+        name=_TEXT, title=_TEXT, classes=_CLASSES, train_size=_COUNT,
         watched={"enum": ["test", "validation"]}, watched_size=_COUNT, test_size=_COUNT,
-        mean=_CHANNELS, std=_CHANNELS, fingerprint=_TEXT, notes=_some("string"),
+        mean=_CHANNELS, std=_SPREADS, fingerprint=_TEXT, notes=_some("string"),
     ),
     "model": _object(name=_TEXT, parameters=_COUNT, blocks=_some("string", 1)),
     "device": _object(type=_TEXT, name=_TEXT),
@@ -457,22 +480,23 @@ def _validator(name: str):
 def list_runs(output_dir: str | Path = "outputs") -> list[Run]:
     """Return the runs in `output_dir`, the one that was changed last first.
 
-    A folder whose ``run.json`` is damaged is left out, and named.
+    A folder that holds a link, or whose ``run.json`` is damaged, is left out and named.
     """
     folder = resolve_path(output_dir)
     records = sorted(folder.glob("*/run.json"), key=lambda path: -path.stat().st_mtime)
     names = [path.parent.name for path in records]
     usable = [n for n in names if _SAFE_NAME.fullmatch(n) and not _RESERVED.fullmatch(n)]
-    found = [Run(name, output_dir) for name in usable]
-    return [run for run in found if _is_readable(run)]
+    found = [_readable_run(name, output_dir) for name in usable]
+    return [run for run in found if run is not None]
 
 
-def _is_readable(run: Run) -> bool:
+def _readable_run(name: str, output_dir: str | Path) -> Run | None:
     try:
-        return bool(run.record)
+        run = Run(name, output_dir)
+        return run if run.record else None
     except InputError as error:
         print(f"Left out: {error}")
-        return False
+        return None
 
 
 def find_run(run_name: str | None = None, output_dir: str | Path = "outputs") -> Run | None:

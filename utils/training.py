@@ -24,7 +24,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.model_summary import ModelSummary
 from torch import Tensor, nn
 
-from utils import InputError, Interrupted, check_number, first_line, printable
+from utils import InputError, Interrupted, check_flag, check_number, first_line, printable
 from utils.augment import Augmentation
 from utils.callbacks import KeepLogits, LastCheckpoint, RunCheckpointIO, TrainingLog
 from utils.classifier import ImageClassifier
@@ -302,6 +302,7 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
             has no room, its checkpoint is damaged, or the loss stopped being a number.
         Interrupted: a person stopped it; the same call goes on.
     """
+    check_flag("overwrite", overwrite)
     run = plan.run
     with run.locked():
         if overwrite:
@@ -411,11 +412,12 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
             settings={**plan.settings, "max_lr": before["max_lr"]},
         )
     names = [n for n in {**before, **plan.settings} if n not in NOT_IDENTITY]
-    changed = [n for n in names if before.get(n) != plan.settings.get(n)]
+    changed = {n: (before.get(n), plan.settings.get(n)) for n in names}
+    changed = {n: (was, new) for n, (was, new) in changed.items() if was != new}
     if changed:
-        listed = "; ".join(
-            f"{n} was {before.get(n)!r}, now {plan.settings.get(n)!r}" for n in changed
-        )
+        others = ["it was trained on other pictures"] * bool(changed.pop("data_fingerprint", None))
+        listed = [f"{n} was {was!r}, now {new!r}" for n, (was, new) in changed.items()]
+        listed = "; ".join(others + listed)
         raise InputError(
             f"Run {plan.run.name!r} exists with other settings ({listed}). "
             "Give another run_name, or overwrite=True to replace it."
