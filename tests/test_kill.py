@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-EPOCHS = 16
+EPOCHS = 14
 WAIT_LIMIT = 60  # seconds without a sign of life, after which something is wrong
 
 #: New processes fork from one that has imported what training needs: each starts at once.
@@ -37,7 +37,7 @@ def train(folder: str) -> None:
     picture_set = load_pictures("shapes", Path(folder, "data"), 16, 96, 40)
     fit(
         plan_training(
-            picture_set, run_name="run", output_dir=folder, epochs=EPOCHS, batch_size=16,
+            picture_set, run_name="run", output_dir=folder, epochs=EPOCHS, batch_size=48,
             devices="cpu",
         )
     )  # fmt: skip

@@ -223,7 +223,7 @@ def test_run_json_is_plain_json(tiny_run):
 
 # Interruption
 
-LONG = {"epochs": 12, "limit_train": 64, "limit_test": 40, "image_size": 16, "batch_size": 16}
+LONG = {"epochs": 8, "limit_train": 32, "limit_test": 20, "image_size": 16, "batch_size": 16}
 
 
 def wait_for(path, process=None, seconds=90):
@@ -251,27 +251,27 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_pa
     assert process.returncode == 130
     assert "Traceback" not in said
     last = said.strip().splitlines()[-1]
-    assert re.search(r"03_training was stopped.*\d+ of 12 epochs are finished and kept", last)
+    assert re.search(r"03_training was stopped.*\d+ of 8 epochs are finished and kept", last)
     assert "Run the same again to go on from there" in last
     assert run.record["failure"] == {"notebook": "03_training", "error": "interrupted"}
     kept = epochs_in(run)
-    assert 1 <= kept < 12
+    assert 1 <= kept < 8
     notebook = nbformat.read(run.path("notebooks", "03_training.ipynb"), as_version=4)
     shown = [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"]
     assert [o.ename for o in shown] == ["Interrupted"]
     assert len(shown[0].traceback) == 1
     done = subprocess.run(command, **{**options, "stdout": None}, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert (run.status, epochs_in(run)) == ("complete", 12)
+    assert (run.status, epochs_in(run)) == ("complete", 8)
 
 
 def test_a_closed_kernel_leaves_a_run_that_goes_on(tmp_path, capsys):
     train = f"""
 from utils.data import load_pictures
 from utils.training import fit, plan_training
-pictures = load_pictures("shapes", {str(tmp_path / "data")!r}, 16, 64, 40)
+pictures = load_pictures("shapes", {str(tmp_path / "data")!r}, 16, 32, 20)
 options = dict(run_name="closed", output_dir={str(tmp_path)!r}, batch_size=16)
-fit(plan_training(pictures, epochs=12, **options))
+fit(plan_training(pictures, epochs=8, **options))
 """
     run = Run("closed", tmp_path)
     manager, client = start_new_kernel(cwd=str(ROOT))
@@ -282,10 +282,10 @@ fit(plan_training(pictures, epochs=12, **options))
         client.stop_channels()
         manager.shutdown_kernel()  # as closing a notebook does
     assert run.status in ("running", "failed")
-    assert 1 <= epochs_in(run) < 12
+    assert 1 <= epochs_in(run) < 8
     exec(train)
     assert "is resumed from its last finished epoch" in capsys.readouterr().out
-    assert (run.status, epochs_in(run)) == ("complete", 12)
+    assert (run.status, epochs_in(run)) == ("complete", 8)
 
 
 def test_other_settings_are_refused_before_any_notebook_writes(tiny_run, capsys):
