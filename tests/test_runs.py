@@ -98,17 +98,24 @@ def test_what_cannot_be_written_leaves_every_old_file_as_it_was(tmp_path):
     assert {p.name: p.read_bytes() for p in run.folder.iterdir()} == before
 
 
-def test_a_full_or_closed_place_is_named_with_a_remedy(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "No space left on device. Free some space there, or choose another folder"),
+        (errno.EROFS, "Read-only file system. Make its folder writable, or choose another"),
+        (errno.EACCES, "Permission denied. Make its folder writable, or choose another"),
+        (errno.EIO, "Input/output error. Choose another folder"),
+    ],
+)
+def test_a_full_or_closed_place_is_named_with_a_remedy(number, said, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(number, os.strerror(number))
 
     run = Run("r", tmp_path)
     run.write_json("a.json", {"a": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(
-            InputError, match=r"a\.json cannot be written: No space left.*Free some"
-        ):
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(InputError, match=rf"a\.json cannot be written: {said}"):
             run.write_json("a.json", {"a": 2})
     assert run.read_json("a.json") == {"a": 1}
     assert os.listdir(run.folder) == ["a.json"]
