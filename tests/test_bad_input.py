@@ -114,7 +114,7 @@ DATA = [
     ("class only in test", without_training_bee, "test pictures but none to train on: bee"),
     ("class with one picture", lambda p: pets(p, ant=3, bee=1), "too few in: bee"),
     ("truncated picture", lambda p: with_bad_file(p, whole_png()[:900]),
-     "1 of 9 files cannot be read: .*bad.png.*-p skip_unreadable true"),
+     "1 of 9 files cannot be read: .*bad.png.*by --skip-unreadable"),
     ("text called .jpg", lambda p: with_bad_file(p, b"hello", "bad.jpg"), "bad.jpg cannot be read"),
     ("PostScript called .jpg", lambda p: with_bad_file(p, b"%!PS-Adobe-3.0 EPSF-3.0\n", "bad.jpg"),
      r"bad.jpg cannot be read as a picture \(it is no JPEG, PNG"),
@@ -322,7 +322,7 @@ def test_damaged_weights_and_records(what, name, damage, match, run, tmp_path, c
 # what · notebook · file · what the message must say
 STAGES = [
     ("checkpoint cut", "03", "checkpoints/last.ckpt", "last.ckpt is damaged or no checkpoint"),
-    ("metrics.csv cut", "04", "metrics.csv", "metrics.csv is damaged .*overwrite=True"),
+    ("metrics.csv cut", "04", "metrics.csv", "metrics.csv is damaged .*-p overwrite true"),
     ("predictions cut", "05", "predictions.npz", "predictions.npz is damaged .*Delete it"),
 ]
 

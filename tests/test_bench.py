@@ -1,4 +1,4 @@
-"""The benchmark of step, loader and Trainer."""
+"""The benchmark: every part measured in every round, and shares that mean what they say."""
 
 import json
 import statistics
@@ -9,35 +9,75 @@ import torch
 
 from utils import InputError, bench
 from utils.models import create_model
+from utils.models.davidnet import DavidNet
 
 
 @pytest.fixture(autouse=True)
-def small_network(monkeypatch):
+def small(monkeypatch):
+    """A network and convolutions that cost next to nothing."""
     monkeypatch.setattr(bench, "create_model", partial(create_model, width=2))
+    monkeypatch.setattr(bench, "_ceilings", partial(bench._ceilings, times=1))
+    monkeypatch.setattr(bench, "EVALUATED", 64)
+    monkeypatch.setattr(bench, "EVAL_BATCH_SIZE", 32)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_benchmark_measures_every_part_in_every_round():
-    report = bench.benchmark(batch_size=8, rounds=3)
-    assert list(report["seconds"]) == [
-        "bare training step",
-        "loading and augmenting a batch",
-        "training step in the Trainer",
-    ]
-    for seconds in report["seconds"].values():
-        assert len(seconds) == 3
-        assert all(0 < s < 30 for s in seconds)
-    bare, loader, trainer = (statistics.median(s) for s in report["seconds"].values())
-    assert report["loader_share"] == pytest.approx(loader / bare)
-    assert report["trainer_rate"] == pytest.approx(bare / trainer)
-    assert report["batch_size"] == 8
+PARTS = [
+    "3×3 convolution, forward", "3×3 convolution, both ways", "copy of memory",
+    "davidnet: training step", "davidnet: loading, augmenting", "davidnet: training step in Trainer",
+    "davidnet: evaluation", "davidnet: evaluation in Trainer", "davidnet: forward pass, float32",
+    "davidnet: Grad-CAM, last block",
+]  # fmt: skip
+
+
+@pytest.fixture
+def report():
+    return bench.benchmark(batch_size=8, rounds=3)
+
+
+def test_every_part_is_measured_in_every_round(report):
+    parts = report["parts"]
+    assert [name for name in parts if not name.startswith("matrix product")] == PARTS
+    assert "matrix product, float32" in parts
+    for row in parts.values():
+        assert len(row["seconds"]) == report["rounds"] == 3
+        assert all(0 < s < 30 for s in row["seconds"])
     assert report["precision"] in ("32-true", "bf16-mixed")
+
+
+def test_a_share_is_the_ratio_of_two_median_rates(report):
+    parts = report["parts"]
+    median = {name: statistics.median(row["seconds"]) for name, row in parts.items()}
+    step = "davidnet: training step"
+    assert parts[f"{step} in Trainer"]["share"] == pytest.approx(
+        median[step] / median[f"{step} in Trainer"]
+    )
+    loading = "davidnet: loading, augmenting"
+    assert parts[loading]["share"] == pytest.approx(median[loading] / median[step])
+    _, both = bench.picture_flops("davidnet")
+    ceiling = parts[bench.CONVOLUTION]["amount"] / median[bench.CONVOLUTION]  # GFLOP/s
+    assert parts[step]["share"] == pytest.approx(8 * both / 1e9 / median[step] / ceiling)
+
+
+def test_the_operations_of_davidnet_are_those_of_its_layers(monkeypatch):
+    monkeypatch.setattr(bench, "create_model", create_model)
+    forward, both = bench.picture_flops("davidnet")
+    sizes = {"prep": 32, "layer1": 16, "layer2": 8, "layer3": 4}
+    counted = 2 * 512 * 10  # the linear layer
+    for name, module in DavidNet().named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            side = sizes[name.split(".")[0]]
+            pooled = name.startswith("layer") and "residual" not in name and "block" not in name
+            counted += 2 * module.weight.numel() * (side * (2 if pooled else 1)) ** 2
+    assert forward == counted
+    assert 2.9 < both / forward <= 3  # the pictures themselves need no gradient
 
 
 def test_a_slow_loader_shows_in_the_trainers_rate(monkeypatch):
     from time import sleep
 
-    fast = bench.benchmark(batch_size=8, rounds=1)
+    part = "davidnet: training step in Trainer"
+    fast = bench.benchmark(batch_size=8, rounds=1)["parts"][part]
     indexed = bench.PictureDataModule.on_after_batch_transfer
 
     def slow(self, *arguments):
@@ -45,10 +85,9 @@ def test_a_slow_loader_shows_in_the_trainers_rate(monkeypatch):
         return indexed(self, *arguments)
 
     monkeypatch.setattr(bench.PictureDataModule, "on_after_batch_transfer", slow)
-    slowed = bench.benchmark(batch_size=8, rounds=1)
-    step = "training step in the Trainer"
-    assert slowed["seconds"][step][0] > 0.2
-    assert slowed["trainer_rate"] < fast["trainer_rate"]
+    slowed = bench.benchmark(batch_size=8, rounds=1)["parts"][part]
+    assert slowed["seconds"][0] > 0.2
+    assert slowed["share"] < fast["share"]
 
 
 def test_printed_table_and_json_agree(tmp_path, capsys):
@@ -56,11 +95,12 @@ def test_printed_table_and_json_agree(tmp_path, capsys):
     bench.print_benchmark(batch_size=8, rounds=1, json_path=str(path))
     report = json.loads(path.read_text())
     printed = capsys.readouterr().out
-    for name, seconds in report["seconds"].items():
-        line = next(line for line in printed.splitlines() if line.strip().startswith(name))
-        assert f"{1e3 * seconds[0]:.1f} ± 0.0 ms" in line
-        assert line.endswith(f"{8 / seconds[0]:,.0f} pictures/s")
-    assert f"{report['trainer_rate']:.1%}" in printed
+    for name, row in report["parts"].items():
+        line = next(line for line in printed.splitlines() if line.startswith(f"  {name}  "))
+        assert f"{row['amount'] / row['seconds'][0]:,.0f} ± 0" in line
+        if row["of"]:
+            assert line.endswith(row["of"])
+            assert f"{row['share']:.1%}" in line
 
 
 @pytest.mark.parametrize(
@@ -68,9 +108,11 @@ def test_printed_table_and_json_agree(tmp_path, capsys):
     [
         ({"batch_size": 1}, ["--batch-size", "1", "from 2"]),
         ({"rounds": 0}, ["--rounds", "0", "from 1"]),
+        ({"batch_size": 100_000}, ["--batch-size 100000 needs about 500.0 GB", "Lower it"]),
+        ({"json_path": "/nowhere/x.json"}, ["--json /nowhere/x.json", "no folder /nowhere"]),
     ],
 )
-def test_numbers_out_of_range_are_refused(numbers, words):
+def test_what_cannot_be_measured_is_refused(numbers, words):
     with pytest.raises(InputError) as refusal:
         bench.print_benchmark(**numbers)
     for word in words:

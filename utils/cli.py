@@ -27,15 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.command(options)
     except (InputError, OSError) as error:
-        sys.exit(f"error: {_for_shell(str(error))}")
+        sys.exit(f"error: {_for_shell(str(error), options.command)}")
     except KeyboardInterrupt as stopped:
         print(f"\n{str(stopped) or 'Stopped.'}", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
-def _for_shell(message: str) -> str:
+def _for_shell(message: str, command) -> str:
     """Return a message with its advice as one types it on the command line."""
-    return re.sub(r"\b(overwrite|skip_unreadable)=True\b", r"-p \1 true", message)
+    option = "--skip-unreadable" if command is _data else r"-p \1 true"
+    return re.sub(r"\b(overwrite|skip_unreadable)=True\b", option, message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,7 +112,7 @@ def _run(options) -> None:
     try:
         finished = run_notebooks(run, parameters, names)
     except PipelineError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_for_shell(str(error), _run)}")
     print(f"\n{'notebook':24}{'seconds':>8}")
     for notebook in finished:
         print(f"{notebook.notebook:24}{notebook.seconds:8.1f}")
@@ -350,10 +351,10 @@ def _print_table(paths, classes, probabilities, top) -> None:
 
 
 def _add_bench(commands) -> None:
-    about = "Measure what training costs on this machine: step, loader, Trainer."
+    about = "Measure this machine, and what training makes of it: step, loader, evaluation, maps."
     parser = _add_command(commands, "bench", _bench, about)
     parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5, help="how often to measure each, in turn")
+    parser.add_argument("--rounds", type=int, default=3, help="how often to measure each, in turn")
     parser.add_argument("--json", help="also write the figures to this file")
 
 

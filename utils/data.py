@@ -328,7 +328,7 @@ def _unreadable_notes(failures: dict[int, str], total: int, skip_unreadable: boo
     shown = [*list(failures.values())[:5], *(["…"] if len(failures) > 5 else [])]
     message = f"{len(failures)} of {total} files cannot be read: {' '.join(shown)}"
     if not skip_unreadable:
-        raise InputError(f"{message} Repair or remove them, or set skip_unreadable=True.")
+        raise InputError(f"{message} Repair or remove them, or go on without them by skip_unreadable=True.")
     return [f"Left out, since skip_unreadable is set: {message}"]
 
 
