@@ -24,8 +24,9 @@ def small(monkeypatch):
 
 PARTS = [
     "3×3 convolution, forward", "3×3 convolution, both ways", "copy of memory",
-    "davidnet: training step", "davidnet: loading, augmenting", "davidnet: training step in Trainer",
-    "davidnet: evaluation", "davidnet: evaluation in Trainer", "davidnet: forward pass, float32",
+    "davidnet: training step", "davidnet: loading, augmenting",
+    "davidnet: training step in Trainer", "davidnet: evaluation",
+    "davidnet: evaluation in Trainer", "davidnet: forward pass, float32",
     "davidnet: Grad-CAM, last block",
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from utils import InputError
 from utils.models import MODELS, check_block, create_model
+from utils.models.convolution import Conv3x3, _Product
 
 # Conv, batch norm and linear layers in forward order: parameters, channels, side of the output.
 LAYERS = [
@@ -28,7 +29,7 @@ LAYERS = [
     ("norm", 1_024, 512, 4),
     ("linear", 5_130, 10, None),
 ]
-KINDS = {nn.Conv2d: "conv", nn.BatchNorm2d: "norm", nn.Linear: "linear"}
+KINDS = {Conv3x3: "conv", nn.BatchNorm2d: "norm", nn.Linear: "linear"}
 
 
 def size_of(module):
@@ -220,3 +221,45 @@ def test_convolution_weights_are_channels_last(davidnet):
     assert len(weights) == 8
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
     assert any(not w.is_contiguous() for w in weights)
+
+
+# Convolution
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_convolution_is_the_same_on_maps_of_any_size(side, dtype):
+    torch.manual_seed(side)
+    convolution = Conv3x3(5, 7).to(dtype, memory_format=torch.channels_last)
+    images = torch.randn(6, 5, side, side).to(dtype, memory_format=torch.channels_last)
+    gradient = torch.randn(6, 7, side, side).to(dtype)
+    found, expected = [], []
+    for results, network in ((found, convolution), (expected, functional.conv2d)):
+        x = images.clone().requires_grad_()
+        weight = convolution.weight
+        weight.grad = None
+        output = network(x) if network is convolution else network(x, weight, padding=1)
+        output.backward(gradient)
+        results += [output.detach(), x.grad, weight.grad.clone()]
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=5 * tolerance)
+
+
+def test_a_small_maps_convolution_has_the_gradients_of_finite_differences():
+    convolution = Conv3x3(2, 3).double()
+    images = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(convolution, (images,))
+    weight = convolution.weight.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: _Product.apply(images, w), (weight,))
+
+
+def test_a_small_maps_convolution_computes_in_the_number_format_of_autocast():
+    convolution, images = Conv3x3(4, 4), torch.randn(2, 4, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = convolution(images)
+    assert output.dtype == torch.bfloat16
+    output.float().sum().backward()
+    assert convolution.weight.grad.dtype == torch.float32
+    assert convolution(images).dtype == torch.float32

@@ -22,7 +22,12 @@ from utils import InputError, check_number
 from utils.augment import Augmentation, augment
 from utils.classifier import ImageClassifier
 from utils.data import EVAL_BATCH_SIZE, PictureDataModule, PictureSet, Split
-from utils.devices import available_memory, choose_device, choose_precision
+from utils.devices import (
+    available_memory,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+)
 from utils.gradcam import class_activation_maps
 from utils.models import MODELS, create_model
 from utils.progress import progress_bar
@@ -100,6 +105,7 @@ def benchmark(batch_size: int, rounds: int) -> dict:
     """Return the seconds of each part in each round, and its share (of medians)."""
     device, hardware = choose_device()
     precision, _ = choose_precision("auto", device)
+    keep_freed_memory()
     parts = list(_ceilings(device, precision))
     for model in MODELS:
         parts += _network_parts(model, batch_size, device, precision)

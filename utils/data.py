@@ -325,10 +325,11 @@ def _read_folder(folder: pictures.PictureFolder, skip_unreadable: bool, image_si
 def _unreadable_notes(failures: dict[int, str], total: int, skip_unreadable: bool) -> list[str]:
     if not failures:
         return []
-    shown = [*list(failures.values())[:5], *(["…"] if len(failures) > 5 else [])]
-    message = f"{len(failures)} of {total} files cannot be read: {' '.join(shown)}"
+    few = [*list(failures.values())[:5], *(["…"] if len(failures) > 5 else [])]
+    message = f"{len(failures)} of {total} files cannot be read: {' '.join(few)}"
     if not skip_unreadable:
-        raise InputError(f"{message} Repair or remove them, or go on without them by skip_unreadable=True.")
+        remedy = "Repair or remove them, or go on without them by skip_unreadable=True."
+        raise InputError(f"{message} {remedy}")
     return [f"Left out, since skip_unreadable is set: {message}"]
 
 

@@ -1,6 +1,8 @@
 """Which hardware to compute on, in which number format, and why."""
 
+import ctypes
 import platform
+import sys
 from pathlib import Path
 
 import psutil
@@ -10,6 +12,10 @@ from utils import InputError, check_choice
 
 PRECISIONS = ("auto", "bf16-mixed", "16-mixed", "32-true")
 DEVICES = ("auto", "cpu", "gpu")
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+#: Names of malloc.h: how many blocks come straight from the system; from how many free bytes at
+#: its end on the heap is shortened.
+M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 
 def choose_device(devices: str = "auto") -> tuple[str, str]:
@@ -34,12 +40,25 @@ def choose_device(devices: str = "auto") -> tuple[str, str]:
 def available_memory() -> int:
     """Return how many bytes this process may still take, by the machine's and its group's limit."""
     free = psutil.virtual_memory().available
-    limits = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     try:
-        limit, used = (int(path.read_text()) for path in limits)
+        limit, used = (
+            int((CONTROL_GROUP / name).read_text()) for name in ("memory.max", "memory.current")
+        )
     except (OSError, ValueError):  # no such group, or no limit
         return free
     return min(free, limit - used)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next step; may be called again and again.
+
+    By default it gives every large block back to the system, which clears it before the next
+    tensor may use it: a fourth of a training step on two cores. Elsewhere this does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _cpu_name() -> str:

@@ -29,7 +29,7 @@ from utils.augment import Augmentation
 from utils.callbacks import KeepLogits, LastCheckpoint, RunCheckpointIO, TrainingLog
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, check_data_options
-from utils.devices import choose_device, choose_precision
+from utils.devices import choose_device, choose_precision, keep_freed_memory
 from utils.models import check_model, create_model
 from utils.recipes import Recipe, choose_recipe, fit_batch_size
 from utils.runs import (
@@ -271,6 +271,7 @@ class _Summarised(LightningModule):
 def build_trainer(device: str, precision: str, **options) -> Trainer:
     """Return a quiet Trainer on one device."""
     quiet_libraries()
+    keep_freed_memory()
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     return Trainer(
         accelerator=device,
@@ -541,6 +542,7 @@ def load_network(run: Run, device: str = "cpu") -> nn.Module:
     Raises:
         InputError: the weights are missing, damaged, or of another network.
     """
+    keep_freed_memory()
     path, record = run.existing("model.safetensors"), run.record
     name, classes = record["settings"]["model"], len(record["data"]["classes"])
     image_size = record["settings"]["image_size"]

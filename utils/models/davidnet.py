@@ -5,6 +5,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from utils import InputError, shown
+from utils.models.convolution import Conv3x3
 
 
 class ConvBlock(nn.Sequential):
@@ -16,7 +17,7 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, pool: bool = False):
         layers = OrderedDict(
-            conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            conv=Conv3x3(in_channels, out_channels),
             norm=nn.BatchNorm2d(out_channels),
         )
         if pool:

@@ -1,0 +1,60 @@
+"""A 3×3 convolution that is also fast on maps of a few pixels."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+#: Up to so many pixels a map, one matrix product is faster on a CPU than its convolution kernels:
+#: at 4×4 and 512 channels a training step takes 0.4 of the time in bfloat16, 0.8 in float32.
+SMALL_MAP = 16
+
+
+class Conv3x3(nn.Conv2d):
+    """3×3 convolution, padding 1, without bias: channels-last, on any map.
+
+    Small maps on a CPU go through a matrix product (im2col; Chellapilla et al. 2006, "High
+    Performance Convolutional Neural Networks for Document Processing"), whose results differ from
+    the kernels' by rounding alone.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N×in_channels×H×W to N×out_channels×H×W."""
+        if not x.is_cpu or x.shape[-2] * x.shape[-1] > SMALL_MAP:
+            return super().forward(x)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        return _Product.apply(x.to(dtype), self.weight.to(dtype))
+
+
+class _Product(torch.autograd.Function):
+    """The convolution as a product of the neighbourhoods of all pixels with the weights."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        neighbours = _neighbours(x)
+        ctx.save_for_backward(neighbours, weight)
+        return _multiply(neighbours, weight, x.shape)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        neighbours, weight = ctx.saved_tensors
+        out_channels, in_channels = weight.shape[:2]
+        rows = gradient.permute(0, 2, 3, 1).reshape(-1, out_channels)
+        by_place = (rows.T @ neighbours).view(out_channels, 3, 3, in_channels)
+        # what a pixel gave to its neighbours comes back through the weights turned by half
+        turned = weight.flip(2, 3).transpose(0, 1)
+        back = _multiply(_neighbours(gradient), turned, gradient.shape)
+        return back, by_place.permute(0, 3, 1, 2)
+
+
+def _neighbours(x: Tensor) -> Tensor:
+    """Return the 3×3 neighbourhood of every pixel as a row: N·H·W × 9·C, zero outside."""
+    windows = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)
+    return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, 9 * x.shape[1])
+
+
+def _multiply(neighbours: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+    columns = weight.permute(2, 3, 1, 0).reshape(-1, len(weight))
+    return (neighbours @ columns).view(shape[0], *shape[2:], -1).permute(0, 3, 1, 2)
