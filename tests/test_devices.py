@@ -29,7 +29,7 @@ import resource, sys, torch
 from utils.devices import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
-for _ in range(3):
+for _ in range(20):  # until the heap has found its size
     torch.ones(10_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
