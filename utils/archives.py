@@ -10,7 +10,6 @@ import re
 import shutil
 import stat
 import tarfile
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import IO
 
 from utils import InputError, first_line, shown
 from utils.progress import progress_bar
-from utils.runs import check_space, remove_leftovers, unwritable
+from utils.runs import beside_of, check_space, remove_leftovers, unwritable
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 #: No single picture file is larger, in bytes.
@@ -87,7 +86,7 @@ def _inner_folder(folder: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
-    beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    beside = beside_of(folder)
     try:
         with _members(archive) as members:
             _check_members(archive, members)

@@ -53,15 +53,16 @@ class RunCheckpointIO(TorchCheckpointIO):
         Raises:
             InputError: it is damaged, or of a training with other settings.
         """
-        checkpoint = self._read(Path(path))
-        if checkpoint["identity"] != self.identity:
+        checkpoint, is_ours = self._read(Path(path))
+        if not is_ours:
             raise InputError(
                 f"{path} belongs to a training with other settings. Give another run_name, or "
                 "overwrite=True to train from the beginning."
             )
         return checkpoint
 
-    def _read(self, path: Path) -> dict:
+    def _read(self, path: Path) -> tuple[dict, bool]:
+        """Return a whole checkpoint, and whether it is of this training."""
         try:
             with ZipFile(path) as archive:  # torch itself does not compare the checksums
                 damaged = archive.testzip()
@@ -72,8 +73,7 @@ class RunCheckpointIO(TorchCheckpointIO):
                 raise ValueError("it is of no training of this program")
             if missing := NEEDED_TO_RESUME - set(checkpoint):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-            checkpoint["identity"] == self.identity  # noqa: B015 - tensors could not be compared
-            return checkpoint
+            return checkpoint, checkpoint["identity"] == self.identity
         except Exception as error:  # damage can make the readers raise nearly anything
             reason = first_line(error)
             if isinstance(error, UnpicklingError):  # torch would advise to load it unsafely

@@ -62,6 +62,11 @@ def shown_path(path: Path) -> str:
     return printable(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))
 
 
+def beside_of(target: Path) -> Path:
+    """Return a name of its own beside `target`, which `remove_leftovers` knows again."""
+    return target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write to; it takes the target's place if all went well.
@@ -69,7 +74,7 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full, the folder is read-only, or the like.
     """
-    beside = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
+    beside = beside_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield beside
