@@ -5,10 +5,20 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from torch.nn import functional
 
-from utils.augment import Augmentation, augment, cut_out, normalise, shift_and_flip, uniform
+from utils.augment import (
+    Augmentation,
+    augment,
+    cut_out,
+    normalise,
+    resize,
+    several_views,
+    shift_and_flip,
+    uniform,
+)
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 NOTHING = Augmentation(crop_padding=0, flip_probability=0.0, cutout_size=0)
@@ -297,3 +307,61 @@ def test_the_pictures_given_are_left_as_they_were():
     augment(images, indices, Augmentation(), MEAN, STD, seed=0, epoch=0)
     assert torch.equal(images, before)
     assert torch.equal(indices, torch.arange(10))
+
+
+# flips in turn, smaller pictures, several views
+
+
+def flipped(epoch, alternate, probability=0.5, count=400, seed=3):
+    """Which pictures are flipped: each is bright on its left."""
+    images = torch.zeros(count, 3, 16, 16, dtype=torch.uint8)
+    images[..., 0] = 255
+    augmentation = Augmentation(0, probability, 0, alternate)
+    shown = augment(images, torch.arange(count), augmentation, (0.0,) * 3, (1.0,) * 3, seed, epoch)
+    return shown[:, 0, 0, -1] > 0.5
+
+
+def test_alternate_flips_turn_every_picture_round_every_epoch():
+    first = flipped(0, alternate=True)
+    assert torch.equal(first, flipped(0, alternate=False))
+    assert 0.4 < first.float().mean() < 0.6
+    for epoch in range(1, 5):
+        assert torch.equal(flipped(epoch, alternate=True), first ^ (epoch % 2 == 1))
+    assert not torch.equal(flipped(2, alternate=False), first)
+
+
+@pytest.mark.parametrize("side", [16, 24, 8])
+def test_smaller_pictures_keep_their_mean_and_are_channels_last(side):
+    images = normalise(random_pictures(6), (0.5,) * 3, (0.25,) * 3)
+    smaller = resize(images, side)
+    assert smaller.shape == (6, 3, side, side) and smaller.dtype == torch.float32
+    assert is_channels_last(smaller)
+    torch.testing.assert_close(smaller.mean((2, 3)), images.mean((2, 3)), rtol=0, atol=0.05)
+
+
+def test_half_the_size_is_pillows_resampling():
+    images = random_pictures(3).float()
+    for mine, picture in zip(resize(images, 16), images, strict=True):
+        for channel in range(3):
+            plane = Image.fromarray(picture[channel].numpy())
+            theirs = np.asarray(plane.resize((16, 16), Image.Resampling.BILINEAR))
+            np.testing.assert_allclose(mine[channel].numpy(), theirs, atol=1e-2)
+
+
+def test_pictures_of_the_right_size_are_handed_on_as_they_are():
+    images = random_pictures(2).float()
+    assert resize(images, 32) is images
+
+
+def test_views_are_mirrored_and_moved_along_one_diagonal():
+    images = torch.randn(3, 3, 16, 16)
+    assert [weight for _, weight in several_views(images, 1)] == [1.0]
+    two, six = several_views(images, 2), several_views(images, 6)
+    assert [weight for _, weight in two] == [0.5] * 2
+    assert [weight for _, weight in six] == [0.25] * 2 + [0.125] * 4
+    for shown in (two, six):
+        assert torch.equal(shown[0][0], images)
+        for (view, _), (mirrored, _) in zip(shown[::2], shown[1::2], strict=True):
+            assert torch.equal(mirrored, view.flip(-1))
+    assert torch.equal(six[2][0][..., 1:, 1:], images[..., :-1, :-1])
+    assert torch.equal(six[4][0][..., :-1, :-1], images[..., 1:, 1:])

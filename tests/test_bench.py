@@ -24,10 +24,14 @@ def small(monkeypatch):
 
 PARTS = [
     "3×3 convolution, forward", "3×3 convolution, both ways", "copy of memory",
-    "davidnet: training step", "davidnet: loading, augmenting",
-    "davidnet: training step in Trainer", "davidnet: evaluation",
-    "davidnet: evaluation in Trainer", "davidnet: forward pass, float32",
-    "davidnet: Grad-CAM, last block",
+    *(
+        f"{model}: {part}"
+        for model in ("davidnet", "speednet")
+        for part in (
+            "training step", "loading, augmenting", "training step in Trainer", "evaluation",
+            "evaluation in Trainer", "forward pass, float32", "Grad-CAM, last block",
+        )
+    ),
 ]  # fmt: skip
 
 

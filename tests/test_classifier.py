@@ -1,5 +1,7 @@
 """The LightningModule: its schedule number by number, and metrics exact for each split."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from utils.augment import Augmentation, normalise
 from utils.callbacks import KeepLogits
-from utils.classifier import ImageClassifier, one_cycle, planned_schedule
+from utils.classifier import ImageClassifier, build_optimizer, one_cycle, planned_schedule
 from utils.data import PictureDataModule, PictureSet, Split
 from utils.models import create_model
+from utils.optimizers import Muon
 from utils.recipes import RECIPES, choose_recipe
 
 CLASSES = ("a", "b", "c")
@@ -55,16 +58,11 @@ class Steps(ImageClassifier):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.seen = {}
-        self.network.register_forward_hook(self._keep)
 
-    def _keep(self, module, inputs, logits):
-        self.last = logits.detach().double().clone()
-
-    def _measure(self, split, batch):
-        loss = super()._measure(split, batch)
-        key = (split, self.current_epoch)
-        self.seen.setdefault(key, []).append((self.last, batch[1].clone()))
-        return loss
+    def _measure(self, split, logits, targets):
+        seen = logits.detach().double().clone(), targets.clone()
+        self.seen.setdefault((split, self.current_epoch), []).append(seen)
+        return super()._measure(split, logits, targets)
 
     def measured(self, split, epoch):
         logits, targets = (torch.cat(part) for part in zip(*self.seen[split, epoch], strict=True))
@@ -236,15 +234,72 @@ def test_train_watched_and_test_metrics_do_not_mix(picture_set, tmp_path):
 # training and prediction
 
 
-def test_the_loss_of_a_step_is_the_mean_cross_entropy(picture_set):
-    classifier, _, _ = build(picture_set, kind=ImageClassifier)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_step_minimises_the_smoothed_and_reports_the_plain_cross_entropy(picture_set, smoothing):
+    classifier, _, recipe = build(picture_set, kind=ImageClassifier)
+    classifier.recipe = replace(recipe, label_smoothing=smoothing)
     classifier.log_dict = lambda *_, **__: None
     images = normalise(picture_set.train.images[:10], MEAN, STD)
     targets = picture_set.train.targets[:10]
-    loss = classifier.training_step((images, targets), 0)
+    step = classifier.training_step((images, targets), 0)
     logits = classifier(images).detach().double()
-    assert loss.item() == pytest.approx(loss_and_accuracy(logits, targets)[0], abs=1e-5)
-    assert loss.requires_grad
+    plain = loss_and_accuracy(logits, targets)[0]
+    spread = -logits.log_softmax(dim=1).mean(dim=1).mean().item()
+    assert step["cross_entropy"].item() == pytest.approx(plain, abs=1e-5)
+    expected = (1 - smoothing) * plain + smoothing * spread
+    assert step["loss"].item() == pytest.approx(expected, abs=1e-5)
+    assert step["loss"].requires_grad and not step["cross_entropy"].requires_grad
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_a_test_averages_logits_over_the_views_asked_for(picture_set, tmp_path, count):
+    classifier, data, _ = build(picture_set, kind=ImageClassifier)
+    classifier.views = count
+    kept = KeepLogits()
+    trainer_for(tmp_path, callbacks=[kept]).test(classifier, datamodule=data, verbose=False)
+    classifier.eval()
+    images = normalise(picture_set.test.images, MEAN, STD)
+    around = torch.nn.functional.pad(images, (1,) * 4, mode="reflect")
+    shown = [images] if count == 2 else [images, images, around[..., :-2, :-2], around[..., 2:, 2:]]
+    with torch.no_grad():
+        sides = [classifier(side) for view in shown for side in (view, view.flip(-1))]
+    torch.testing.assert_close(
+        torch.cat(kept.logits), torch.stack(sides).mean(dim=0), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_recipe_names_the_optimiser():
+    network = torch.nn.Linear(2, 2)
+    assert type(build_optimizer(network, RECIPES["original"])) is torch.optim.Adam
+    optimizer = build_optimizer(network, RECIPES["speed"])
+    assert type(optimizer) is Muon
+    assert optimizer.param_groups[0]["lr"] == RECIPES["speed"].max_lr
+    assert optimizer.param_groups[0]["momentum"] == RECIPES["speed"].max_momentum
+
+
+def test_the_schedule_of_speed_falls_in_a_straight_line_with_constant_momentum():
+    recipe = RECIPES["speed"]
+    rates, momenta, steps_per_epoch = planned_schedule(recipe, 5_000)
+    assert steps_per_epoch == -(-5_000 // recipe.batch_size)
+    assert len(rates) == recipe.epochs * steps_per_epoch
+    assert set(momenta) == {recipe.max_momentum}
+    falls = -np.diff([recipe.max_lr, *rates])
+    np.testing.assert_allclose(falls, falls.mean(), rtol=1e-6)
+    assert rates[-1] == pytest.approx(
+        recipe.max_lr / recipe.initial_lr_divisor / recipe.final_lr_divisor
+    )
+
+
+@pytest.mark.parametrize("total_steps", [1, 2, 3, 10, 20])
+def test_a_schedule_of_any_length_can_be_followed(total_steps):
+    for share in (0.0, 0.1, 0.3, 0.5, 0.99):
+        recipe = replace(RECIPES["original"], warmup_share=share)
+        optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule = one_cycle(optimizer, recipe, total_steps)
+        for _ in range(total_steps):
+            assert 0 < optimizer.param_groups[0]["lr"] <= recipe.max_lr * (1 + 1e-9)
+            optimizer.step()
+            schedule.step()
 
 
 def test_training_learns(trained):

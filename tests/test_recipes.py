@@ -1,5 +1,6 @@
 """Recipes: the numbers of the source, overrides, and refusals that say what is wrong."""
 
+import json
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -19,6 +20,8 @@ from utils.recipes import (
 def test_original_has_every_value_of_the_source():
     assert choose_recipe("original", "cifar10").as_settings() == {
         "recipe": "original",
+        "model": "davidnet",
+        "optimizer": "adam",
         "epochs": 20,
         "batch_size": 512,
         "max_lr": 1e-2,
@@ -27,9 +30,13 @@ def test_original_has_every_value_of_the_source():
         "final_lr_divisor": 1e4,
         "min_momentum": 0.85,
         "max_momentum": 0.9,
+        "label_smoothing": 0.0,
+        "growth": [],
         "crop_padding": 4,
         "flip_probability": 0.5,
+        "alternate_flips": False,
         "cutout_size": 8,
+        "views": 1,
     }
 
 
@@ -151,6 +158,57 @@ def test_check_choice_lists_what_there_is():
     check_choice("devices", "cpu", ("auto", "cpu"))
     with pytest.raises(InputError, match=r"devices 'tpu'.*auto, cpu"):
         check_choice("devices", "tpu", ("auto", "cpu"))
+
+
+@pytest.mark.parametrize("name", ["original", "speed"])
+def test_settings_survive_json(name):
+    settings = json.loads(json.dumps(RECIPES[name].as_settings()))
+    assert settings == RECIPES[name].as_settings()
+    assert Recipe.from_settings(settings) == RECIPES[name]
+
+
+def test_settings_of_an_earlier_version_give_the_recipe_they_were():
+    settings = RECIPES["original"].as_settings()
+    for name in ("optimizer", "label_smoothing", "growth", "alternate_flips", "views"):
+        del settings[name]
+    assert Recipe.from_settings(settings) == RECIPES["original"]
+
+
+@pytest.mark.parametrize(
+    ("growth", "epochs", "image_size", "expected"),
+    [
+        ((), 3, 32, [32, 32, 32]),
+        (((0.5, 0.4), (0.75, 0.75)), 10, 32, [16] * 4 + [24] * 4 + [32] * 2),
+        (((0.5, 0.4), (0.75, 0.75)), 4, 64, [32] * 2 + [48] + [64]),
+        (((0.5, 0.5),), 2, 24, [16, 24]),  # 12 is less than a network takes
+        (((0.5, 0.5),), 2, 16, [16, 16]),
+        (((0.5, 0.5),), 1, 32, [32]),  # a single epoch is of the full size
+        (((0.5, 1.0),), 2, 32, [16, 16]),
+    ],
+)
+def test_pictures_grow_over_the_epochs(growth, epochs, image_size, expected):
+    recipe = choose_recipe("original", "cifar10", growth=growth, epochs=epochs)
+    assert recipe.picture_sides(image_size) == expected
+
+
+@pytest.mark.parametrize(
+    "growth",
+    [3, "half", ((0.5,),), ((0.5, 0.4, 1),), ((0.5, 2.0),), ((0.0, 0.4),),
+     ((0.75, 0.4), (0.5, 0.8)), ((0.5, 0.8), (0.75, 0.4)), (("a", 0.4),)],
+)  # fmt: skip
+def test_growth_that_cannot_be_is_refused(growth):
+    with pytest.raises(InputError, match="growth"):
+        choose_recipe("original", "cifar10", growth=growth)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("optimizer", "sgd"), ("views", 3), ("views", "6"), ("alternate_flips", 1),
+     ("label_smoothing", 1.0)],
+)  # fmt: skip
+def test_choices_that_are_not_there_are_refused(name, value):
+    with pytest.raises(InputError, match=name):
+        choose_recipe("original", "cifar10", **{name: value})
 
 
 @pytest.mark.parametrize(

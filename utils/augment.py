@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate, pad
 
 _MASK = 0xFFFFFFFF
 _CROP_Y, _CROP_X, _FLIP, _CUT_Y, _CUT_X = range(5)
@@ -24,11 +25,15 @@ class Augmentation:
         flip_probability: flip left-right.
         cutout_size: side of one square set to the mean colour, its centre drawn over the whole
             picture (DeVries & Taylor 2017, "Cutout"); 0 for none.
+        alternate_flips: draw the flip for the first epoch alone, then turn each picture round
+            every epoch, so that any two epochs in a row show both sides (Jordan 2024, "94% on
+            CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.6).
     """
 
     crop_padding: int = 4
     flip_probability: float = 0.5
     cutout_size: int = 8
+    alternate_flips: bool = False
 
 
 def uniform(seed: int, epoch: int, indices: Tensor, purpose: int) -> Tensor:
@@ -99,7 +104,9 @@ def augment(
     span = 2 * augmentation.crop_padding + 1
     shift_y = (draw(_CROP_Y) * span).long() - augmentation.crop_padding
     shift_x = (draw(_CROP_X) * span).long() - augmentation.crop_padding
-    flip = draw(_FLIP) < augmentation.flip_probability
+    first = 0 if augmentation.alternate_flips else epoch
+    flip = uniform(seed, first, indices, _FLIP) < augmentation.flip_probability
+    flip ^= augmentation.alternate_flips and epoch % 2 == 1
     images = normalise(shift_and_flip(images, shift_y, shift_x, flip), mean, std)
     if augmentation.cutout_size:
         centre_y, centre_x = (draw(_CUT_Y) * height).long(), (draw(_CUT_X) * width).long()
@@ -152,3 +159,44 @@ def cut_out(images: Tensor, centre_y: Tensor, centre_x: Tensor, size: int) -> Te
 
     square = inside(centre_y, height)[:, :, None] & inside(centre_x, width)[:, None, :]
     return images.masked_fill_(square[:, None], 0.0)
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Make square pictures smaller, each new pixel an average of those that it covers.
+
+    Args:
+        images: float, N×3×S×S.
+        side: of the result in pixels; S or less.
+
+    Returns:
+        float, N×3×side×side, channels-last; `images` themselves where they have that size.
+    """
+    if images.shape[-1] == side:
+        return images
+    smaller = interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+    return smaller.contiguous(memory_format=torch.channels_last)
+
+
+def several_views(images: Tensor, count: int) -> list[tuple[Tensor, float]]:
+    """Return several views of the same pictures, whose logits are to be averaged.
+
+    Two views are the pictures and their mirror images. Six are these, and both again moved by one
+    pixel along each diagonal, what is moved counting half (Jordan 2024, section 3.5).
+
+    Args:
+        images: float, N×3×S×S, normalised.
+        count: 1, 2 or 6.
+
+    Returns:
+        each view, shaped like `images`, with its weight; the weights sum to 1.
+    """
+    shown = [(images, 1.0)]
+    if count == 6:
+        side = images.shape[-1]
+        padded = pad(images, (1, 1, 1, 1), mode="reflect")
+        moved = (padded[..., start : start + side, start : start + side] for start in (0, 2))
+        shown = [(images, 0.5), *((view, 0.25) for view in moved)]
+    if count == 1:
+        return shown
+    sides = [((view, view.flip(-1)), weight / 2) for view, weight in shown]
+    return [(view, weight) for pair, weight in sides for view in pair]

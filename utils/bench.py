@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from utils import InputError, check_number
 from utils.augment import Augmentation, augment
-from utils.classifier import ImageClassifier
+from utils.classifier import ImageClassifier, build_optimizer
 from utils.data import EVAL_BATCH_SIZE, PictureDataModule, PictureSet, Split
 from utils.devices import (
     available_memory,
@@ -31,7 +31,7 @@ from utils.devices import (
 from utils.gradcam import class_activation_maps
 from utils.models import MODELS, create_model
 from utils.progress import progress_bar
-from utils.recipes import RECIPES
+from utils.recipes import RECIPES, Recipe
 from utils.training import build_trainer
 
 #: What a training step takes of memory for each picture of its batch.
@@ -246,6 +246,10 @@ def picture_flops(model: str) -> tuple[int, int]:
     return tuple(counted)
 
 
+def _recipe_of(model: str) -> Recipe:
+    return next(recipe for recipe in RECIPES.values() if recipe.model == model)
+
+
 def _random_data(size: int, batches: int = 4) -> PictureDataModule:
     """Return batches of noise: `size` pictures each to train on, `EVALUATED` to evaluate."""
     generator = torch.Generator().manual_seed(0)
@@ -272,7 +276,7 @@ def _autocast(device: str, precision: str) -> torch.autocast:
 def _bare_step(model: str, batch_size: int, device: str, precision: str) -> Callable[[], float]:
     """Return a measurement of one step without Lightning, loader, augmentation or metrics."""
     network = create_model(model, seed=0).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = build_optimizer(network, _recipe_of(model))
     images = _pictures(batch_size, device)
     targets = torch.randint(0, 10, (batch_size,), device=device)
 
@@ -304,7 +308,7 @@ def _trainer_step(
     model: str, data: PictureDataModule, device: str, precision: str
 ) -> Callable[[], float]:
     """Return a measurement of one step through Lightning, with everything that training does."""
-    recipe = replace(RECIPES["original"], epochs=1)
+    recipe = replace(_recipe_of(model), epochs=1)
 
     def measure() -> float:
         clock = _StepClock(device)
@@ -350,7 +354,7 @@ def _forward(
 def _evaluation(model: str, device: str, precision: str) -> Callable[[], float]:
     """Return a measurement of a whole evaluation through Lightning, loading and metrics too."""
     data = _random_data(2)
-    classifier = ImageClassifier(create_model(model, seed=0), 10, RECIPES["original"])
+    classifier = ImageClassifier(create_model(model, seed=0), 10, _recipe_of(model))
     trainer = build_trainer(device, precision)
     return _timed(device, lambda: trainer.validate(classifier, datamodule=data, verbose=False))
 

@@ -167,7 +167,7 @@ class TrainingLog(Callback):
                     "step": step,
                     "epoch": trainer.current_epoch + 1,
                     "lr": self.lr,
-                    "train_loss": outputs["loss"].detach(),
+                    "train_loss": outputs["cross_entropy"],
                 }
             )
         self.bar.update(len(batch[1]))

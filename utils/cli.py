@@ -218,14 +218,9 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
         if parameters.get(name) is not None:
             check_text(name, parameters[name])
     given = {name: value for name, value in parameters.items() if value is not None}
-    max_lr = given.get("max_lr")
-    choose_recipe(
-        given.get("recipe"),
-        given.get("dataset", "shapes"),
-        epochs=given.get("epochs"),
-        batch_size=given.get("batch_size"),
-        max_lr=None if max_lr == "found" else max_lr,
-    )
+    overrides = {name: given.get(name) for name in ("model", "epochs", "batch_size", "views")}
+    overrides["max_lr"] = None if given.get("max_lr") == "found" else given.get("max_lr")
+    recipe = choose_recipe(given.get("recipe"), given.get("dataset", "shapes"), **overrides)
     for name in ("overwrite", "skip_unreadable"):
         check_flag(name, given.get(name, False))
     for name in given:
@@ -240,10 +235,12 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
         )
     if any(name in given for name in ("model", "image_size", "seed", "precision", "devices")):
         from utils.devices import choose_device, choose_precision
+        from utils.models import check_model
         from utils.training import check_training_options
 
-        names = ("model", "image_size", "seed", "max_lr")
-        check_training_options(**{name: given[name] for name in names if name in given})
+        check_model(recipe.model, given.get("image_size", 32))
+        options = ("seed", "max_lr")
+        check_training_options(**{name: given[name] for name in options if name in given})
         device, _ = choose_device(given.get("devices", "auto"))
         choose_precision(given.get("precision", "auto"), device)
     if "method" in given:
@@ -253,8 +250,10 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
     if "block" in given:
         from utils.models import MODELS
 
-        blocks = MODELS[given.get("model", "davidnet")].blocks
-        check_choice("block", given["block"], blocks)
+        # without a training, the network is the run's, and chapter 6 compares with that
+        models = [recipe.model] if "03_training" in names else MODELS
+        blocks = dict.fromkeys(block for model in models for block in MODELS[model].blocks)
+        check_choice("block", given["block"], tuple(blocks))
 
 
 # data

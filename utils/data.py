@@ -31,7 +31,7 @@ from utils import (
     shown,
 )
 from utils.archives import ARCHIVES, is_archive, unpack
-from utils.augment import Augmentation, augment, normalise
+from utils.augment import Augmentation, augment, normalise, resize
 from utils.devices import available_memory
 from utils.runs import ROOT, Run, remove_leftovers, replacing, resolve_path
 
@@ -544,6 +544,8 @@ class PictureDataModule(LightningDataModule):
         seed: of the order and of the augmentation.
         val_fraction: share of the training split to hold out, stratified, and watch during
             training; 0 watches the test split, as the system this reproduces did.
+        sides: of the pictures in pixels, one for each epoch of training; what is watched after an
+            epoch has that epoch's size, which the network is used to. Empty: always the full one.
     """
 
     def __init__(
@@ -553,12 +555,14 @@ class PictureDataModule(LightningDataModule):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         val_fraction: float = 0.0,
+        sides: Sequence[int] = (),
     ):
         super().__init__()
         self.picture_set = picture_set
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.seed = seed
+        self.sides = sides
         self.train, self.watched = _hold_out(picture_set, val_fraction)
 
     def train_dataloader(self) -> DataLoader:
@@ -578,11 +582,14 @@ class PictureDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
         """Turn (uint8 images, targets, indices) into (normalised images, targets)."""
         images, targets, indices = batch
-        mean, std = self.picture_set.mean, self.picture_set.std
-        if not self.trainer.training:
-            return normalise(images, mean, std), targets
-        epoch = self.trainer.current_epoch
-        return augment(images, indices, self.augmentation, mean, std, self.seed, epoch), targets
+        mean, std, epoch = self.picture_set.mean, self.picture_set.std, self.trainer.current_epoch
+        if self.trainer.training:
+            images = augment(images, indices, self.augmentation, mean, std, self.seed, epoch)
+        else:
+            images = normalise(images, mean, std)
+        if self.sides and self.trainer.state.fn == "fit":
+            images = resize(images, self.sides[min(epoch, len(self.sides) - 1)])
+        return images, targets
 
 
 def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split]:

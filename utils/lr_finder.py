@@ -18,7 +18,7 @@ import numpy as np
 from pytorch_lightning.tuner import Tuner
 
 from utils import InputError, check_number
-from utils.classifier import ImageClassifier
+from utils.classifier import ImageClassifier, build_optimizer
 from utils.progress import progress_bar
 from utils.runs import Run
 from utils.training import TrainingPlan, build_trainer, interruptible
@@ -110,13 +110,13 @@ class _Recorder(ImageClassifier):
 
     def configure_optimizers(self):
         # no OneCycle: its fixed length would end the sweep, or raise
-        return self.build_optimizer()
+        return build_optimizer(self.network, self.recipe)
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
         self.learning_rates.append(self.optimizers().param_groups[0]["lr"])
 
     def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
-        self.losses.append(float(outputs["loss"]))
+        self.losses.append(float(outputs["cross_entropy"]))
         recent = float(np.mean(self.losses[-RECENT:]))
         self.lowest = min(self.lowest, recent)
         if not recent <= DIVERGED * self.lowest:

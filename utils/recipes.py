@@ -2,24 +2,38 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from utils import check_choice, check_number
+from utils import InputError, check_choice, check_flag, check_number, shown
+
+OPTIMIZERS = ("adam", "muon")
+VIEWS = (1, 2, 6)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Adam under a OneCycle schedule (Smith & Topin 2018, "Super-Convergence") with augmentation.
+    """An optimiser under a OneCycle schedule (Smith & Topin 2018, "Super-Convergence"), and more.
 
     Attributes:
+        model: name of the network it trains.
         epochs: passes over the training split.
         batch_size: pictures a step.
+        optimizer: ``"adam"``, or ``"muon"`` (`utils.optimizers.Muon`).
         max_lr: peak of the learning rate.
         warmup_share: share of all steps in which the learning rate rises.
         initial_lr_divisor: training starts at ``max_lr / initial_lr_divisor``.
         final_lr_divisor: it ends at the starting rate divided by this.
-        min_momentum, max_momentum: Adam's first beta runs from max to min and back.
+        min_momentum, max_momentum: Adam's first beta, or Muon's momentum, runs from max to min and
+            back; it stays where the two are equal.
+        label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al.
+            2016, "Rethinking the Inception Architecture", section 7). Losses are reported without.
+        growth: progressive resizing (Howard 2018, "Training Imagenet in 3 hours"): pairs of a
+            share of the picture's side and the share of all epochs at which training leaves it
+            for the next; after the last pair pictures have their full size. Empty: always.
         crop_padding: pixels of reflection on each side before the random crop.
         flip_probability: of a left-right flip.
+        alternate_flips: as `utils.augment.Augmentation` has it.
         cutout_size: side in pixels of the square set to the mean colour; 0 for none.
+        views: how many views of each test picture the final accuracy is also averaged over
+            (`utils.augment.several_views`); 1 for none.
 
     Raises:
         InputError: a value is not of the right kind or out of its range.
@@ -29,20 +43,31 @@ class Recipe:
     epochs: int
     batch_size: int
     max_lr: float
+    model: str = "davidnet"
+    optimizer: str = "adam"
     warmup_share: float = 0.3
     initial_lr_divisor: float = 100.0
     final_lr_divisor: float = 1e4
     min_momentum: float = 0.85
     max_momentum: float = 0.9
+    label_smoothing: float = 0.0
+    growth: tuple[tuple[float, float], ...] = ()
     crop_padding: int = 4
     flip_probability: float = 0.5
+    alternate_flips: bool = False
     cutout_size: int = 8
+    views: int = 1
 
     def __post_init__(self):
+        object.__setattr__(self, "growth", _checked_growth(self.growth))
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("views", self.views, VIEWS)
+        check_flag("alternate_flips", self.alternate_flips)
+        check_number("label_smoothing", self.label_smoothing, 0.0, 0.9)
         check_number("epochs", self.epochs, 1, 100_000, whole=True)
         check_number("batch_size", self.batch_size, 2, 1_000_000, whole=True)
         check_number("max_lr", self.max_lr, 1e-10, 100.0)
-        check_number("warmup_share", self.warmup_share, 0.01, 0.99)
+        check_number("warmup_share", self.warmup_share, 0.0, 0.99)
         check_number("initial_lr_divisor", self.initial_lr_divisor, 1.0, 1e10)
         check_number("final_lr_divisor", self.final_lr_divisor, 1.0, 1e10)
         check_number("min_momentum", self.min_momentum, 0.0, 0.9999)
@@ -54,6 +79,7 @@ class Recipe:
     def as_settings(self) -> dict:
         """Return the fields as they stand in ``run.json``, the name under ``recipe``."""
         values = asdict(self)
+        values["growth"] = [list(stage) for stage in self.growth]
         return {"recipe": values.pop("name"), **values}
 
     @classmethod
@@ -62,12 +88,56 @@ class Recipe:
         known = {field.name for field in fields(cls)} - {"name"}
         return cls(settings["recipe"], **{k: v for k, v in settings.items() if k in known})
 
+    def picture_sides(self, image_size: int) -> list[int]:
+        """Return the side in pixels of what the network sees in each epoch.
+
+        Args:
+            image_size: the full side; reduced ones are multiples of 8, and at least 16.
+        """
+        sides = []
+        for epoch in range(self.epochs):
+            shares = (share for share, until in self.growth if epoch < round(until * self.epochs))
+            reduced = max(16, 8 * round(next(shares, 1.0) * image_size / 8))
+            sides.append(min(image_size, reduced))
+        return sides
+
+
+def _checked_growth(growth) -> tuple[tuple[float, float], ...]:
+    """Return `growth` as pairs of numbers, both rising towards 1."""
+    try:
+        pairs = tuple((share, until) for share, until in growth)
+    except (TypeError, ValueError):
+        raise InputError(f"growth is {shown(growth)}; it must be pairs of numbers.") from None
+    for share, until in pairs:
+        check_number("a side in growth", share, 0.1, 1.0)
+        check_number("an end in growth", until, 0.0, 1.0)
+    if list(pairs) != sorted(pairs) or [u for _, u in pairs] != sorted(u for _, u in pairs):
+        raise InputError(f"growth is {shown(growth)}; sides and ends must rise.")
+    return pairs
+
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("original", epochs=20, batch_size=512, max_lr=1e-2),
         Recipe("quick", epochs=2, batch_size=64, max_lr=4e-3),
+        Recipe(
+            "speed",
+            epochs=10,
+            batch_size=500,
+            max_lr=0.12,
+            model="speednet",
+            optimizer="muon",
+            warmup_share=0.0,
+            min_momentum=0.6,
+            max_momentum=0.6,
+            label_smoothing=0.2,
+            growth=((0.5, 0.4), (0.75, 0.75)),
+            crop_padding=2,
+            alternate_flips=True,
+            cutout_size=0,
+            views=6,
+        ),
     )
 }
 

@@ -25,7 +25,7 @@ from pytorch_lightning.utilities.model_summary import ModelSummary
 from torch import Tensor, nn
 
 from utils import InputError, Interrupted, check_flag, check_number, first_line, printable
-from utils.augment import Augmentation
+from utils.augment import Augmentation, normalise
 from utils.callbacks import KeepLogits, LastCheckpoint, RunCheckpointIO, TrainingLog
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, check_data_options
@@ -47,6 +47,8 @@ from utils.runs import (
 NOT_IDENTITY = {
     "dataset", "dataset_title", "data_dir", "skip_unreadable", "devices", "max_lr_source",
 }  # fmt: skip
+#: So many training pictures tell a network's first layer what pictures are like.
+PICTURES_TO_FIT = 5_000
 #: In the order in which they may be removed at any moment: what says "trained" goes first.
 TRAINED_FILES = ("model.safetensors", "metrics.json", "predictions.npz", "metrics.csv", "steps.csv")
 
@@ -78,13 +80,18 @@ class TrainingPlan:
         return {name: v for name, v in self.settings.items() if name not in NOT_IDENTITY}
 
     def network(self) -> nn.Module:
-        """Return the network with the fresh weights of this seed."""
-        return create_model(
+        """Return the network with the fresh weights of this seed, and of these pictures."""
+        network = create_model(
             self.settings["model"],
             num_classes=len(self.picture_set.classes),
             image_size=self.picture_set.image_size,
             seed=self.settings["seed"],
         )
+        if hasattr(network, "fit_pictures"):
+            pictures = self.data_module().train.images[:PICTURES_TO_FIT]
+            mean, std = self.picture_set.mean, self.picture_set.std
+            network.fit_pictures(normalise(pictures, mean, std))
+        return network
 
     def classifier(self) -> ImageClassifier:
         """Return the LightningModule around a fresh network."""
@@ -94,7 +101,10 @@ class TrainingPlan:
         """Return the batches this plan trains on."""
         recipe = self.recipe
         augmentation = Augmentation(
-            recipe.crop_padding, recipe.flip_probability, recipe.cutout_size
+            recipe.crop_padding,
+            recipe.flip_probability,
+            recipe.cutout_size,
+            recipe.alternate_flips,
         )
         return PictureDataModule(
             self.picture_set,
@@ -102,6 +112,7 @@ class TrainingPlan:
             augmentation,
             self.settings["seed"],
             self.settings["val_fraction"],
+            recipe.picture_sides(self.picture_set.image_size) if recipe.growth else (),
         )
 
     def __str__(self) -> str:
@@ -114,11 +125,12 @@ def plan_training(
     *,
     run_name: str | None = None,
     output_dir: str | Path = "outputs",
-    model: str = "davidnet",
+    model: str | None = None,
     recipe: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     max_lr: float | str | None = None,
+    views: int | None = None,
     val_fraction: float = 0.0,
     precision: str = "auto",
     devices: str = "auto",
@@ -129,10 +141,10 @@ def plan_training(
     Args:
         picture_set: from `utils.data.load_pictures`.
         run_name: the run's folder below `output_dir`; None derives a name from the settings.
-        model: a name of `utils.models.MODELS`.
         recipe: a name of `utils.recipes.RECIPES`; None takes the data set's default.
-        epochs, batch_size, max_lr: override the recipe; `max_lr` may be ``"found"``, which takes
-            what the range test of the same run suggested.
+        model: a name of `utils.models.MODELS`; None takes the recipe's.
+        epochs, batch_size, max_lr, views: override the recipe; `max_lr` may be ``"found"``, which
+            takes what the range test of the same run suggested.
         val_fraction: share of the training split to hold out and watch; 0 watches the test split.
         precision, devices: as `choose_precision` and `choose_device` take them.
         seed: of weights, order and augmentation.
@@ -141,16 +153,17 @@ def plan_training(
         InputError: a name, number or device that cannot be used.
     """
     options = picture_set.options
-    asked = {"model": None if model == "davidnet" else model, "epochs": epochs}
-    asked |= {"batch_size": batch_size, "max_lr": max_lr, "val_fraction": val_fraction or None}
+    asked = {"model": model, "epochs": epochs, "batch_size": batch_size, "max_lr": max_lr}
+    asked |= {"views": views, "val_fraction": val_fraction or None}
     asked |= {"limit_train": options["limit_train"], "limit_test": options["limit_test"]}
     asked |= {"image_size": None if options["image_size"] == 32 else options["image_size"]}
-    check_training_options(model, picture_set.image_size, val_fraction, seed, max_lr)
+    check_training_options(val_fraction, seed, max_lr)
     found = max_lr == "found"
     chosen = choose_recipe(
-        recipe, options["dataset"], epochs=epochs, batch_size=batch_size,
-        max_lr=None if found else max_lr,
+        recipe, options["dataset"], model=model, epochs=epochs, batch_size=batch_size,
+        max_lr=None if found else max_lr, views=views,
     )  # fmt: skip
+    check_model(chosen.model, picture_set.image_size)
     if run_name is None:
         run_name = derive_run_name(picture_set.name, chosen.name, seed, **asked)
     run = Run(run_name, output_dir)
@@ -175,7 +188,6 @@ def plan_training(
         **options,
         "data_fingerprint": picture_set.fingerprint,
         "val_fraction": val_fraction,
-        "model": model,
         **chosen.as_settings(),
         "max_lr_source": "found" if found else "recipe" if max_lr is None else "given",
         "precision": precision,
@@ -186,8 +198,6 @@ def plan_training(
 
 
 def check_training_options(
-    model: str = "davidnet",
-    image_size: int = 32,
     val_fraction: float = 0.0,
     seed: int = 0,
     max_lr: float | str | None = None,
@@ -197,7 +207,6 @@ def check_training_options(
     Raises:
         InputError: naming the parameter, its value and what is allowed.
     """
-    check_model(model, image_size)
     check_data_options("shapes", val_fraction=val_fraction)
     check_number("seed", seed, 0, 2**31 - 1, whole=True)
     if isinstance(max_lr, str) and max_lr != "found":
@@ -406,6 +415,8 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
     before = plan.run.settings
     if not before:
         return plan
+    # a run of an earlier version did not name what it did not have
+    before = {**Recipe.from_settings(before).as_settings(), **before}
     if before.get("max_lr_source") == plan.settings["max_lr_source"] == "found":
         plan = replace(
             plan,
@@ -486,6 +497,7 @@ def _training_trainer(plan: TrainingPlan, log: TrainingLog, checkpoint: Path) ->
 def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataModule) -> None:
     """Test the final weights and write what was learned."""
     run, targets = plan.run, plan.picture_set.test.targets
+    averaged = _test_averaged(plan, classifier, data) if plan.recipe.views > 1 else None
     figures, logits = test_in_float32(classifier, data, plan.settings["devices"])
     write_predictions(run, logits, targets)
     save_network(run, classifier.network)
@@ -495,8 +507,26 @@ def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataMo
         test_size=len(targets),
         test_precision="32-true",
         views="one, no test-time averaging",
+        **({"averaged": averaged} if averaged else {}),
     )
     run.update_record(status="complete", finished=now())
+
+
+def _test_averaged(
+    plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataModule
+) -> dict:
+    """Return the figures of logits averaged over views, in the precision of training."""
+    trainer = build_trainer(plan.settings["devices"], plan.settings["precision"])
+    started, classifier.views = time.perf_counter(), plan.recipe.views
+    with interruptible():
+        figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    classifier.views = 1
+    return {
+        "views": plan.recipe.views,
+        **figures,
+        "precision": plan.settings["precision"],
+        "seconds": round(time.perf_counter() - started, 2),
+    }
 
 
 def test_in_float32(

@@ -5,8 +5,9 @@ from torch import nn
 
 from utils import check_choice, check_number
 from utils.models.davidnet import DavidNet
+from utils.models.speednet import SpeedNet
 
-MODELS: dict[str, type[nn.Module]] = {"davidnet": DavidNet}
+MODELS: dict[str, type[nn.Module]] = {"davidnet": DavidNet, "speednet": SpeedNet}
 
 
 def create_model(

@@ -44,7 +44,8 @@ class DavidNet(nn.Module):
         num_classes: length of the logits, at least 2.
         width: channels after the first block; later blocks have 2, 4 and 8 times as many.
         image_size: side of the input in pixels, a multiple of 8. The last pooling spans the whole
-            map, which is 4×4 for the 32×32 pictures the network was made for.
+            map, which is 4×4 for the 32×32 pictures the network was made for, so it takes other
+            multiples of 8 as well.
 
     Raises:
         InputError: a size the network cannot take.
@@ -72,7 +73,7 @@ class DavidNet(nn.Module):
         )
         self.head = nn.Sequential(
             OrderedDict(
-                pool=nn.MaxPool2d(image_size // 8),
+                pool=nn.AdaptiveMaxPool2d(1),
                 flatten=nn.Flatten(),
                 linear=nn.Linear(8 * width, num_classes),
             )

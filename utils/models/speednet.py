@@ -1,0 +1,115 @@
+"""SpeedNet: the small network that the recipe ``speed`` trains."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from utils import InputError, shown
+from utils.models.convolution import Conv3x3
+
+
+class Whitening(nn.Conv2d):
+    """2×2 convolution whose outputs are uncorrelated, and as large as each other, on pictures.
+
+    Its weights are the directions in which 2×2 patches of the training pictures vary, each scaled
+    to unit variance, and their negatives, so that a ReLU after it loses nothing (Page 2019, "How
+    to Train Your ResNet 8"). They are computed, not learned: `fit` sets them.
+    """
+
+    def __init__(self):
+        super().__init__(3, 24, 2, bias=False)
+        self.weight.requires_grad = False
+
+    @torch.no_grad()
+    def fit(self, images: Tensor, floor: float = 5e-4) -> None:
+        """Set the weights from pictures.
+
+        Args:
+            images: float, N×3×S×S, normalised.
+            floor: added to each variance, so that noise is not blown up.
+        """
+        patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
+        covariance = (patches.T @ patches / len(patches)).double()
+        variances, directions = torch.linalg.eigh(covariance)
+        scaled = (directions / (variances + floor).sqrt()).T.reshape(12, 3, 2, 2)
+        self.weight.copy_(torch.cat([scaled, -scaled]))
+
+
+class Norm(nn.BatchNorm2d):
+    """Batch normalisation with a bias but no scale, which the next convolution can learn."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, momentum=0.4)  # a short training needs a short memory
+        self.weight.requires_grad = False
+
+
+class Block(nn.Sequential):
+    """Two 3×3 convolutions; the first is followed by a 2×2 max-pool.
+
+    Pooling comes before normalisation and activation, which then have a quarter to do. At the
+    start each convolution hands its input on unchanged (Jordan 2024, section 3.3).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        first, second = Conv3x3(in_channels, out_channels), Conv3x3(out_channels, out_channels)
+        for convolution in (first, second):
+            nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
+        super().__init__(
+            OrderedDict(
+                conv1=first, pool=nn.MaxPool2d(2), norm1=Norm(out_channels), act1=nn.SiLU(),
+                conv2=second, norm2=Norm(out_channels), act2=nn.SiLU(),
+            )
+        )  # fmt: skip
+
+
+class SpeedNet(nn.Module):
+    """A whitening layer, three blocks of two convolutions, and a linear head.
+
+    The plan is that of the network in "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (Jordan
+    2024).
+
+    Args:
+        num_classes: length of the logits, at least 2.
+        width: channels of the first block; the others have four times as many.
+        image_size: side of the input in pixels, at least 16.
+
+    Raises:
+        InputError: a size the network cannot take.
+    """
+
+    #: Names of the blocks whose class activation maps make sense, in forward order.
+    blocks = ("block1", "block2", "block3")
+
+    def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
+        super().__init__()
+        if not isinstance(image_size, int) or image_size < 16:
+            raise InputError(
+                f"image_size is {shown(image_size)}; SpeedNet halves the picture three times, so "
+                "it must be a whole number, at least 16."
+            )
+        self.whitening = Whitening()
+        self.activation = nn.SiLU()
+        self.block1 = Block(24, width)
+        self.block2 = Block(width, 4 * width)
+        self.block3 = Block(4 * width, 4 * width)
+        self.head = nn.Sequential(
+            OrderedDict(
+                pool=nn.AdaptiveMaxPool2d(1),
+                flatten=nn.Flatten(),
+                linear=nn.Linear(4 * width, num_classes, bias=False),
+            )
+        )
+        nn.init.normal_(self.head.linear.weight, std=1 / (4 * width))  # begins without an opinion
+
+    def fit_pictures(self, images: Tensor) -> None:
+        """Set the whitening layer from training pictures (float, N×3×S×S, normalised)."""
+        self.whitening.fit(images)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pictures (N×3×S×S, float) to logits (N×num_classes)."""
+        x = self.activation(self.whitening(x))
+        x = self.block1(x)
+        x = self.block2(x)
+        x = self.block3(x)
+        return self.head(x)
