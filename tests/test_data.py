@@ -19,7 +19,7 @@ from torch.nn import functional
 from torchvision.datasets import CIFAR10
 
 from utils import InputError, data, pictures, runs, shapes
-from utils.augment import Augmentation, augment, normalise
+from utils.augment import Augmentation, augment, normalise, resize
 from utils.classifier import ImageClassifier
 from utils.data import (
     CIFAR10_MEAN,
@@ -684,6 +684,20 @@ def test_validation_and_test_see_the_pictures_normalised_and_not_augmented(tmp_p
     seen.clear()
     recorder.trainer.test(recorder.classifier, datamodule=module, verbose=False)
     assert torch.equal(torch.cat(seen), expected)
+
+
+def test_pictures_grow_from_epoch_to_epoch_and_are_tested_at_full_size(tmp_path):
+    picture_set, augmentation = made_set([0, 1, 2] * 3, [0, 1, 2] * 2), Augmentation(3, 0.5, 0)
+    module = PictureDataModule(picture_set, 16, augmentation, seed=5, sides=[8, 16, 16])
+    recorder = Recorder(module, epochs=3, folder=tmp_path)
+    assert [images.shape[-1] for images in recorder.inputs["train"]] == [8, 16, 16]
+    assert [images.shape[-1] for images in recorder.inputs["other"]] == [8, 8, 16, 16]
+    order = EpochShuffle(9, 16, seed=5).order()
+    full = augment(picture_set.train.images, torch.arange(9), augmentation, MEAN, STD, 5, 0)
+    torch.testing.assert_close(recorder.inputs["train"][0], resize(full, 8)[order])
+    recorder.inputs["other"].clear()
+    recorder.trainer.test(recorder.classifier, datamodule=module, verbose=False)
+    assert [images.shape[-1] for images in recorder.inputs["other"]] == [16]
 
 
 def test_loading_leaves_no_temporary_file(cached_folder, tmp_path):

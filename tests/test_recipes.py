@@ -32,6 +32,7 @@ def test_original_has_every_value_of_the_source():
         "max_momentum": 0.9,
         "label_smoothing": 0.0,
         "growth": [],
+        "whitening": True,
         "crop_padding": 4,
         "flip_probability": 0.5,
         "alternate_flips": False,
@@ -169,7 +170,7 @@ def test_settings_survive_json(name):
 
 def test_settings_of_an_earlier_version_give_the_recipe_they_were():
     settings = RECIPES["original"].as_settings()
-    for name in ("optimizer", "label_smoothing", "growth", "alternate_flips", "views"):
+    for name in ("optimizer", "label_smoothing", "growth", "whitening", "alternate_flips", "views"):
         del settings[name]
     assert Recipe.from_settings(settings) == RECIPES["original"]
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from pytorch_lightning import Trainer
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score
+from torch.nn import functional
 from torch.nn.functional import cross_entropy
 
 import utils.data
@@ -25,6 +27,8 @@ from utils.data import PictureSet, Split, load_pictures
 from utils.devices import choose_precision
 from utils.models import MODELS, create_model
 from utils.models.davidnet import DavidNet
+from utils.models.speednet import SpeedNet
+from utils.recipes import RECIPES
 from utils.runs import ROOT, Run
 from utils.training import fit, layer_table, load_network, plan_training
 
@@ -137,6 +141,7 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
         "min_momentum": 0.85, "max_momentum": 0.9, "crop_padding": 4, "flip_probability": 0.5,
         "cutout_size": 8, "precision": "32-true", "devices": "cpu", "seed": 0,
         "optimizer": "adam", "label_smoothing": 0.0, "growth": [], "alternate_flips": False,
+        "whitening": True,
         "views": 1,
     }  # fmt: skip
     data = record["data"]
@@ -462,6 +467,105 @@ def test_run_that_stopped_before_its_test_is_finished_without_training_again(
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, "on_train_batch_end", AssertionError("trained"), lambda t: True)
         check_resumes_like(plan, trained, capsys)
+
+
+# The parts of the recipe speed
+
+
+class SmallSpeedNet(SpeedNet):
+    """Fast enough to be trained many times."""
+
+    def __init__(self, num_classes=10, image_size=32):
+        super().__init__(num_classes, 4, image_size)
+
+
+def make_speed_plan(folder, monkeypatch, **changes):
+    """All parts of speed, on pictures that grow from 16 to 24 pixels."""
+    monkeypatch.setitem(MODELS, "speednet", SmallSpeedNet)
+    pictures = make_pictures(image_size=24)
+    splits = {
+        name: Split(functional.pad(s.images.float(), (4,) * 4, "reflect").byte(), s.targets)
+        for name, s in (("train", pictures.train), ("test", pictures.test))
+    }
+    pictures = replace(pictures, **splits)
+    recipe = replace(RECIPES["speed"], growth=((0.67, 0.4),))
+    return make_plan(folder, pictures, recipe=recipe, max_lr=None, **changes)
+
+
+def test_a_run_of_speed_stopped_among_its_growing_pictures_resumes_bit_for_bit(
+    tmp_path, monkeypatch, capsys
+):
+    whole = make_speed_plan(tmp_path / "whole", monkeypatch)
+    assert whole.data_module().sides == [16, 24, 24]
+    fit(whole)
+    plan = make_speed_plan(tmp_path / "stopped", monkeypatch)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, "on_train_batch_end", GoneError(), lambda t: t.global_step == 9)
+        with pytest.raises(GoneError):
+            fit(plan)
+    again = make_speed_plan(tmp_path / "stopped", monkeypatch)
+    for run in (whole.run, again.run):
+        monkeypatch.setattr(type(run), "read_json", without_averaged_seconds(type(run).read_json))
+    check_resumes_like(again, whole, capsys)
+
+
+def without_averaged_seconds(read_json):
+    def read(self, name):
+        content = read_json(self, name)
+        content.get("averaged", {}).pop("seconds", None)
+        return content
+
+    return read
+
+
+def test_every_accuracy_says_over_how_many_views(tmp_path, monkeypatch):
+    run = fit(make_speed_plan(tmp_path, monkeypatch, epochs=1))
+    metrics = run.read_json("metrics.json")
+    assert metrics["views"].startswith("one")
+    averaged = metrics["averaged"]
+    assert (averaged["views"], averaged["precision"]) == (6, "32-true")
+    assert 0 <= averaged["test_acc"] <= 1 and averaged["seconds"] > 0
+    predictions = run.read_arrays("predictions.npz")  # what the maps explain: one view
+    right = (predictions["predicted"] == predictions["target"]).mean()
+    assert metrics["test_acc"] == pytest.approx(right)
+
+
+def test_views_can_be_switched_off_and_on(tmp_path, monkeypatch):
+    off = make_speed_plan(tmp_path / "off", monkeypatch, epochs=1, views=1)
+    assert "averaged" not in fit(off).read_json("metrics.json")
+    on = fit(make_plan(tmp_path / "on", epochs=1, views=2)).read_json("metrics.json")
+    assert on["averaged"]["views"] == 2
+
+
+def test_the_first_layer_is_whitened_by_training_pictures_alone(tmp_path, monkeypatch):
+    plan = make_speed_plan(tmp_path, monkeypatch)
+    network = plan.network()
+    images = normalise(plan.picture_set.train.images, (0.4,) * 3, (0.2,) * 3)
+    with torch.no_grad():
+        responses = network.whitening(images)[:, :12].permute(1, 0, 2, 3).flatten(1)
+    covariance = responses @ responses.T / responses.shape[1]
+    torch.testing.assert_close(covariance, torch.eye(12), rtol=0, atol=0.02)
+    other = replace(plan, recipe=replace(plan.recipe, whitening=False)).network()
+    assert other.whitening.weight.requires_grad and not network.whitening.weight.requires_grad
+
+
+def test_a_recipe_brings_its_network_and_another_may_be_asked_for(tmp_path, monkeypatch):
+    assert make_speed_plan(tmp_path, monkeypatch).settings["model"] == "speednet"
+    plan = make_plan(tmp_path, recipe="speed", model="davidnet", run_name=None)
+    assert plan.settings["model"] == "davidnet"
+    assert "model=davidnet" in plan.run.name
+
+
+def test_a_run_of_an_earlier_version_is_still_known(trained, tmp_path):
+    run = make_plan(tmp_path).run
+    copytree(trained.run.folder, run.folder)
+    settings = dict(run.settings)
+    for name in ("optimizer", "label_smoothing", "growth", "alternate_flips", "views", "whitening"):
+        del settings[name]
+    run.update_record(settings=settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_train", never_fit)
+        assert fit(make_plan(tmp_path)).is_trained
 
 
 # Divergence

@@ -353,11 +353,44 @@ def _add_bench(commands) -> None:
     about = "Measure this machine, and what training makes of it: step, loader, evaluation, maps."
     parser = _add_command(commands, "bench", _bench, about)
     parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3, help="how often to measure each, in turn")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="how often to measure each, in turn; 0: not at all"
+    )
     parser.add_argument("--json", help="also write the figures to this file")
+    training = parser.add_argument_group("time to accuracy")
+    training.add_argument("--train", metavar="RECIPE", help="also train with this recipe")
+    training.add_argument("--seeds", type=int, default=3, help="how often, each from another seed")
+    training.add_argument(
+        "--leave-one-out", action="store_true", help="and also without each of the recipe's parts"
+    )
+    training.add_argument(
+        "--dataset", default="cifar10", help="as for the command run (default: cifar10)"
+    )
+    training.add_argument("--data-dir", default="data", help="as for the command run")
+    training.add_argument("--dataset-title", help="how to name the data, e.g. where it is a copy")
+    training.add_argument(
+        "--output-dir", default="outputs/trials", help="where these runs are kept"
+    )
 
 
 def _bench(options) -> None:
     from utils.bench import print_benchmark
 
-    print_benchmark(options.batch_size, options.rounds, options.json)
+    check_number("--rounds", options.rounds, 0 if options.train else 1, 1_000, whole=True)
+    if options.train:
+        from utils.recipes import choose_recipe
+
+        choose_recipe(options.train, options.dataset)
+    if options.rounds:
+        print_benchmark(options.batch_size, options.rounds, options.json)
+    if options.train:
+        from utils.data import load_pictures
+        from utils.trials import print_trials
+
+        picture_set = load_pictures(
+            _dataset_from_shell(options.dataset), options.data_dir,
+            dataset_title=options.dataset_title,
+        )  # fmt: skip
+        print_trials(
+            picture_set, options.train, options.seeds, options.leave_one_out, options.output_dir
+        )

@@ -28,6 +28,8 @@ class Recipe:
         growth: progressive resizing (Howard 2018, "Training Imagenet in 3 hours"): pairs of a
             share of the picture's side and the share of all epochs at which training leaves it
             for the next; after the last pair pictures have their full size. Empty: always.
+        whitening: whether a network whose first layer can be set from the pictures begins so; else
+            that layer begins at random, and is learned.
         crop_padding: pixels of reflection on each side before the random crop.
         flip_probability: of a left-right flip.
         alternate_flips: as `utils.augment.Augmentation` has it.
@@ -52,6 +54,7 @@ class Recipe:
     max_momentum: float = 0.9
     label_smoothing: float = 0.0
     growth: tuple[tuple[float, float], ...] = ()
+    whitening: bool = True
     crop_padding: int = 4
     flip_probability: float = 0.5
     alternate_flips: bool = False
@@ -63,6 +66,7 @@ class Recipe:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("views", self.views, VIEWS)
         check_flag("alternate_flips", self.alternate_flips)
+        check_flag("whitening", self.whitening)
         check_number("label_smoothing", self.label_smoothing, 0.0, 0.9)
         check_number("epochs", self.epochs, 1, 100_000, whole=True)
         check_number("batch_size", self.batch_size, 2, 1_000_000, whole=True)
@@ -142,21 +146,41 @@ RECIPES = {
 }
 
 
+def without_each_part(recipe: Recipe) -> dict[str, Recipe]:
+    """Return a recipe without each of its parts in turn, by what it has instead."""
+    plain = RECIPES["original"]
+    schedule = ("max_lr", "warmup_share", "min_momentum", "max_momentum")
+    adam = {name: getattr(plain, name) for name in ("optimizer", *schedule)}
+    changes = {
+        "Adam instead of Muon": adam if recipe.optimizer == "muon" else {},
+        "full size from the start": {"growth": ()},
+        "no label smoothing": {"label_smoothing": 0.0},
+        "flips at random": {"alternate_flips": False},
+        "first layer learned": {"whitening": False} if recipe.model == "speednet" else {},
+        "crops of the original": {"crop_padding": plain.crop_padding},
+        "cutout of the original": {"cutout_size": plain.cutout_size},
+    }
+    variants = {what: replace(recipe, **change) for what, change in changes.items()}
+    return {what: variant for what, variant in variants.items() if variant != recipe}
+
+
 def default_recipe(dataset: str) -> str:
     """Return the recipe's name for ``recipe=None``: quick on the drawn shapes, else original."""
     return "quick" if dataset == "shapes" else "original"
 
 
-def choose_recipe(recipe: str | None, dataset: str, **overrides) -> Recipe:
+def choose_recipe(recipe: str | Recipe | None, dataset: str, **overrides) -> Recipe:
     """Return the named recipe with some fields replaced; overrides that are None change nothing.
 
     Raises:
         InputError: an unknown recipe, or a value out of its range.
     """
-    name = default_recipe(dataset) if recipe is None else recipe
-    check_choice("recipe", name, tuple(RECIPES))
+    if not isinstance(recipe, Recipe):
+        name = default_recipe(dataset) if recipe is None else recipe
+        check_choice("recipe", name, tuple(RECIPES))
+        recipe = RECIPES[name]
     given = {key: value for key, value in overrides.items() if value is not None}
-    return replace(RECIPES[name], **given)
+    return replace(recipe, **given)
 
 
 def fit_batch_size(recipe: Recipe, train_size: int, least_steps: int = 10) -> Recipe:

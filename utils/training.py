@@ -87,7 +87,7 @@ class TrainingPlan:
             image_size=self.picture_set.image_size,
             seed=self.settings["seed"],
         )
-        if hasattr(network, "fit_pictures"):
+        if self.recipe.whitening and hasattr(network, "fit_pictures"):
             pictures = self.data_module().train.images[:PICTURES_TO_FIT]
             mean, std = self.picture_set.mean, self.picture_set.std
             network.fit_pictures(normalise(pictures, mean, std))
@@ -126,7 +126,7 @@ def plan_training(
     run_name: str | None = None,
     output_dir: str | Path = "outputs",
     model: str | None = None,
-    recipe: str | None = None,
+    recipe: str | Recipe | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     max_lr: float | str | None = None,
@@ -141,7 +141,7 @@ def plan_training(
     Args:
         picture_set: from `utils.data.load_pictures`.
         run_name: the run's folder below `output_dir`; None derives a name from the settings.
-        recipe: a name of `utils.recipes.RECIPES`; None takes the data set's default.
+        recipe: a name of `utils.recipes.RECIPES`, or a recipe; None takes the data set's default.
         model: a name of `utils.models.MODELS`; None takes the recipe's.
         epochs, batch_size, max_lr, views: override the recipe; `max_lr` may be ``"found"``, which
             takes what the range test of the same run suggested.

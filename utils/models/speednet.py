@@ -14,16 +14,15 @@ class Whitening(nn.Conv2d):
 
     Its weights are the directions in which 2×2 patches of the training pictures vary, each scaled
     to unit variance, and their negatives, so that a ReLU after it loses nothing (Page 2019, "How
-    to Train Your ResNet 8"). They are computed, not learned: `fit` sets them.
+    to Train Your ResNet 8"). `fit` computes them; before, this is any convolution.
     """
 
     def __init__(self):
         super().__init__(3, 24, 2, bias=False)
-        self.weight.requires_grad = False
 
     @torch.no_grad()
     def fit(self, images: Tensor, floor: float = 5e-4) -> None:
-        """Set the weights from pictures.
+        """Set the weights from pictures, and keep them from being learned.
 
         Args:
             images: float, N×3×S×S, normalised.
@@ -34,6 +33,7 @@ class Whitening(nn.Conv2d):
         variances, directions = torch.linalg.eigh(covariance)
         scaled = (directions / (variances + floor).sqrt()).T.reshape(12, 3, 2, 2)
         self.weight.copy_(torch.cat([scaled, -scaled]))
+        self.weight.requires_grad = False
 
 
 class Norm(nn.BatchNorm2d):
