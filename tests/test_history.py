@@ -1,11 +1,22 @@
 """What training logged: read back as written, and summed up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import valid_record
 
 from utils import InputError
-from utils.history import HISTORY_COLUMNS, STEP_COLUMNS, read_history, read_steps, summarise
+from utils.history import (
+    HISTORY_COLUMNS,
+    STEP_COLUMNS,
+    picture_sides,
+    read_history,
+    read_steps,
+    summarise,
+)
+from utils.recipes import RECIPES
 from utils.runs import Run
 
 ROWS = [
@@ -95,3 +106,13 @@ def test_a_table_with_other_columns_is_refused(tmp_path):
     run.write_csv("metrics.csv", ["epoch", "loss"], [{"epoch": 1, "loss": 2.0}])
     with pytest.raises(InputError, match=r"metrics\.csv"):
         read_history(run)
+
+
+def test_picture_sides_are_those_the_recipe_trained_with(tmp_path):
+    run = Run("r", tmp_path)
+    recipe = replace(RECIPES["speed"], epochs=4, growth=((0.5, 0.5),))
+    record = valid_record(**recipe.as_settings() | {"image_size": 48})
+    run.update_record(**record)
+    assert picture_sides(run) == [24, 24, 48, 48]
+    run.update_record(**valid_record(**RECIPES["original"].as_settings()))
+    assert picture_sides(run) == []

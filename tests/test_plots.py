@@ -403,6 +403,26 @@ def test_range_test_that_diverged():
     assert 2 < top < 1e3
 
 
+def test_the_epochs_in_which_pictures_grow_are_marked():
+    sides = [16] * 8 + [24] * 8 + [32] * 4
+    for draw in (
+        lambda sides: curves.loss_curves(history(), steps(), TITLE, "test", sides),
+        lambda sides: curves.accuracy_curves(history(), TITLE, "test", sides),
+        lambda sides: curves.generalisation_gap(history(), TITLE, "test", sides),
+    ):
+        check(draw(sides))
+        marked = words(draw(sides))
+        assert all(f"{side} px" in marked for side in (16, 24, 32))
+        assert "px" not in words(draw([32] * 20)) and "px" not in words(draw([]))
+        dotted = [line for line in draw(sides).axes[0].lines if line.get_linestyle() == ":"]
+        assert [line.get_xdata()[0] for line in dotted] == [8.5, 16.5]
+
+
+def test_a_run_that_was_stopped_marks_only_the_epochs_it_has():
+    figure = curves.accuracy_curves(history(3), TITLE, "test", [16, 16, 24, 32])
+    assert "24 px" in words(figure) and "32 px" not in words(figure)
+
+
 def test_schedule_names_its_turning_points():
     assert "starts at 0.0001, peaks at 0.01 after 6.0 epochs, ends at 1e-08" in words(
         planned_schedule()

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from utils.recipes import Recipe
 from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run
 
 
@@ -50,3 +51,9 @@ def summarise(history: pd.DataFrame) -> dict[str, float]:
         "gap": float(last["train_acc"] - last["val_acc"]),
         "epochs_since_best": int(last["epoch"] - best["epoch"]),
     }
+
+
+def picture_sides(run: Run) -> list[int]:
+    """Return the pictures' side in pixels in each epoch planned; empty where they do not grow."""
+    recipe = Recipe.from_settings(run.settings)
+    return recipe.picture_sides(run.settings["image_size"]) if recipe.growth else []

@@ -174,6 +174,8 @@ def plan_training(
         notes.append(f"max_lr     {suggestion:.3g}, found by the range test {weakness}".rstrip())
     if batch_size is None:
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
+    if chosen.growth:
+        notes.append(f"pictures   {_growth_in_words(chosen.picture_sides(picture_set.image_size))}")
     device, hardware = choose_device(devices)
     precision, reason = choose_precision(precision, device)
     watched = (
@@ -236,6 +238,12 @@ def _lowered_batch_size(recipe: Recipe, size: int, val_fraction: float, notes: l
             f"since there are only {size} pictures to train on"
         )
     return lowered
+
+
+def _growth_in_words(sides: list[int]) -> str:
+    """Return which size the pictures have from which epoch on."""
+    first = {side: sides.index(side) + 1 for side in dict.fromkeys(sides)}
+    return ", ".join(f"{side} pixels from epoch {epoch}" for side, epoch in first.items())
 
 
 def layer_table(network: nn.Module, image_size: int, batch_size: int = 1) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 `history` has a row per epoch, with columns epoch (from 1), step, lr, train_loss, train_acc,
 val_loss, val_acc, seconds; `steps` a row every few steps, with columns step, epoch, lr,
 train_loss. Accuracies are 0..1, losses cross-entropy. Both are pandas tables, but anything that
-gives arrays by column name will do. `watched` names the split behind val_loss and val_acc.
+gives arrays by column name will do. `watched` names the split behind val_loss and val_acc;
+`sides` are the pictures' sides in pixels, one for each epoch planned, where they grow.
 """
 
 import numpy as np
@@ -58,6 +59,18 @@ def epoch_axis(axes, epochs, first=None):
     axes.set_xlabel("epoch")
 
 
+def mark_growth(axes, sides):
+    """A line between two epochs where the pictures grew, and the size on its right."""
+    starts = [epoch for epoch, side in enumerate(sides) if epoch and side != sides[epoch - 1]]
+    for epoch in starts:
+        axes.axvline(epoch + 0.5, color=INK, linewidth=1, linestyle=":")
+    for epoch in [0, *starts] if starts else []:
+        axes.annotate(
+            f" {sides[epoch]} px", (epoch + 0.5, 0.02), xycoords=("data", "axes fraction"),
+            color=INK, fontsize=8,
+        )  # fmt: skip
+
+
 @styled
 def learning_rate_and_epoch(steps, dataset_title):
     """Epoch against step, and learning rate against step."""
@@ -79,7 +92,7 @@ def learning_rate_and_epoch(steps, dataset_title):
 
 
 @styled
-def loss_curves(history, steps, dataset_title, watched="test"):
+def loss_curves(history, steps, dataset_title, watched="test", sides=()):
     """Training loss by epoch over the faint loss of single steps, and the watched split's loss."""
     title = f"Training and {watched} loss"
     if not len(history):
@@ -100,6 +113,7 @@ def loss_curves(history, steps, dataset_title, watched="test"):
     cut = limit_top(axes, np.concatenate([train, held]), step_losses)
     axes.set_ylabel("loss, cross-entropy" + (" (cut off at the top)" if cut else ""))
     epoch_axis(axes, epochs, first=epochs.min() - 1)
+    mark_growth(axes, sides[: len(epochs)])
     legend_above(axes, columns=2)
     return figure
 
@@ -112,7 +126,7 @@ def steps_in_epochs(steps, history):
 
 
 @styled
-def accuracy_curves(history, dataset_title, watched="test"):
+def accuracy_curves(history, dataset_title, watched="test", sides=()):
     """Training and watched accuracy by epoch, in percent, with their last and best values."""
     title = f"Training and {watched} accuracy"
     if not len(history):
@@ -128,12 +142,13 @@ def accuracy_curves(history, dataset_title, watched="test"):
         axes.plot(epochs[best], held[best], label=label, **BEST)
     axes.set_ylabel("accuracy, %")
     epoch_axis(axes, epochs)
+    mark_growth(axes, sides[: len(epochs)])
     legend_above(axes)
     return figure
 
 
 @styled
-def generalisation_gap(history, dataset_title, watched="test"):
+def generalisation_gap(history, dataset_title, watched="test", sides=()):
     """Training accuracy minus watched accuracy by epoch, in percentage points."""
     title = f"Gap between training and {watched} accuracy"
     if not len(history):
@@ -151,4 +166,5 @@ def generalisation_gap(history, dataset_title, watched="test"):
     axes.set_ylabel(f"training − {watched} accuracy,\npercentage points")
     axes.set_title(f"{gap[-1]:+.2f} points in epoch {epochs[-1]:.0f}".replace("-", "−"))
     epoch_axis(axes, epochs)
+    mark_growth(axes, sides[: len(epochs)])
     return figure
