@@ -16,7 +16,8 @@ from utils.runs import ROOT, Run
 EVERYWHERE = {"run_name", "output_dir", "data_dir", "dataset", "seed"}
 CONTRACT = EVERYWHERE | {
     "overwrite", "dataset_title", "image_size", "val_fraction", "limit_train", "limit_test",
-    "skip_unreadable", "model", "recipe", "epochs", "batch_size", "max_lr", "precision",
+    "skip_unreadable", "model", "recipe", "epochs", "batch_size", "max_lr", "views",
+    "precision",
     "devices", "method", "block",
 }  # fmt: skip
 
