@@ -35,6 +35,22 @@ class Augmentation:
     cutout_size: int = 8
     alternate_flips: bool = False
 
+    def in_words(self) -> str:
+        """Return what it does, as a sentence's end."""
+        parts = []
+        if self.crop_padding:
+            parts.append(
+                f"moved by up to {self.crop_padding} pixels, its edge filled by reflection"
+            )
+        if self.flip_probability and self.alternate_flips:
+            parts.append("flipped left-right every other epoch")
+        elif self.flip_probability:
+            parts.append(f"flipped left-right with probability {self.flip_probability:g}")
+        if self.cutout_size:
+            size = f"{self.cutout_size}×{self.cutout_size}"
+            parts.append(f"one square of {size} pixels set to the mean colour")
+        return "; ".join(parts) or "left as it is"
+
 
 def uniform(seed: int, epoch: int, indices: Tensor, purpose: int) -> Tensor:
     """Draw one number in [0, 1) for each picture.
