@@ -371,7 +371,8 @@ def test_views_are_mirrored_and_moved_along_one_diagonal():
     ("augmentation", "words"),
     [
         (Augmentation(), "moved by up to 4 pixels, its edge filled by reflection; "
-         "flipped left-right with probability 0.5; one square of 8×8 pixels set to the mean colour"),
+         "flipped left-right with probability 0.5; "
+         "one square of 8×8 pixels set to the mean colour"),
         (Augmentation(2, 0.5, 0, True), "moved by up to 2 pixels, its edge filled by reflection; "
          "flipped left-right every other epoch"),
         (NOTHING, "left as it is"),
