@@ -161,7 +161,7 @@ def test_check_choice_lists_what_there_is():
         check_choice("devices", "tpu", ("auto", "cpu"))
 
 
-@pytest.mark.parametrize("name", ["original", "speed"])
+@pytest.mark.parametrize("name", list(RECIPES))
 def test_settings_survive_json(name):
     settings = json.loads(json.dumps(RECIPES[name].as_settings()))
     assert settings == RECIPES[name].as_settings()

@@ -120,28 +120,44 @@ def _checked_growth(growth) -> tuple[tuple[float, float], ...]:
     return pairs
 
 
+#: What a short training needs; the plan is that of "94% on CIFAR-10 in 3.29 Seconds on a Single
+#: GPU" (Jordan 2024) with its later optimiser. Epochs, rate and growth were chosen by 5,000
+#: training pictures held out.
+SPEED = Recipe(
+    "speed",
+    epochs=12,
+    batch_size=500,
+    max_lr=0.17,
+    model="speednet",
+    optimizer="muon",
+    warmup_share=0.0,
+    min_momentum=0.6,
+    max_momentum=0.6,
+    label_smoothing=0.2,
+    growth=((0.5, 0.4), (0.75, 0.8)),
+    crop_padding=2,
+    cutout_size=0,
+    alternate_flips=True,
+    views=6,
+)
+#: The same for DavidNet, which learns more from a picture and smooths less.
+FAST = replace(
+    SPEED,
+    name="fast",
+    model="davidnet",
+    epochs=10,
+    batch_size=512,
+    label_smoothing=0.1,
+    growth=((0.5, 0.4), (0.75, 0.75)),
+    views=1,
+)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("original", epochs=20, batch_size=512, max_lr=1e-2),
         Recipe("quick", epochs=2, batch_size=64, max_lr=4e-3),
-        Recipe(
-            "speed",
-            epochs=12,
-            batch_size=500,
-            max_lr=0.17,
-            model="speednet",
-            optimizer="muon",
-            warmup_share=0.0,
-            min_momentum=0.6,
-            max_momentum=0.6,
-            label_smoothing=0.2,
-            growth=((0.5, 0.4), (0.75, 0.8)),
-            crop_padding=2,
-            alternate_flips=True,
-            cutout_size=0,
-            views=6,
-        ),
+        FAST,
+        SPEED,
     )
 }
 
