@@ -7,6 +7,7 @@ import pytest
 from test_training import SmallDavidNet, make_pictures
 
 from utils import InputError, trials
+from utils.cli import main
 from utils.models import MODELS
 from utils.recipes import RECIPES, Recipe, choose_recipe, without_each_part
 from utils.runs import Run
@@ -77,3 +78,22 @@ def test_a_plain_recipe_has_no_parts_to_leave_out():
 def test_what_cannot_be_trained_is_refused(tmp_path, recipe, seeds, words):
     with pytest.raises(InputError, match=words):
         trials.print_trials(make_pictures(), recipe, seeds, output_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rounds", "0"], "--rounds is 0; it must be a whole number from 1"),
+        (["--rounds", "0", "--train", "fastest"], "recipe 'fastest' is unknown"),
+        (["--rounds", "0", "--train", "quick", "--dataset", "nowhere"], "'nowhere' is unknown"),
+        (
+            ["--rounds", "0", "--train", "quick", "--dataset", "shapes", "--seeds", "0"],
+            "--seeds is 0",
+        ),
+    ],
+)
+def test_the_command_refuses_what_cannot_be_before_it_measures(arguments, words, monkeypatch):
+    monkeypatch.setattr("utils.bench.benchmark", lambda *_: pytest.fail("it measured"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", *arguments])
+    assert words in str(stopped.value)

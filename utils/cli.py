@@ -72,7 +72,7 @@ def _add_run(commands) -> None:
     )
     parser.add_argument(
         "--recipe",
-        help="a training recipe, e.g. quick or original (default: what suits the data set)",
+        help="quick, original, fast or speed (default: what suits the data set)",
     )
     parser.add_argument(
         "--data-dir", help="where downloads and decoded pictures are kept (default: data)"
@@ -377,20 +377,22 @@ def _bench(options) -> None:
     from utils.bench import print_benchmark
 
     check_number("--rounds", options.rounds, 0 if options.train else 1, 1_000, whole=True)
-    if options.train:
-        from utils.recipes import choose_recipe
-
-        choose_recipe(options.train, options.dataset)
-    if options.rounds:
-        print_benchmark(options.batch_size, options.rounds, options.json)
+    picture_set = None
     if options.train:
         from utils.data import load_pictures
-        from utils.trials import print_trials
+        from utils.recipes import choose_recipe
 
+        check_number("--seeds", options.seeds, 1, 1_000, whole=True)
+        choose_recipe(options.train, options.dataset)
         picture_set = load_pictures(
             _dataset_from_shell(options.dataset), options.data_dir,
             dataset_title=options.dataset_title,
         )  # fmt: skip
+    if options.rounds:
+        print_benchmark(options.batch_size, options.rounds, options.json)
+    if picture_set is not None:
+        from utils.trials import print_trials
+
         print_trials(
             picture_set, options.train, options.seeds, options.leave_one_out, options.output_dir
         )
