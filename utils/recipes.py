@@ -125,7 +125,7 @@ def _checked_growth(growth) -> tuple[tuple[float, float], ...]:
 #: training pictures held out.
 SPEED = Recipe(
     "speed",
-    epochs=12,
+    epochs=8,
     batch_size=500,
     max_lr=0.17,
     model="speednet",
@@ -134,7 +134,7 @@ SPEED = Recipe(
     min_momentum=0.6,
     max_momentum=0.6,
     label_smoothing=0.2,
-    growth=((0.5, 0.4), (0.75, 0.8)),
+    growth=((0.75, 0.3),),
     crop_padding=2,
     cutout_size=0,
     alternate_flips=True,
