@@ -34,7 +34,7 @@ def no_kernel(monkeypatch):
     ("name", "value", "said"),
     [
         ("epoch", "5", ("'epoch'", "epochs", "batch_size")),
-        ("recipe", "fast", ("'fast'", "original", "quick")),
+        ("recipe", "fastest", ("'fastest'", "original", "quick")),
         ("dataset", "cifar11", ("'cifar11'", "shapes", "cifar10")),
         ("model", "resnet", ("'resnet'", "davidnet")),
         ("method", "gradcam3", ("'gradcam3'", "gradcam++", "layercam")),
