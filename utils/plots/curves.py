@@ -65,8 +65,9 @@ def mark_growth(axes, sides):
     for epoch in starts:
         axes.axvline(epoch + 0.5, color=INK, linewidth=1, linestyle=":")
     for epoch in [0, *starts] if starts else []:
+        left = epoch + 0.5 if epoch else axes.get_xlim()[0]
         axes.annotate(
-            f" {sides[epoch]} px", (epoch + 0.5, 0.02), xycoords=("data", "axes fraction"),
+            f" {sides[epoch]} px", (left, 0.02), xycoords=("data", "axes fraction"),
             color=INK, fontsize=8,
         )  # fmt: skip
 
