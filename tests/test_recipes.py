@@ -183,6 +183,8 @@ def test_settings_of_an_earlier_version_give_the_recipe_they_were():
         (((0.5, 0.4), (0.75, 0.75)), 4, 64, [32] * 2 + [48] + [64]),
         (((0.5, 0.5),), 2, 24, [16, 24]),  # 12 is less than a network takes
         (((0.5, 0.5),), 2, 16, [16, 16]),
+        (((0.5, 0.5),), 2, 50, [24, 50]),  # the full size is never rounded
+        ((), 2, 50, [50, 50]),
         (((0.5, 0.5),), 1, 32, [32]),  # a single epoch is of the full size
         (((0.5, 1.0),), 2, 32, [16, 16]),
     ],

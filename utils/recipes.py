@@ -98,12 +98,13 @@ class Recipe:
         Args:
             image_size: the full side; reduced ones are multiples of 8, and at least 16.
         """
-        sides = []
-        for epoch in range(self.epochs):
-            shares = (share for share, until in self.growth if epoch < round(until * self.epochs))
-            reduced = max(16, 8 * round(next(shares, 1.0) * image_size / 8))
-            sides.append(min(image_size, reduced))
-        return sides
+        return [self._side(epoch, image_size) for epoch in range(self.epochs)]
+
+    def _side(self, epoch: int, image_size: int) -> int:
+        for share, until in self.growth:
+            if epoch < round(until * self.epochs):
+                return min(image_size, max(16, 8 * round(share * image_size / 8)))
+        return image_size
 
 
 def _checked_growth(growth) -> tuple[tuple[float, float], ...]:

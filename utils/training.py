@@ -112,7 +112,7 @@ class TrainingPlan:
             augmentation,
             self.settings["seed"],
             self.settings["val_fraction"],
-            recipe.picture_sides(self.picture_set.image_size) if recipe.growth else (),
+            recipe.picture_sides(self.picture_set.image_size),
         )
 
     def __str__(self) -> str:
