@@ -608,6 +608,51 @@ def test_the_order_is_a_permutation_that_depends_on_seed_and_epoch_alone():
         assert torch.equal(order(seed, epoch, batch_size=7), first)
 
 
+def test_what_an_epoch_leaves_out_is_a_random_half_of_the_easiest():
+    losses = torch.randperm(1_000, generator=torch.Generator().manual_seed(0)).float()
+    easy = set(losses.argsort()[:600].tolist())
+
+    def order(epoch, seed=0):
+        sampler = EpochShuffle(1_000, 32, seed, 700, lambda: losses)
+        sampler.set_epoch(epoch)
+        assert len(sampler) == 22
+        return torch.cat(list(sampler)).tolist()
+
+    left_out = [set(range(1_000)) - set(order(epoch)) for epoch in range(20)]
+    assert all(len(set(order(epoch))) == len(order(epoch)) == 700 for epoch in (0, 1))
+    assert all(len(out) == 300 and out <= easy for out in left_out)
+    assert set.union(*left_out) == easy  # none is left out for good
+    assert not set.intersection(*left_out)
+    assert order(3) == order(3) != order(4)
+    assert order(3) != order(3, seed=1)
+
+
+def test_pictures_whose_loss_is_not_known_are_left_out_by_chance_and_then_shown_first():
+    losses = torch.full((1_000,), torch.inf)
+    sampler = EpochShuffle(1_000, 32, 0, 700, lambda: losses)
+    first = torch.cat(list(sampler))
+    assert abs(first.float().mean() - 499.5) < 40  # neither end is preferred
+    losses[first] = 1.0
+    sampler.set_epoch(1)
+    unseen = set(range(1_000)) - set(first.tolist())
+    assert unseen <= set(torch.cat(list(sampler)).tolist())
+
+
+def test_losses_are_kept_with_a_checkpoint_only_where_the_next_epoch_depends_on_them():
+    everything = PictureDataModule(made_set([0, 1, 2] * 4), 4, Augmentation(), skipped=0.0)
+    everything.note_losses(torch.tensor([1]), torch.tensor([0.5]))
+    assert everything.state_dict() == {}
+    part = PictureDataModule(made_set([0, 1, 2] * 4), 4, Augmentation(), skipped=0.25)
+    assert part.shown == 9
+    part.note_losses(torch.tensor([2, 5]), torch.tensor([0.5, 2.0]))
+    again = PictureDataModule(made_set([0, 1, 2] * 4), 4, Augmentation(), skipped=0.25)
+    again.load_state_dict(part.state_dict())
+    assert again.losses[[2, 5]].tolist() == [0.5, 2.0]
+    assert torch.isinf(again.losses).sum() == 10
+    orders = [module.train_dataloader().sampler.order() for module in (part, again)]
+    assert torch.equal(*orders)
+
+
 @pytest.mark.parametrize("kind", ["shuffled", "in order"])
 def test_the_last_smaller_batch_is_kept(kind):
     sampler = EpochShuffle(20, 8, seed=0) if kind == "shuffled" else InOrder(20, 8)

@@ -142,6 +142,7 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
         "cutout_size": 8, "precision": "32-true", "devices": "cpu", "seed": 0,
         "optimizer": "adam", "label_smoothing": 0.0, "growth": [], "alternate_flips": False,
         "whitening": True,
+        "skipped": 0.0,
         "views": 1,
     }  # fmt: skip
     data = record["data"]

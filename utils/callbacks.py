@@ -106,6 +106,15 @@ class KeepLogits(Callback):
         self.logits.append(outputs.cpu())
 
 
+class NoteLosses(Callback):
+    """Tells the data module the loss of every picture, by which it chooses what to show next."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        """Note a batch's, without reading them from the device."""
+        _, _, indices = batch
+        trainer.datamodule.note_losses(indices, outputs["losses"])
+
+
 class TrainingLog(Callback):
     """Writes ``metrics.csv`` and ``steps.csv``, and shows progress as plain text.
 
@@ -117,6 +126,7 @@ class TrainingLog(Callback):
         watched: name of the split watched during training, "test" or "validation".
 
     Attributes:
+        watching: seconds that watching took, of those that the epochs took.
         has_begun: whether a step has been made since training was started or resumed.
     """
 
@@ -126,22 +136,24 @@ class TrainingLog(Callback):
         self.steps: list[dict] = []
         self.pending: list[dict] = []
         self.lr = 0.0
+        self.watching = 0.0
         self.has_begun = False
 
     def state_dict(self) -> dict:
-        """Return what a checkpoint keeps: the rows of both tables."""
-        return {"epochs": self.epochs, "steps": self.steps}
+        """Return what a checkpoint keeps: the rows of both tables, and the time of watching."""
+        return {"epochs": self.epochs, "steps": self.steps, "watching": self.watching}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Take up the rows of a checkpoint."""
         self.epochs, self.steps = state_dict["epochs"], state_dict["steps"]
+        self.watching = state_dict.get("watching", 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the progress bar; on resuming, bring the tables back to the checkpoint's epoch."""
         done = trainer.current_epoch
         if done:
             self._write()
-        self.size = len(trainer.datamodule.train)
+        self.size = trainer.datamodule.shown
         self.every = max(1, trainer.estimated_stepping_batches // STEP_ROWS)
         total = self.size * trainer.max_epochs
         self.bar = progress_bar(description="Training", total=total, unit="pictures")
@@ -167,10 +179,18 @@ class TrainingLog(Callback):
                     "step": step,
                     "epoch": trainer.current_epoch + 1,
                     "lr": self.lr,
-                    "train_loss": outputs["cross_entropy"],
+                    "train_loss": outputs["losses"].mean(),
                 }
             )
         self.bar.update(len(batch[1]))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of watching."""
+        self.watching_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop it."""
+        self.watching += time.perf_counter() - self.watching_started
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write both tables; raise if the loss is no longer a number."""

@@ -8,6 +8,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from utils.augment import several_views
+from utils.data import shown_pictures
 from utils.optimizers import Muon
 from utils.recipes import Recipe
 
@@ -43,23 +44,29 @@ class ImageClassifier(LightningModule):
         """Map normalised pictures (N×3×S×S, float) to logits (N×num_classes)."""
         return self.network(images)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Return what to minimise for a batch of (images, targets), and its mean cross-entropy."""
-        images, targets = batch
-        logits = self(images).float()
-        cross = self._measure("train", logits, targets).mean()
-        smoothing = self.recipe.label_smoothing
-        loss = cross_entropy(logits, targets, label_smoothing=smoothing) if smoothing else cross
-        return {"loss": loss, "cross_entropy": cross.detach()}
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> dict[str, Tensor]:
+        """Return what to minimise for a batch, and its cross-entropies (N) without smoothing.
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        Args:
+            batch: images and targets first; what follows them is not needed here.
+        """
+        images, targets = batch[:2]
+        logits = self(images).float()
+        losses = self._measure("train", logits, targets)
+        smoothing = self.recipe.label_smoothing
+        loss = losses.mean()
+        if smoothing:
+            loss = cross_entropy(logits, targets, label_smoothing=smoothing)
+        return {"loss": loss, "losses": losses.detach()}
+
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """Measure a batch of the watched split."""
-        images, targets = batch
+        images, targets = batch[:2]
         self._measure("val", self(images).float(), targets)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Measure a batch of the test split, and return its logits (float32)."""
-        images, targets = batch
+        images, targets = batch[:2]
         shown = several_views(images, self.views)
         logits = sum(weight * self(view).float() for view, weight in shown)
         self._measure("test", logits, targets)
@@ -122,7 +129,7 @@ def planned_schedule(recipe: Recipe, train_size: int) -> tuple[list[float], list
     Returns:
         learning rate and momentum (Adam's first beta) of each step, and the steps in an epoch.
     """
-    steps_per_epoch = -(-train_size // recipe.batch_size)
+    steps_per_epoch = -(-shown_pictures(train_size, recipe.skipped) // recipe.batch_size)
     optimizer = build_optimizer(nn.Linear(1, 1), recipe)
     schedule = one_cycle(optimizer, recipe, recipe.epochs * steps_per_epoch)
     learning_rates, momenta = [], []

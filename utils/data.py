@@ -546,6 +546,11 @@ class PictureDataModule(LightningDataModule):
             training; 0 watches the test split, as the system this reproduces did.
         sides: of the pictures in pixels, one for each epoch of training; what is watched after an
             epoch has that epoch's size, which the network is used to. Empty: always the full one.
+        skipped: share of the training pictures that an epoch leaves out; see `EpochShuffle`.
+
+    Attributes:
+        shown: how many training pictures an epoch shows.
+        losses: float32, one for each training picture, the last that training measured of it.
     """
 
     def __init__(
@@ -556,6 +561,7 @@ class PictureDataModule(LightningDataModule):
         seed: int = 0,
         val_fraction: float = 0.0,
         sides: Sequence[int] = (),
+        skipped: float = 0.0,
     ):
         super().__init__()
         self.picture_set = picture_set
@@ -564,10 +570,29 @@ class PictureDataModule(LightningDataModule):
         self.seed = seed
         self.sides = sides
         self.train, self.watched = _hold_out(picture_set, val_fraction)
+        self.shown = shown_pictures(len(self.train), skipped)
+        self.losses = torch.full((len(self.train),), torch.inf)
+
+    def state_dict(self) -> dict:
+        """Return what a checkpoint keeps: the losses, where the next epoch depends on them."""
+        return {"losses": self.losses.cpu()} if self.shown < len(self.train) else {}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up the losses of a checkpoint."""
+        self.losses = state_dict["losses"]
+
+    def note_losses(self, indices: Tensor, losses: Tensor) -> None:
+        """Remember the losses (N) that training measured of the pictures at `indices` (N)."""
+        if self.shown < len(self.train):
+            self.losses = self.losses.to(losses.device)
+            self.losses[indices] = losses.float()
 
     def train_dataloader(self) -> DataLoader:
         """Return batches of the training split in an order of their own every epoch."""
-        return batch_loader(self.train, EpochShuffle(len(self.train), self.batch_size, self.seed))
+        order = EpochShuffle(
+            len(self.train), self.batch_size, self.seed, self.shown, lambda: self.losses.cpu()
+        )
+        return batch_loader(self.train, order)
 
     def val_dataloader(self) -> DataLoader:
         """Return batches of the split that is watched during training."""
@@ -580,7 +605,7 @@ class PictureDataModule(LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
-        """Turn (uint8 images, targets, indices) into (normalised images, targets)."""
+        """Turn the uint8 images of (images, targets, indices) into normalised ones."""
         images, targets, indices = batch
         mean, std, epoch = self.picture_set.mean, self.picture_set.std, self.trainer.current_epoch
         if self.trainer.training:
@@ -589,7 +614,7 @@ class PictureDataModule(LightningDataModule):
             images = normalise(images, mean, std)
         if self.sides and self.trainer.state.fn == "fit":
             images = resize(images, self.sides[min(epoch, len(self.sides) - 1)])
-        return images, targets
+        return images, targets, indices
 
 
 def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split]:
@@ -602,6 +627,11 @@ def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Spli
             f"val_fraction {val_fraction} holds nothing out: no class has two training pictures."
         )
     return picture_set.train.subset(train), picture_set.train.subset(watched)
+
+
+def shown_pictures(train_size: int, skipped: float) -> int:
+    """Return how many of so many training pictures an epoch shows that leaves out this share."""
+    return train_size - int(skipped * train_size)
 
 
 class InOrder(Sampler[Tensor]):
@@ -623,13 +653,34 @@ class InOrder(Sampler[Tensor]):
 
 
 class EpochShuffle(InOrder):
-    """Yields all positions in a random order that depends on seed and epoch alone.
+    """Yields positions in a random order that depends on seed, epoch and losses alone.
 
     The Trainer calls `set_epoch` before every epoch, so a resumed run sees the same order.
+
+    Where an epoch shows only a part of the pictures, those left out are a random half of the ones
+    with the lowest losses: they teach least, and come back by chance. That is the pruning of
+    InfoBatch (Qin et al. 2024, "Lossless Training Speed Up by Unbiased Dynamic Data Pruning")
+    with the same number of steps in each epoch, and without its larger weight for those that stay
+    of the easy ones.
+
+    Args:
+        size: number of pictures.
+        batch_size: positions a batch.
+        seed: of the order.
+        shown: how many an epoch shows, at least half of them; None shows all.
+        losses: returns one for each picture (float32, on the CPU), infinite where it is not known.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int):
-        super().__init__(size, batch_size)
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        shown: int | None = None,
+        losses: Callable[[], Tensor] | None = None,
+    ):
+        super().__init__(size if shown is None else shown, batch_size)
+        self.pictures, self.losses = size, losses
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -639,7 +690,16 @@ class EpochShuffle(InOrder):
     def order(self) -> Tensor:
         """Return all positions, int64, in this epoch's order."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(self.size, generator=generator)
+        order = torch.randperm(self.pictures, generator=generator)
+        skipped = self.pictures - self.size
+        if not skipped:
+            return order
+        by_loss = self.losses()[order].argsort(stable=True)  # equal losses: as they come
+        easy = by_loss[: 2 * skipped]
+        left_out = easy[torch.randperm(len(easy), generator=generator)[:skipped]]
+        stays = torch.ones(self.pictures, dtype=torch.bool)
+        stays[left_out] = False
+        return order[stays]
 
 
 class _IndexedSplit(Dataset):

@@ -13,7 +13,7 @@ from utils import InputError, check_choice
 PRECISIONS = ("auto", "bf16-mixed", "16-mixed", "32-true")
 DEVICES = ("auto", "cpu", "gpu")
 CONTROL_GROUP = Path("/sys/fs/cgroup")
-#: Names of malloc.h: how many blocks come straight from the system; from how many free bytes at
+#: Names of malloc.h for how many blocks come straight from the system; from how many free bytes at
 #: its end on the heap is shortened.
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 

@@ -116,7 +116,7 @@ class _Recorder(ImageClassifier):
         self.learning_rates.append(self.optimizers().param_groups[0]["lr"])
 
     def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
-        self.losses.append(float(outputs["cross_entropy"]))
+        self.losses.append(float(outputs["losses"].mean()))
         recent = float(np.mean(self.losses[-RECENT:]))
         self.lowest = min(self.lowest, recent)
         if not recent <= DIVERGED * self.lowest:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 #: Coefficients of the polynomial that brings singular values near 1 (Jordan 2024, "Muon").
 QUINTIC = (3.4445, -4.7750, 2.0315)
-#: How much of the averaged squares Adam keeps in a step: little, for a short training.
+#: How much of the averaged squares Adam keeps in a step. A short training wants little.
 ADAM_MEMORY = 0.95
 
 

@@ -25,7 +25,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 #: Pillow's names of the formats that are read. Left to itself it would try all it knows, and hand
 #: a PostScript file to Ghostscript, whatever the file is called.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-#: More pixels than any camera makes are a trap: a file of a few bytes can fill the memory.
+#: More pixels than any camera makes are a trap, since a file of a few bytes can fill the memory.
 MAX_PIXELS = 120_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would warn from 89 million on,
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # where we refuse

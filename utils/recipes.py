@@ -30,6 +30,8 @@ class Recipe:
             for the next; after the last pair pictures have their full size. Empty: always.
         whitening: whether a network whose first layer can be set from the pictures begins so; else
             that layer begins at random, and is learned.
+        skipped: share of the training pictures, at most a half, that each epoch leaves out: half
+            of the easiest (`utils.data.EpochShuffle`). 0 leaves out none.
         crop_padding: pixels of reflection on each side before the random crop.
         flip_probability: of a left-right flip.
         alternate_flips: as `utils.augment.Augmentation` has it.
@@ -55,6 +57,7 @@ class Recipe:
     label_smoothing: float = 0.0
     growth: tuple[tuple[float, float], ...] = ()
     whitening: bool = True
+    skipped: float = 0.0
     crop_padding: int = 4
     flip_probability: float = 0.5
     alternate_flips: bool = False
@@ -67,6 +70,7 @@ class Recipe:
         check_choice("views", self.views, VIEWS)
         check_flag("alternate_flips", self.alternate_flips)
         check_flag("whitening", self.whitening)
+        check_number("skipped", self.skipped, 0.0, 0.5)
         check_number("label_smoothing", self.label_smoothing, 0.0, 0.9)
         check_number("epochs", self.epochs, 1, 100_000, whole=True)
         check_number("batch_size", self.batch_size, 2, 1_000_000, whole=True)
@@ -171,6 +175,7 @@ def without_each_part(recipe: Recipe) -> dict[str, Recipe]:
     changes = {
         "Adam instead of Muon": adam if recipe.optimizer == "muon" else {},
         "full size from the start": {"growth": ()},
+        "every picture in every epoch": _without_skipping(recipe),
         "no label smoothing": {"label_smoothing": 0.0},
         "flips at random": {"alternate_flips": False},
         "first layer learned": {"whitening": False} if recipe.model == "speednet" else {},
@@ -179,6 +184,12 @@ def without_each_part(recipe: Recipe) -> dict[str, Recipe]:
     }
     variants = {what: replace(recipe, **change) for what, change in changes.items()}
     return {what: variant for what, variant in variants.items() if variant != recipe}
+
+
+def _without_skipping(recipe: Recipe) -> dict:
+    """Return changes that show every picture, for about as many steps in all."""
+    epochs = max(1, round(recipe.epochs * (1 - recipe.skipped)))
+    return {"skipped": 0.0, "epochs": epochs} if recipe.skipped else {}
 
 
 def default_recipe(dataset: str) -> str:

@@ -44,10 +44,11 @@ _SPLITS = {"train": TRAIN_SIZE, "test": TEST_SIZE}
 class DrawnPictures:
     """Pictures with their classes and the objects' visible support.
 
-    images: uint8, N×3×S×S, RGB.
-    targets: int64, N, an index into CLASSES.
-    masks: bool, N×S×S, true where the object makes up more than half of what the pixel shows.
-        Occluders, and the holes of a ring or a frame, are left out. Never empty.
+    Attributes:
+        images: uint8, N×3×S×S, RGB.
+        targets: int64, N, an index into CLASSES.
+        masks: bool, N×S×S, true where the object makes up more than half of what the pixel shows.
+            Occluders, and the holes of a ring or a frame, are left out. Never empty.
     """
 
     images: np.ndarray
@@ -174,18 +175,20 @@ CLASSES: tuple[str, ...] = tuple(_OUTLINES)
 def draw_split(
     split: str, seed: int = 0, image_size: int = 32, count: int | None = None
 ) -> DrawnPictures:
-    """Draws the pictures of a split, always the same for the same arguments.
-
-    split: "train" or "test", which share no randomness.
-    seed: a non-negative integer.
-    image_size: pixels on a side. The scenes are the same at every size, only finer.
-    count: how many pictures (default: TRAIN_SIZE or TEST_SIZE). A smaller count gives the first
-        pictures of a larger one. Classes are balanced to within one for every count.
+    """Draw the pictures of a split, always the same for the same arguments.
 
     Platforms may differ in a few pixels by one level, where their sines round differently.
 
-    Raises ValueError for an unknown split, an image_size below MIN_IMAGE_SIZE, a count below 1
-    or a negative seed.
+    Args:
+        split: "train" or "test", which share no randomness.
+        seed: a non-negative integer.
+        image_size: pixels on a side. The scenes are the same at every size, only finer.
+        count: how many pictures (default: TRAIN_SIZE or TEST_SIZE). A smaller count gives the
+            first pictures of a larger one. Classes are balanced to within one for every count.
+
+    Raises:
+        ValueError: an unknown split, an image_size below MIN_IMAGE_SIZE, a count below 1 or a
+            negative seed.
     """
     if split not in _SPLITS:
         raise ValueError(f"unknown split {split!r}: use one of {', '.join(map(repr, _SPLITS))}")

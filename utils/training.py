@@ -26,7 +26,13 @@ from torch import Tensor, nn
 
 from utils import InputError, Interrupted, check_flag, check_number, first_line, printable
 from utils.augment import Augmentation, normalise
-from utils.callbacks import KeepLogits, LastCheckpoint, RunCheckpointIO, TrainingLog
+from utils.callbacks import (
+    KeepLogits,
+    LastCheckpoint,
+    NoteLosses,
+    RunCheckpointIO,
+    TrainingLog,
+)
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, check_data_options
 from utils.devices import choose_device, choose_precision, keep_freed_memory
@@ -49,7 +55,7 @@ NOT_IDENTITY = {
 }  # fmt: skip
 #: So many training pictures tell a network's first layer what pictures are like.
 PICTURES_TO_FIT = 5_000
-#: In the order in which they may be removed at any moment: what says "trained" goes first.
+#: In the order in which they may be removed at any moment; what says "trained" goes first.
 TRAINED_FILES = ("model.safetensors", "metrics.json", "predictions.npz", "metrics.csv", "steps.csv")
 
 
@@ -113,6 +119,7 @@ class TrainingPlan:
             self.settings["seed"],
             self.settings["val_fraction"],
             recipe.picture_sides(self.picture_set.image_size),
+            recipe.skipped,
         )
 
     def __str__(self) -> str:
@@ -176,6 +183,11 @@ def plan_training(
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
     if chosen.growth:
         notes.append(f"pictures   {_growth_in_words(chosen.picture_sides(picture_set.image_size))}")
+    if chosen.skipped:
+        notes.append(
+            f"shown      {1 - chosen.skipped:.0%} of the training pictures in each epoch: half of "
+            "the easiest are left out"
+        )
     device, hardware = choose_device(devices)
     precision, reason = choose_precision(precision, device)
     watched = (
@@ -373,6 +385,7 @@ def _train(plan: TrainingPlan) -> None:
             "there (without overwrite)."
         ) from None
     run.add_seconds("training", time.perf_counter() - started)
+    run.add_seconds("watching", log.watching)
     _finish(plan, classifier, data_module)
 
 
@@ -495,7 +508,12 @@ def _training_trainer(plan: TrainingPlan, log: TrainingLog, checkpoint: Path) ->
         max_epochs=plan.recipe.epochs,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         log_every_n_steps=10,
-        callbacks=[log, LearningRateMonitor("step"), LastCheckpoint(checkpoint)],
+        callbacks=[
+            log,
+            NoteLosses(),
+            LearningRateMonitor("step"),
+            LastCheckpoint(checkpoint),
+        ],
         enable_checkpointing=True,
         plugins=[RunCheckpointIO(plan.identity)],
         default_root_dir=folder,

@@ -23,8 +23,9 @@ class Trial:
     Attributes:
         variant: what was trained.
         run: where it is kept, complete.
-        seconds: from the first step to the last, watching and checkpoints included, and of the
+        seconds: of training: from the first step to the last, checkpoints included, and of the
             averaged test if there is one.
+        watching: seconds that watching after each epoch took beside that.
         accuracy: on the test split, one view, float32.
         averaged: on the test split, averaged over the recipe's views; None where it has one view.
     """
@@ -32,6 +33,7 @@ class Trial:
     variant: str
     run: Run
     seconds: float
+    watching: float
     accuracy: float
     averaged: float | None
 
@@ -39,7 +41,8 @@ class Trial:
         views = self.run.settings["views"]
         more = "" if views == 1 else f", {self.averaged:.2%} averaged over {views} views"
         return (
-            f"{self.variant}, seed {self.run.settings['seed']}: {self.seconds:.1f} s, "
+            f"{self.variant}, seed {self.run.settings['seed']}: {self.seconds:.1f} s "
+            f"and {self.watching:.1f} s of watching, "
             f"{self.accuracy:.2%} (one view){more}"
         )
 
@@ -106,8 +109,9 @@ def read_trial(variant: str, run: Run) -> Trial:
     metrics = run.read_json("metrics.json")
     averaged = metrics.get("averaged", {})
     epochs = run.read_csv("metrics.csv", HISTORY_COLUMNS)
-    seconds = sum(row["seconds"] for row in epochs) + averaged.get("seconds", 0.0)
-    return Trial(variant, run, seconds, metrics["test_acc"], averaged.get("test_acc"))
+    watching = run.record["seconds"].get("watching", 0.0)
+    seconds = sum(row["seconds"] for row in epochs) - watching + averaged.get("seconds", 0.0)
+    return Trial(variant, run, seconds, watching, metrics["test_acc"], averaged.get("test_acc"))
 
 
 def table(trials: list[Trial]) -> Iterator[str]:
@@ -123,19 +127,21 @@ def table(trials: list[Trial]) -> Iterator[str]:
         f"{record['precision']}, torch {record['versions']['torch']}"
     )
     yield ""
-    yield "| variant | seconds | one view, % | averaged, % |"
-    yield "| --- | --- | --- | --- |"
+    yield "| variant | training, s | watching, s | one view, % | averaged, % |"
+    yield "| --- | --- | --- | --- | --- |"
     for variant in variants:
         mine = [trial for trial in trials if trial.variant == variant]
         cells = [
-            _mean([trial.seconds for trial in mine], 1),
-            _mean([100 * trial.accuracy for trial in mine], 2),
-            _mean([100 * t.averaged for t in mine if t.averaged is not None], 2),
+            mean_and_spread([trial.seconds for trial in mine], 1),
+            mean_and_spread([trial.watching for trial in mine], 1),
+            mean_and_spread([100 * trial.accuracy for trial in mine], 2),
+            mean_and_spread([100 * t.averaged for t in mine if t.averaged is not None], 2),
         ]
         yield f"| {variant} | {' | '.join(cells)} |"
 
 
-def _mean(values: list[float], digits: int) -> str:
+def mean_and_spread(values: list[float], digits: int) -> str:
+    """Return the mean, and with several values ± their standard deviation; a dash for none."""
     if not values:
         return "–"
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
