@@ -8,7 +8,7 @@ RUN_ARGS := $(if $(RUN),--run-name "$(RUN)") $(if $(DATASET),--dataset "$(DATASE
             $(if $(RECIPE),--recipe "$(RECIPE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lab clean
+.PHONY: help run test lint lab docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: $(READY) ## check style, notebooks included, and which module may import w
 
 lab: $(READY) ## open the notebooks in Jupyter
 	$(BIN)/jupyter lab notebooks
+
+docs: $(READY) ## render the book into build/docs (RUN= shows that run's chapters)
+	$(BIN)/python -m utils docs $(if $(RUN),--run "$(RUN)")
 
 clean: ## delete the environment, unpacked and decoded pictures; runs in outputs/ stay
 	rm -rf $(VENV) data/cache data/unpacked .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

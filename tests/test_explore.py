@@ -8,7 +8,7 @@ from pytorch_lightning import Trainer
 from utils.augment import Augmentation, augment
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, Split
-from utils.explore import augmented_views, class_counts, mean_pictures
+from utils.explore import augmented_views, class_counts, mean_pictures, nearest_mean_accuracy
 from utils.models import create_model
 from utils.recipes import choose_recipe
 
@@ -48,6 +48,19 @@ def test_the_mean_of_many_bright_pictures_does_not_overflow():
         torch.full((70_000, 3, 2, 2), 255, dtype=torch.uint8), torch.zeros(70_000, dtype=int)
     )
     np.testing.assert_array_equal(mean_pictures(white, 1), 1.0)
+
+
+def test_naming_the_nearest_mean_picture_is_right_where_colour_tells_the_class():
+    targets = torch.tensor([0, 1] * 50)
+    noise = torch.randint(0, 50, (100, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    told = Split((noise + 200 * targets.view(-1, 1, 1, 1)).to(torch.uint8), targets)
+    assert nearest_mean_accuracy(mean_pictures(told, 2), told) == 1.0
+    swapped = Split(told.images, 1 - targets)
+    assert nearest_mean_accuracy(mean_pictures(told, 2), swapped) == 0.0
+    same = Split(noise.to(torch.uint8), targets)
+    more = torch.randint(0, 50, (100, 3, 8, 8), generator=torch.Generator().manual_seed(1))
+    other = Split(more.to(torch.uint8), targets)
+    assert 0.3 < nearest_mean_accuracy(mean_pictures(same, 2), other) < 0.7
 
 
 def test_views_are_of_as_many_classes_as_there_are(picture_set):

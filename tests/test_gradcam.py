@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from utils import InputError
-from utils.gradcam import METHODS, class_activation_maps, compare_methods, similarity
+from utils.gradcam import (
+    METHODS,
+    agreement,
+    class_activation_maps,
+    compare_methods,
+    extents,
+    similarity,
+)
 from utils.models.davidnet import DavidNet
 
 CLASSES, SIZE, PICTURES = 5, 16, 6
@@ -349,6 +356,31 @@ def test_similarity_to_a_constant_map_is_zero():
     constant = np.stack([np.full((8, 8), value, np.float32) for value in (0, 1, 0.1)])
     assert similarity(maps, constant).tolist() == [0, 0, 0]
     assert similarity(constant, constant).tolist() == [0, 0, 0]
+
+
+def test_agreement_is_of_every_pair_of_methods_the_least_alike_first():
+    maps = np.random.default_rng(0).random((len(METHODS), 6, 6))
+    maps[3] = 1 - maps[0]
+    maps[5] = 2 * maps[1]
+    table = agreement(maps)
+    assert len(table) == len(METHODS) * (len(METHODS) - 1) // 2
+    names = list(METHODS)
+    assert list(table.iloc[0][["first", "second"]]) == [names[0], names[3]]
+    assert list(table.iloc[-1][["first", "second"]]) == [names[1], names[5]]
+    assert table["correlation"].iloc[[0, -1]].tolist() == pytest.approx([-1, 1])
+    pair = table[(table["first"] == names[2]) & (table["second"] == names[4])]["correlation"].item()
+    assert pair == pytest.approx(np.corrcoef(maps[2].ravel(), maps[4].ravel())[0, 1])
+
+
+def test_extents_count_bright_cells_and_blank_maps_of_each_block():
+    maps = np.zeros((2, 2, 2, 2))
+    maps[0, 0] = [[0.6, 0.2], [1.0, 0.5]]
+    maps[1, 1] = 0.9
+    table = extents(maps, ["early", "late"])
+    assert table["block"].tolist() == ["early", "late"]
+    assert table["bright"].tolist() == [0.25, 0.5]
+    assert table["blank"].tolist() == [1, 1]
+    assert len(extents(np.zeros((0, 2, 2, 2)), ["early", "late"])) == 0
 
 
 def test_compare_methods_has_a_map_for_every_method_and_block(network, images):

@@ -45,8 +45,12 @@ def test_variants_are_trained_in_turn_seed_by_seed(tmp_path, capsys):
 
 
 def test_the_table_has_mean_and_spread_of_each_variant_and_says_what_it_is_of(tmp_path, capsys):
-    trials.print_trials(make_pictures(), "tiny", 2, output_dir=tmp_path, devices="cpu")
+    written = tmp_path / "table.md"
+    trials.print_trials(
+        make_pictures(), "tiny", 2, output_dir=tmp_path, table_file=written, devices="cpu"
+    )
     printed = capsys.readouterr().out
+    assert printed.endswith(written.read_text())
     runs = [Run(f"tiny-shapes-seed{seed}", tmp_path) for seed in (0, 1)]
     accuracies = [100 * run.read_json("metrics.json")["test_acc"] for run in runs]
     mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)

@@ -106,6 +106,16 @@ class KeepLogits(Callback):
         self.logits.append(outputs.cpu())
 
 
+def epoch_in_words(row: Mapping, epochs: int, watched: str) -> str:
+    """Return a line on one epoch: a row of ``metrics.csv``, of so many epochs."""
+    return (
+        f"epoch {row['epoch']:>3.0f}/{epochs}"
+        f"   train loss {row['train_loss']:.3f}, accuracy {row['train_acc']:6.2%}"
+        f"   {watched} loss {row['val_loss']:.3f}, accuracy {row['val_acc']:6.2%}"
+        f"   {row['seconds']:.1f} s"
+    )
+
+
 class NoteLosses(Callback):
     """Tells the data module the loss of every picture, by which it chooses what to show next."""
 
@@ -218,12 +228,7 @@ class TrainingLog(Callback):
 
     def _report(self, row: Mapping, epochs: int) -> None:
         self.bar.refresh()
-        self.bar.write(
-            f"epoch {row['epoch']:>3}/{epochs}"
-            f"   train loss {row['train_loss']:.3f}, accuracy {row['train_acc']:6.2%}"
-            f"   {self.watched} loss {row['val_loss']:.3f}, accuracy {row['val_acc']:6.2%}"
-            f"   {row['seconds']:.1f} s"
-        )
+        self.bar.write(epoch_in_words(row, epochs, self.watched))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the progress bar."""

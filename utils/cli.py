@@ -1,4 +1,4 @@
-"""The command line: ``python -m utils run | data | predict | bench``."""
+"""The command line: ``python -m utils run | data | predict | bench | docs | results | badges``."""
 
 import argparse
 import ast
@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import InputError, check_choice, check_flag, check_number, check_text, printable
@@ -45,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         description="DavidNet trained with PyTorch Lightning and explained with Grad-CAM.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_run, _add_data, _add_predict, _add_bench):
+    for add in (
+        _add_run, _add_data, _add_predict, _add_bench, _add_docs, _add_results, _add_badges,
+    ):  # fmt: skip
         add(commands)
     return parser
 
@@ -363,6 +366,7 @@ def _add_bench(commands) -> None:
     training.add_argument(
         "--leave-one-out", action="store_true", help="and also without each of the recipe's parts"
     )
+    training.add_argument("--table", metavar="FILE", help="also write the table to this file")
     training.add_argument(
         "--dataset", default="cifar10", help="as for the command run (default: cifar10)"
     )
@@ -394,5 +398,60 @@ def _bench(options) -> None:
         from utils.trials import print_trials
 
         print_trials(
-            picture_set, options.train, options.seeds, options.leave_one_out, options.output_dir
-        )
+            picture_set, options.train, options.seeds, options.leave_one_out, options.output_dir,
+            options.table,
+        )  # fmt: skip
+
+
+# docs, results, badges
+
+
+def _add_docs(commands) -> None:
+    about = "Render the executed chapters as a site, in build/docs/."
+    parser = _add_command(commands, "docs", _docs, about)
+    parser.add_argument(
+        "--run", help="whose chapters to show (default: the reference run's, in docs/rendered/)"
+    )
+    parser.add_argument("--output-dir", default="outputs", help="where runs are kept")
+
+
+def _docs(options) -> None:
+    from utils.book import build_site
+    from utils.runs import Run
+
+    run = None if options.run is None else Run(options.run, options.output_dir)
+    print(f"The book: {printable(str(build_site(run)))}")
+
+
+def _add_results(commands) -> None:
+    about = (
+        "Keep a run as the reference: its chapters in docs/rendered/, its results in the README."
+    )
+    parser = _add_command(commands, "results", _results, about)
+    parser.add_argument("run", help="folder of the reference run, e.g. outputs/original")
+    parser.add_argument("others", nargs="*", help="folders of runs to compare with it")
+
+
+def _results(options) -> None:
+    from utils.book import RENDERED, keep_chapters
+    from utils.results import write_results
+    from utils.runs import Run
+
+    folders = [Path(folder) for folder in (options.run, *options.others)]
+    reference, *others = (Run(folder.name, folder.parent.absolute()) for folder in folders)
+    kept = keep_chapters(reference)
+    write_results(reference, others)
+    print(f"{len(kept)} chapters in {RENDERED}; results in README.md and docs/results.md")
+
+
+def _add_badges(commands) -> None:
+    about = "Write the repository's public address, and the Colab badges, wherever they belong."
+    parser = _add_command(commands, "badges", _badges, about)
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="as on GitHub")
+
+
+def _badges(options) -> None:
+    from utils.badges import write_badges
+
+    changed = write_badges(options.repo)
+    print("\n".join(f"written: {path}" for path in changed) or "Nothing to change.")

@@ -24,6 +24,23 @@ def mean_pictures(split: Split, num_classes: int) -> np.ndarray:
     return means.numpy()
 
 
+def nearest_mean_accuracy(means: np.ndarray, split: Split) -> float:
+    """Return how often the class whose mean picture is nearest is the right one, in [0, 1].
+
+    A classifier that knows nothing but where which colour is usual.
+
+    Args:
+        means: float32 C×3×S×S in [0, 1], from `mean_pictures` of the training split.
+        split: what to classify, by the Euclidean distance over all pixels.
+    """
+    centres = torch.from_numpy(means).flatten(1)
+    nearest = [
+        torch.cdist(images.flatten(1) / 255, centres).argmin(1)
+        for images in split.images.split(1_000)
+    ]
+    return float((torch.cat(nearest) == split.targets).float().mean())
+
+
 def augmented_views(
     data: PictureDataModule, pictures: int = 6, epochs: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:

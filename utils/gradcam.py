@@ -8,10 +8,12 @@ so nothing below it is differentiated.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytorch_grad_cam as grad_cam
 import torch
 from pytorch_grad_cam.ablation_layer import AblationLayer
@@ -170,6 +172,46 @@ def compare_methods(network: nn.Module, image: Tensor, target: Sequence[int]) ->
     methods = progress_bar(METHODS, description="Methods", unit="methods")
     maps = [class_activation_maps(network, image, target, m, network.blocks)[0] for m in methods]
     return np.stack(maps)
+
+
+def agreement(maps: np.ndarray) -> pd.DataFrame:
+    """Return how alike the maps of one picture are by each two methods, the least alike first.
+
+    Args:
+        maps: float, methods×S×S, in the order of ``METHODS``.
+
+    Returns:
+        a row a pair: first, second, correlation (`similarity`).
+    """
+    pairs = list(combinations(range(len(maps)), 2))
+    first, second = (maps[[pair[side] for pair in pairs]] for side in (0, 1))
+    names = list(METHODS)
+    table = pd.DataFrame([(names[i], names[j]) for i, j in pairs], columns=["first", "second"])
+    table["correlation"] = similarity(first, second)
+    return table.sort_values("correlation", ignore_index=True)
+
+
+def extents(maps: np.ndarray, blocks: Sequence[str]) -> pd.DataFrame:
+    """Return how far maps reach at each block.
+
+    Args:
+        maps: float in [0, 1], N×blocks×S×S.
+        blocks: their names.
+
+    Returns:
+        a row a block: block, the mean share of a map that is brighter than 0.5, and how many
+        maps are blank; no row without maps.
+    """
+    rows = [
+        {
+            "block": block,
+            "bright": float((maps[:, place] > 0.5).mean()),
+            "blank": int((maps[:, place].max(axis=(1, 2)) == 0).sum()),
+        }
+        for place, block in enumerate(blocks)
+        if len(maps)
+    ]
+    return pd.DataFrame(rows, columns=["block", "bright", "blank"])
 
 
 def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:

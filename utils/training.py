@@ -32,6 +32,7 @@ from utils.callbacks import (
     NoteLosses,
     RunCheckpointIO,
     TrainingLog,
+    epoch_in_words,
 )
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, check_data_options
@@ -39,6 +40,7 @@ from utils.devices import choose_device, choose_precision, keep_freed_memory
 from utils.models import check_model, create_model
 from utils.recipes import Recipe, choose_recipe, fit_batch_size
 from utils.runs import (
+    HISTORY_COLUMNS,
     ROOT,
     Run,
     check_space,
@@ -342,8 +344,10 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
             run.update_record(status="complete", failure=None)
             print(
                 f"Run {run.name!r} is complete with these settings and is reused "
-                "(overwrite=True trains again)."
+                "(overwrite=True trains again). It went so:"
             )
+            for row in run.read_csv("metrics.csv", HISTORY_COLUMNS):
+                print(epoch_in_words(row, plan.recipe.epochs, run.record["data"]["watched"]))
             return run
         _train(plan)
     return run

@@ -12,7 +12,7 @@ from pathlib import Path
 from utils import check_number
 from utils.data import PictureSet
 from utils.recipes import Recipe, choose_recipe, without_each_part
-from utils.runs import HISTORY_COLUMNS, Run, derive_run_name
+from utils.runs import HISTORY_COLUMNS, Run, derive_run_name, replacing
 from utils.training import fit, plan_training
 
 
@@ -53,6 +53,7 @@ def print_trials(
     seeds: int = 3,
     leave_one_out: bool = False,
     output_dir: str | Path = "outputs/trials",
+    table_file: str | Path | None = None,
     **options,
 ) -> None:
     """Train a recipe with several seeds and print time and accuracy, each and on average.
@@ -63,6 +64,7 @@ def print_trials(
         seeds: how many; they are 0, 1, 2 and so on.
         leave_one_out: also train it without each of its parts.
         output_dir: where the runs are kept.
+        table_file: where to write the table too; None for nowhere.
         options: further arguments of `utils.training.plan_training`.
 
     Raises:
@@ -77,7 +79,11 @@ def print_trials(
     for trial in train_in_turn(picture_set, variants, seeds, output_dir, **options):
         trials.append(trial)
         print(f"{trial}\n", flush=True)
-    print("\n".join(table(trials)))
+    lines = "\n".join(table(trials))
+    print(lines)
+    if table_file is not None:
+        with replacing(Path(table_file)) as beside:
+            beside.write_text(lines + "\n", encoding="utf-8")
 
 
 def train_in_turn(

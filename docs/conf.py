@@ -1,0 +1,52 @@
+"""How Sphinx renders the book. ``make docs`` lays its sources out and calls it."""
+
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PYPROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))
+REPOSITORY = PYPROJECT["tool"]["davidnet-explained"]["repository"]
+
+project = "DavidNet, explained"
+version = release = PYPROJECT["project"]["version"]
+html_title = project
+language = "en"
+
+extensions = [
+    "myst_nb",  # the executed notebooks, and Markdown
+    "sphinx.ext.autodoc",  # the API, from the docstrings
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",  # their "Args:" and "Returns:"
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["README.md", "ablation.md", "_templates"]  # not pages by themselves
+
+nb_execution_mode = "off"  # what a chapter shows is what the run computed
+nb_render_markdown_format = "myst"  # so that links between chapters are found
+nb_merge_streams = True
+myst_heading_anchors = 3
+myst_enable_extensions = ["substitution"]
+myst_substitutions = {
+    "repository": f"[the repository](https://github.com/{REPOSITORY})"
+    if REPOSITORY
+    else "the repository"
+}
+
+default_role = "py:obj"  # a name in single backticks links to its description, if there is one
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autosummary_generate = True
+autosummary_ignore_module_all = False
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+templates_path = ["_templates"]
+html_theme = "furo"  # no fonts or scripts from elsewhere, light and dark, reads well on a phone
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {"navigation_with_keys": True}
+if REPOSITORY:
+    html_theme_options["source_repository"] = f"https://github.com/{REPOSITORY}"

@@ -1,0 +1,114 @@
+"""The results of several runs, as they are written into pages."""
+
+import statistics
+
+import pytest
+from PIL import Image
+from test_training import SmallDavidNet, make_pictures
+
+from utils import InputError, results
+from utils.models import MODELS
+from utils.recipes import RECIPES
+from utils.results import BEGIN, END, FIGURES, write_results
+from utils.runs import Run
+from utils.training import fit, plan_training
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One run of a recipe, and two of another that averages over views."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "davidnet", SmallDavidNet)
+        patch.setitem(MODELS, "speednet", SmallDavidNet)
+        made = []
+        for recipe, seed in (("quick", 0), ("fast", 0), ("fast", 1)):
+            plan = plan_training(
+                make_pictures(), run_name=f"{recipe}{seed}", output_dir=folder, recipe=recipe,
+                epochs=1, batch_size=8, views=2 if recipe == "fast" else 1, seed=seed,
+                devices="cpu",
+            )  # fmt: skip
+            made.append(fit(plan))
+    made[0].path("figures").mkdir()
+    for name in FIGURES:
+        Image.linear_gradient("L").convert("RGB").save(made[0].path("figures", f"{name}.png"))
+    return made
+
+
+@pytest.fixture
+def pages(tmp_path):
+    (tmp_path / "docs").mkdir()
+    pages = [tmp_path / "README.md", tmp_path / "docs" / "results.md"]
+    for page in pages:
+        page.write_text(f"# Before\n\n{BEGIN}\nold text\n{END}\n\nafter\n")
+    return pages
+
+
+def rows(page):
+    lines = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_every_figure_of_the_table_is_read_from_the_runs(runs, pages, tmp_path):
+    write_results(runs[0], runs[1:], pages, tmp_path / "docs" / "results")
+    table = rows(pages[0])
+    assert table[""] == ["the original, as it logged", "`quick`, here", "`fast`, here"]
+    assert table["n"] == ["1", "1", "2"]
+    metrics = [run.read_json("metrics.json") for run in runs]
+    assert table["accuracy on test pictures"][1] == f"{100 * metrics[0]['test_acc']:.2f} %"
+    both = [100 * m["test_acc"] for m in metrics[1:]]
+    expected = f"{statistics.mean(both):.2f} ± {statistics.stdev(both):.2f} %"
+    assert table["accuracy on test pictures"][2] == expected
+    both = [100 * m["averaged"]["test_acc"] for m in metrics[1:]]
+    expected = f"{statistics.mean(both):.2f} ± {statistics.stdev(both):.2f} % (2 views)"
+    assert table["averaged over views"] == ["–", "–", expected]
+    assert table["loss on test pictures"][1] == f"{metrics[0]['test_loss']:.3f}"
+    assert table["epochs"] == ["20", "1", "1"]
+    assert f"{runs[0].record['model']['parameters']:,} parameters" in table["network"][1]
+    assert table["data set"][1] == "drawn"
+
+
+def test_both_pages_get_the_same_and_keep_what_stands_around_it(runs, pages, tmp_path):
+    write_results(runs[0], runs[1:], pages, tmp_path / "docs" / "results")
+    texts = [page.read_text() for page in pages]
+    assert all(text.startswith("# Before\n\n" + BEGIN) for text in texts)
+    assert all(text.endswith(END + "\n\nafter\n") and "old text" not in text for text in texts)
+    assert texts[0].replace("](docs/results/", "](results/") == texts[1]
+    for name in FIGURES:
+        assert f"](docs/results/{name}.png)" in texts[0]
+        assert (tmp_path / "docs" / "results" / f"{name}.png").stat().st_size > 100
+    write_results(runs[0], runs[1:], pages, tmp_path / "docs" / "results")
+    assert [page.read_text() for page in pages] == texts
+
+
+def test_a_page_without_a_place_for_results_is_named(runs, pages, tmp_path):
+    pages[1].write_text("# Nothing\n")
+    with pytest.raises(InputError, match=r"results\.md has no place for results"):
+        write_results(runs[0], (), pages, tmp_path / "docs" / "results")
+    assert pages[1].read_text() == "# Nothing\n"
+
+
+def test_runs_on_other_pictures_are_not_compared(runs, pages, tmp_path):
+    other = Run("other", tmp_path)
+    other.folder.mkdir()
+    for path in runs[1].folder.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            (other.folder / path.name).write_bytes(path.read_bytes())
+    other.update_record(data={**other.record["data"], "fingerprint": "0"})
+    with pytest.raises(InputError, match="'quick0' and 'other' were trained on other pictures"):
+        write_results(runs[0], [other], pages, tmp_path / "docs" / "results")
+
+
+def test_a_run_that_is_not_trained_or_lacks_a_figure_is_named(runs, pages, tmp_path):
+    with pytest.raises(InputError, match=r"'nobody' .* is not trained"):
+        write_results(runs[0], [Run("nobody", tmp_path)], pages, tmp_path / "docs" / "results")
+    with pytest.raises(InputError, match=r"04_schedule\.png does not exist"):
+        write_results(runs[1], (), pages, tmp_path / "docs" / "results")
+    assert "old text" in pages[0].read_text()
+
+
+def test_the_pages_of_the_project_have_a_place_for_results():
+    for page in (results.ROOT / "README.md", results.DOCS / "results.md"):
+        assert page.read_text().count(BEGIN) == page.read_text().count(END) == 1
+    assert RECIPES["original"].epochs == int(results.ORIGINAL["epochs"])

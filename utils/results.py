@@ -1,0 +1,140 @@
+"""The results: several runs beside each other and beside the system this project reproduces."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from utils import InputError, as_markdown
+from utils.book import DOCS, smaller_picture
+from utils.runs import ROOT, Run, replacing, shown_path
+from utils.trials import Trial, mean_and_spread, read_trial
+
+#: Figures of the reference run that the results show, each with what it says to who cannot see it.
+FIGURES = {
+    "04_schedule": "Learning rate and epoch at each step of training",
+    "04_losses": "Train and test loss after each epoch",
+    "04_accuracies": "Train and test accuracy after each epoch",
+    "05_misclassified": "The most confident mistakes, each with its actual and its predicted class",
+    "06_misclassified": "The most confident mistakes, each beside its class activation maps",
+}
+#: The system that is reproduced, as its own log and text show it.
+ORIGINAL = {
+    "": "the original, as it logged",
+    "data set": "CIFAR-10",
+    "hardware": "one T4-class GPU, 16 bit",
+    "network": "DavidNet, 6,573,130 parameters learned",
+    "epochs": "20",
+    "training time": "about 220 s",
+    "accuracy on test pictures": "not logged: its 0.932 pools them with training pictures",
+    "averaged over views": "–",
+    "loss on test pictures": "0.232",
+    "n": "1",
+}
+#: Between these lines of a page stands what `write_results` wrote.
+BEGIN, END = "<!-- results: written by `python -m utils results` -->", "<!-- end of results -->"
+
+
+def write_results(
+    reference: Run,
+    others: Sequence[Run] = (),
+    pages: Sequence[Path] = (ROOT / "README.md", DOCS / "results.md"),
+    pictures: Path = DOCS / "results",
+) -> None:
+    """Write the results of runs into pages that have a place for them, and the figures beside.
+
+    Args:
+        reference: whose figures are shown.
+        others: complete runs to compare with it; those of one recipe share a column.
+        pages: Markdown files with the lines ``BEGIN`` and ``END``.
+        pictures: folder for the figures.
+
+    Raises:
+        InputError: a run is not complete, lacks a figure, or was trained on other pictures; or a
+            page has no place for results.
+    """
+    columns = [_column(runs) for runs in _by_recipe([reference, *others])]
+    for name in FIGURES:
+        source = reference.existing(f"figures/{name}.png").read_bytes()
+        with replacing(pictures / f"{name}.png") as beside:
+            beside.write_bytes(smaller_picture(source))
+    for page in pages:
+        folder = pictures.relative_to(page.parent).as_posix()
+        text = "\n".join([*_table(columns), "", *_remarks(reference), "", *_shown(folder)])
+        _put(page, text)
+
+
+def _by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if not run.is_trained:
+            raise InputError(f"Run {run.name!r} in {shown_path(run.folder.parent)} is not trained.")
+        if run.record["data"]["fingerprint"] != runs[0].record["data"]["fingerprint"]:
+            raise InputError(
+                f"Runs {runs[0].name!r} and {run.name!r} were trained on other pictures, so their "
+                "figures cannot be compared."
+            )
+        groups.setdefault(run.settings["recipe"], []).append(run)
+    return list(groups.values())
+
+
+def _column(runs: list[Run]) -> dict[str, str]:
+    """Return the results of one recipe's runs, by the table's rows."""
+    trials = [read_trial(run.settings["recipe"], run) for run in runs]
+    record, settings = runs[0].record, runs[0].settings
+
+    def over_runs(value: Callable[[Trial], float | None], digits: int, unit: str) -> str:
+        values = [v for v in map(value, trials) if v is not None]
+        return f"{mean_and_spread(values, digits)}{unit}" if values else "–"
+
+    views = f" ({settings['views']} views)" if settings.get("views", 1) > 1 else ""
+    return {
+        "": f"`{settings['recipe']}`, here",
+        "data set": as_markdown(record["data"]["title"]),
+        "hardware": f"{as_markdown(record['device']['name'])}, {record['precision']}",
+        "network": f"{record['model']['name']}, {record['model']['parameters']:,} parameters",
+        "epochs": str(settings["epochs"]),
+        "training time": over_runs(lambda trial: trial.seconds, 0, " s"),
+        "accuracy on test pictures": over_runs(lambda trial: 100 * trial.accuracy, 2, " %"),
+        "averaged over views": over_runs(
+            lambda trial: None if trial.averaged is None else 100 * trial.averaged, 2, " %" + views
+        ),
+        "loss on test pictures": over_runs(
+            lambda trial: trial.run.read_json("metrics.json")["test_loss"], 3, ""
+        ),
+        "n": str(len(runs)),
+    }
+
+
+def _table(columns: list[dict[str, str]]) -> list[str]:
+    columns = [ORIGINAL, *columns]
+    rows = [[row, *(column[row] for column in columns)] for row in ORIGINAL]
+    rows.insert(1, ["---"] * len(rows[0]))
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _remarks(reference: Run) -> list[str]:
+    record = reference.record
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return [
+        f"Accuracy and loss are of {record['data']['test_size']:,} test pictures in float32 after "
+        "the last epoch, one view each but where the table says otherwise. Time is training "
+        "without watching after each epoch, and with the averaged test if there is one. With "
+        "several runs, mean ± standard deviation over seeds. The figures are of run "
+        f"`{reference.name}` ({versions}).",
+    ]
+
+
+def _shown(folder: str) -> list[str]:
+    return [f"![{alt}]({folder}/{name}.png)\n" for name, alt in FIGURES.items()]
+
+
+def _put(page: Path, text: str) -> None:
+    before = page.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+    if len(pattern.findall(before)) != 1:
+        raise InputError(
+            f"{shown_path(page)} has no place for results: the lines {BEGIN} and {END}."
+        )
+    after = pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n{END}", before)
+    with replacing(page) as beside:
+        beside.write_text(after, encoding="utf-8")
