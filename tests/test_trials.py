@@ -68,6 +68,7 @@ def test_leaving_out_changes_one_part_at_a_time():
         for what, variant in variants.items()
     }
     assert changed.pop("Adam instead of Muon") >= {"optimizer", "max_lr"}
+    assert changed.pop("every picture in every epoch") == {"skipped", "epochs"}
     assert all(len(names) == 1 for names in changed.values())
     assert len(set(map(frozenset, changed.values()))) == len(changed)
 
