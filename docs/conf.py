@@ -19,11 +19,13 @@ extensions = [
     "sphinx.ext.napoleon",  # their "Args:" and "Returns:"
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["README.md", "ablation.md", "_templates"]  # not pages by themselves
+exclude_patterns = ["ablation.md", "_templates"]  # not pages by themselves
 
 nb_execution_mode = "off"  # what a chapter shows is what the run computed
 nb_render_markdown_format = "myst"  # so that links between chapters are found
 nb_merge_streams = True
+nb_code_prompt_show = "Show the {type} of this cell"
+nb_code_prompt_hide = "Hide the {type} of this cell"
 myst_heading_anchors = 3
 myst_enable_extensions = ["substitution"]
 myst_substitutions = {
@@ -47,6 +49,7 @@ html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True}
 if REPOSITORY:
     html_theme_options["source_repository"] = f"https://github.com/{REPOSITORY}"

@@ -33,6 +33,7 @@ def test_original_has_every_value_of_the_source():
         "label_smoothing": 0.0,
         "growth": [],
         "whitening": True,
+        "skipped": 0.0,
         "crop_padding": 4,
         "flip_probability": 0.5,
         "alternate_flips": False,
@@ -170,7 +171,8 @@ def test_settings_survive_json(name):
 
 def test_settings_of_an_earlier_version_give_the_recipe_they_were():
     settings = RECIPES["original"].as_settings()
-    for name in ("optimizer", "label_smoothing", "growth", "whitening", "alternate_flips", "views"):
+    added = "optimizer label_smoothing growth whitening skipped alternate_flips views"
+    for name in added.split():
         del settings[name]
     assert Recipe.from_settings(settings) == RECIPES["original"]
 

@@ -2,8 +2,9 @@
 
 import base64
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -23,8 +24,6 @@ RENDERED = DOCS / "rendered"
 LOCAL_BADGE = "../_static/open-in-colab.svg"
 #: Bytes that one chapter, and all together, may take.
 MOST_OF_A_CHAPTER, MOST_OF_ALL = 1_000_000, 5_000_000
-#: Folds a cell away in the book, where it sets up and says nothing.
-SETUP_TAG = "hide-input"
 
 
 def executed_chapters(folder: Path) -> dict[str, NotebookNode]:
@@ -154,14 +153,13 @@ def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -
     Raises:
         InputError: as `chapters_of`; or Sphinx had a warning, which it printed.
     """
-    from sphinx.cmd.build import main as sphinx
-
     chapters = executed_chapters(RENDERED) if run is None else chapters_of(run)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="book-", dir=target.parent) as folder:
         source, site = Path(folder, "source"), Path(folder, "site")
         _lay_out(source, chapters)
-        if sphinx(["-q", "-W", "--keep-going", "-b", "html", str(source), str(site)]):
+        sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
+        if subprocess.run([*sphinx, str(source), str(site)], cwd=ROOT).returncode:
             raise InputError("The book was not made: mend what Sphinx says above.")
         shutil.rmtree(site / ".doctrees", ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
@@ -170,20 +168,10 @@ def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -
 
 
 def _lay_out(source: Path, chapters: dict[str, NotebookNode]) -> None:
-    """Write what Sphinx reads: the pages of ``docs/``, the README, and the chapters."""
+    """Write what Sphinx reads: the pages of ``docs/``, and the chapters."""
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("rendered"))
-    for name in ("README.md", "pyproject.toml"):
-        shutil.copy(ROOT / name, source)
+    shutil.copy(ROOT / "pyproject.toml", source)
     for name, notebook in chapters.items():
         page = portable(notebook)
         page.cells[0].source = page.cells[0].source.replace(BADGE, LOCAL_BADGE)
-        for cell in _setup_cells(page):
-            cell.metadata.setdefault("tags", []).append(SETUP_TAG)
         _written(source / "rendered" / f"{name}.ipynb", nbformat.writes(page))
-
-
-def _setup_cells(notebook: NotebookNode) -> Iterator[NotebookNode]:
-    """Yield the first code cell, which makes the package importable, and the parameters."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    yield code[0]
-    yield from (c for c in code if "parameters" in c.metadata.get("tags", []))

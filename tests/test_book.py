@@ -1,0 +1,213 @@
+"""The book: which runs it shows, and what it makes of their notebooks."""
+
+import base64
+import json
+import re
+from io import BytesIO
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from utils import InputError, book
+from utils.badges import BADGE
+from utils.cli import main
+from utils.pipeline import NOTEBOOKS
+from utils.runs import ROOT, Run
+
+
+def picture(width=120):
+    """A PNG with more colours than a small one may have, as base64 text."""
+    made = BytesIO()
+    ramp = Image.linear_gradient("L").resize((width, 90))
+    Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180))).save(made, "PNG")
+    return base64.b64encode(made.getvalue()).decode()
+
+
+def chapter(name):
+    """An executed notebook as papermill leaves it."""
+    setup = new_code_cell("import utils", execution_count=1)
+    parameters = new_code_cell("epochs = 2", execution_count=2, metadata={"tags": ["parameters"]})
+    shown = new_output("display_data", {"image/png": picture(), "text/plain": "<Image>"})
+    printed = new_output("stream", name="stdout", text=f"read from {ROOT}/outputs/x\n")
+    cell = new_code_cell(
+        "show()", execution_count=3, outputs=[printed, shown],
+        metadata={"papermill": {"duration": 1.5}},
+    )  # fmt: skip
+    title = new_markdown_cell(f"# {int(name[:2])} · Chapter\n\n[![Open in Colab]({BADGE})](x)")
+    last = new_code_cell("Markdown()", execution_count=4, outputs=[
+        new_output("display_data", {"text/markdown": "Next: [training](03_training.ipynb)."}),
+    ])  # fmt: skip
+    notebook = new_notebook(cells=[title, setup, parameters, cell, last])
+    notebook.metadata.papermill = {"input_path": f"{ROOT}/notebooks/{name}.ipynb"}
+    return notebook
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A complete run with six executed chapters."""
+    run = Run("made", tmp_path)
+    run.update_record(status="complete")
+    run.path("notebooks").mkdir()
+    for name in NOTEBOOKS:
+        nbformat.write(chapter(name), run.path("notebooks", f"{name}.ipynb"))
+    return run
+
+
+def change(run, name, function):
+    path = run.path("notebooks", f"{name}.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    function(notebook)
+    nbformat.write(notebook, path)
+
+
+def test_chapters_are_kept_small_and_free_of_the_machine(run, tmp_path):
+    kept = book.keep_chapters(run, tmp_path / "rendered")
+    assert [path.stem for path in kept] == list(NOTEBOOKS)
+    for path in kept:
+        text = path.read_text()
+        assert str(ROOT) not in text and "papermill" not in text
+        assert "read from outputs/x" in text
+        nbformat.validate(nbformat.reads(text, as_version=4))
+        (encoded,) = re.findall(r'"image/png": "([^"]+)"', text)
+        with Image.open(BytesIO(base64.b64decode(encoded))) as small:
+            assert small.mode == "P" and small.size == (120, 90)
+    again = [path.read_bytes() for path in book.keep_chapters(run, tmp_path / "again")]
+    assert again == [path.read_bytes() for path in kept]
+
+
+def test_a_chapter_that_grew_too_large_is_named_and_none_is_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(book, "MOST_OF_A_CHAPTER", 1_000)
+    with pytest.raises(InputError, match=r"01_data_exploration would take [\d,]+ bytes"):
+        book.keep_chapters(run, tmp_path / "rendered")
+    monkeypatch.setattr(book, "MOST_OF_A_CHAPTER", 10**6)
+    monkeypatch.setattr(book, "MOST_OF_ALL", 10_000)
+    with pytest.raises(InputError, match="All chapters"):
+        book.keep_chapters(run, tmp_path / "rendered")
+    assert not (tmp_path / "rendered").exists()
+
+
+def test_a_missing_run_or_one_that_is_not_complete_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match="'nobody' does not exist"):
+        book.chapters_of(Run("nobody", tmp_path))
+    run.update_record(status="running")
+    with pytest.raises(InputError, match="'made' is running"):
+        book.chapters_of(run)
+    failure = {"notebook": "05_misclassified", "cell": 4, "error": "ValueError: no"}
+    run.update_record(status="failed", failure=failure)
+    with pytest.raises(InputError, match="is failed: 05_misclassified, ValueError: no"):
+        book.chapters_of(run)
+
+
+def test_missing_chapters_are_all_named(run):
+    for name in ("02_lr_finder", "06_gradcam"):
+        run.path("notebooks", f"{name}.ipynb").unlink()
+    with pytest.raises(InputError, match="lacks 02_lr_finder, 06_gradcam"):
+        book.chapters_of(run)
+
+
+def test_an_error_among_the_outputs_is_refused_with_its_cell(run):
+    def spoil(notebook):
+        error = new_output("error", ename="KeyError", evalue="'epochs'", traceback=[])
+        notebook.cells[3].outputs.append(error)
+
+    change(run, "04_curves", spoil)
+    with pytest.raises(InputError, match=r"04_curves\.ipynb, cell 4 of 5, .*KeyError: 'epochs'"):
+        book.chapters_of(run)
+
+
+def test_a_chapter_not_run_to_its_end_is_refused_with_the_cell(run):
+    change(run, "03_training", lambda nb: nb.cells[4].update(execution_count=None))
+    with pytest.raises(InputError, match=r"03_training\.ipynb, cell 5 of 5, was not executed"):
+        book.chapters_of(run)
+
+
+@pytest.mark.parametrize("arguments", [["docs", "--run", "nobody"], ["results", "nobody"]])
+def test_the_commands_say_which_run_is_missing(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert "'nobody' does not exist" in str(stopped.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"cells": 3}', "[]"])
+def test_what_is_no_notebook_is_named(run, content):
+    run.path("notebooks", "01_data_exploration.ipynb").write_text(content)
+    with pytest.raises(InputError, match=r"01_data_exploration\.ipynb is no notebook"):
+        book.chapters_of(run)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The whole site, with the chapters that are kept."""
+    target = tmp_path_factory.mktemp("site") / "docs"
+    assert book.build_site(target=target) == target / "index.html"
+    return target
+
+
+def test_titles_and_order_come_from_the_chapters_themselves(site):
+    page = (site / "index.html").read_text()
+    titles = [nbformat.read(path, 4).cells[0].source.splitlines()[0].removeprefix("# ")
+              for path in NOTEBOOKS.values()]  # fmt: skip
+    places = [page.index(title) for title in titles]
+    assert places == sorted(places)
+
+
+def test_every_link_within_the_site_leads_somewhere(site):
+    pages = {path.resolve(): path.read_text() for path in site.rglob("*.html")}
+    checked = 0
+    for path, text in pages.items():
+        for target in re.findall(r'(?:href|src)="([^"]+)"', text):
+            address, _, anchor = target.partition("#")
+            if re.match(r"[a-z]+:", address):
+                continue
+            found = (path.parent / address.split("?")[0]).resolve() if address else path
+            assert found.exists(), f"{path.name} links to {target}"
+            if anchor and found in pages:
+                assert f'id="{anchor}"' in pages[found], f"{path.name} links to {target}"
+            checked += 1
+    assert checked > 1_000
+
+
+def test_nothing_is_fetched_from_elsewhere_and_no_page_is_heavy(site):
+    for path in site.rglob("*.html"):
+        text = path.read_text()
+        fetched = re.findall(r'<(?:script|img|source)[^>]+src="([^"]+)"', text)
+        fetched += re.findall(
+            r'<link[^>]+rel="(?:stylesheet|preload|icon)"[^>]+href="([^"]+)"', text
+        )
+        assert not [address for address in fetched if re.match(r"(https?:)?//", address)], path
+        local = {(path.parent / address.split("?")[0]).resolve() for address in fetched}
+        assert path.stat().st_size + sum(p.stat().st_size for p in local) < 3_000_000, path
+
+
+def test_the_site_describes_every_module(site):
+    described = {path.stem for path in (site / "api").glob("utils*.html")}
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+               for path in (ROOT / "utils").rglob("*.py")}  # fmt: skip
+    assert described == modules - {"utils.__main__"}
+
+
+def test_a_warning_of_sphinx_fails_the_build_and_the_old_site_stays(run, tmp_path, monkeypatch):
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "conf.py").write_text("extensions = ['myst_nb']\nnb_execution_mode = 'off'\n")
+    (pages / "index.md").write_text("# Book\n\n[gone](nowhere.md)\n")
+    monkeypatch.setattr(book, "DOCS", pages)
+    target = tmp_path / "site"
+    target.mkdir()
+    (target / "old.html").write_text("old")
+    with pytest.raises(InputError, match="The book was not made"):
+        book.build_site(run, target)
+    assert [path.name for path in target.iterdir()] == ["old.html"]
+    assert [path.name for path in tmp_path.glob("book-*")] == []
+
+
+def test_the_kept_chapters_hold_no_state_of_widgets_and_no_error():
+    chapters = book.executed_chapters(book.RENDERED)
+    sizes = [len(json.dumps(notebook)) for notebook in chapters.values()]
+    assert max(sizes) <= book.MOST_OF_A_CHAPTER and sum(sizes) <= book.MOST_OF_ALL
+    for notebook in chapters.values():
+        assert "widgets" not in notebook.metadata
+        assert "application/vnd.jupyter.widget-view+json" not in json.dumps(notebook)
