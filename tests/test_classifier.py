@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from utils.augment import Augmentation, normalise
 from utils.callbacks import KeepLogits
 from utils.classifier import ImageClassifier, build_optimizer, one_cycle, planned_schedule
-from utils.data import PictureDataModule, PictureSet, Split
+from utils.data import PictureDataModule, PictureSet, Split, shown_pictures
 from utils.models import create_model
 from utils.optimizers import Muon
 from utils.recipes import RECIPES, choose_recipe
@@ -280,7 +280,8 @@ def test_the_recipe_names_the_optimiser():
 def test_the_schedule_of_speed_falls_in_a_straight_line_with_constant_momentum():
     recipe = RECIPES["speed"]
     rates, momenta, steps_per_epoch = planned_schedule(recipe, 5_000)
-    assert steps_per_epoch == -(-5_000 // recipe.batch_size)
+    assert steps_per_epoch == -(-shown_pictures(5_000, recipe.skipped) // recipe.batch_size)
+    assert shown_pictures(5_000, recipe.skipped) == 3_500
     assert len(rates) == recipe.epochs * steps_per_epoch
     assert set(momenta) == {recipe.max_momentum}
     falls = -np.diff([recipe.max_lr, *rates])
