@@ -31,7 +31,10 @@ myst_enable_extensions = ["substitution"]
 myst_substitutions = {
     "repository": f"[the repository](https://github.com/{REPOSITORY})"
     if REPOSITORY
-    else "the repository"
+    else "the repository",
+    "colab": "Each chapter has a badge that opens it in Colab, where it fetches what it needs."
+    if REPOSITORY
+    else "",
 }
 
 default_role = "py:obj"  # a name in single backticks links to its description, if there is one

@@ -12,6 +12,7 @@ from utils import InputError
 from utils.gradcam import (
     METHODS,
     agreement,
+    blank,
     class_activation_maps,
     compare_methods,
     extents,
@@ -370,6 +371,13 @@ def test_agreement_is_of_every_pair_of_methods_the_least_alike_first():
     assert table["correlation"].iloc[[0, -1]].tolist() == pytest.approx([-1, 1])
     pair = table[(table["first"] == names[2]) & (table["second"] == names[4])]["correlation"].item()
     assert pair == pytest.approx(np.corrcoef(maps[2].ravel(), maps[4].ravel())[0, 1])
+
+
+def test_a_map_is_blank_only_if_it_is_zero_everywhere():
+    maps = np.zeros((3, 2, 2))
+    maps[1, 1, 0] = 1e-6
+    assert blank(maps).tolist() == [True, False, True]
+    assert blank(np.zeros((0, 2, 2))).tolist() == []
 
 
 def test_extents_count_bright_cells_and_blank_maps_of_each_block():

@@ -61,7 +61,8 @@ def test_every_figure_of_the_table_is_read_from_the_runs(runs, pages, tmp_path):
     expected = f"{statistics.mean(both):.2f} ± {statistics.stdev(both):.2f} %"
     assert table["accuracy on test pictures"][2] == expected
     both = [100 * m["averaged"]["test_acc"] for m in metrics[1:]]
-    expected = f"{statistics.mean(both):.2f} ± {statistics.stdev(both):.2f} % (2 views)"
+    expected = f"{statistics.mean(both):.2f} ± {statistics.stdev(both):.2f} %"
+    expected += f" (2 views, {runs[1].record['precision']})"
     assert table["averaged over views"] == ["–", "–", expected]
     assert table["loss on test pictures"][1] == f"{metrics[0]['test_loss']:.3f}"
     assert table["epochs"] == ["20", "1", "1"]

@@ -115,8 +115,8 @@ def _written(path: Path, text: str) -> Path:
 
 
 def portable(notebook: NotebookNode) -> NotebookNode:
-    """Return an executed notebook with small pictures, and no trace of the machine's folders."""
-    text = nbformat.writes(notebook).replace(f"{ROOT}/", "")
+    """Return an executed notebook with small pictures, and with paths as the book has them."""
+    text = nbformat.writes(notebook).replace(f"{ROOT}/", "").replace("](../docs/", "](../")
     slim = nbformat.reads(text, as_version=4)
     slim.metadata = NotebookNode(
         kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"},

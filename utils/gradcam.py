@@ -214,6 +214,11 @@ def extents(maps: np.ndarray, blocks: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["block", "bright", "blank"])
 
 
+def blank(maps: np.ndarray) -> np.ndarray:
+    """Return which maps (float, N×S×S) are zero everywhere, as bool, N: nothing spoke there."""
+    return ~maps.any(axis=(1, 2))
+
+
 def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return how alike two maps of the same picture are: Pearson's correlation over its pixels.
 

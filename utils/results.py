@@ -6,6 +6,7 @@ from pathlib import Path
 
 from utils import InputError, as_markdown
 from utils.book import DOCS, smaller_picture
+from utils.models import MODELS
 from utils.runs import ROOT, Run, replacing, shown_path
 from utils.trials import Trial, mean_and_spread, read_trial
 
@@ -86,12 +87,15 @@ def _column(runs: list[Run]) -> dict[str, str]:
         values = [v for v in map(value, trials) if v is not None]
         return f"{mean_and_spread(values, digits)}{unit}" if values else "–"
 
-    views = f" ({settings['views']} views)" if settings.get("views", 1) > 1 else ""
+    views = ""
+    if settings.get("views", 1) > 1:
+        views = f" ({settings['views']} views, {record['precision']})"
     return {
         "": f"`{settings['recipe']}`, here",
         "data set": as_markdown(record["data"]["title"]),
         "hardware": f"{as_markdown(record['device']['name'])}, {record['precision']}",
-        "network": f"{record['model']['name']}, {record['model']['parameters']:,} parameters",
+        "network": f"{MODELS[record['model']['name']].__name__}, "
+        f"{record['model']['parameters']:,} parameters",
         "epochs": str(settings["epochs"]),
         "training time": over_runs(lambda trial: trial.seconds, 0, " s"),
         "accuracy on test pictures": over_runs(lambda trial: 100 * trial.accuracy, 2, " %"),
@@ -116,10 +120,10 @@ def _remarks(reference: Run) -> list[str]:
     record = reference.record
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return [
-        f"Accuracy and loss are of {record['data']['test_size']:,} test pictures in float32 after "
-        "the last epoch, one view each but where the table says otherwise. Time is training "
-        "without watching after each epoch, and with the averaged test if there is one. With "
-        "several runs, mean ± standard deviation over seeds. The figures are of run "
+        f"The figures of this project are of {record['data']['test_size']:,} test pictures in "
+        "float32 after the last epoch, one view each, but where the table says otherwise. Time is "
+        "training without watching after each epoch, and with the averaged test if there is one. "
+        "With several runs, mean ± standard deviation over seeds. The figures are of run "
         f"`{reference.name}` ({versions}).",
     ]
 

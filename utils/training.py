@@ -187,8 +187,8 @@ def plan_training(
         notes.append(f"pictures   {_growth_in_words(chosen.picture_sides(picture_set.image_size))}")
     if chosen.skipped:
         notes.append(
-            f"shown      {1 - chosen.skipped:.0%} of the training pictures in each epoch: half of "
-            "the easiest are left out"
+            f"shown      {1 - chosen.skipped:.0%} of the training pictures in each epoch; left out "
+            f"is half of the {2 * chosen.skipped:.0%} that had the lowest losses"
         )
     device, hardware = choose_device(devices)
     precision, reason = choose_precision(precision, device)
