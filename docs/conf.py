@@ -1,14 +1,13 @@
 """How Sphinx renders the book. ``make docs`` lays its sources out and calls it."""
 
-import tomllib
-from pathlib import Path
+from importlib import metadata
 
-HERE = Path(__file__).resolve().parent
-PYPROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))
-REPOSITORY = PYPROJECT["tool"]["davidnet-explained"]["repository"]
+from utils.badges import repository
+
+REPOSITORY = repository()
 
 project = "DavidNet, explained"
-version = release = PYPROJECT["project"]["version"]
+version = release = metadata.version("davidnet-explained")
 html_title = project
 language = "en"
 

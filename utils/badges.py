@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils import InputError, shown
-from utils.runs import ROOT, replacing, shown_path
+from utils.runs import ROOT, shown_path, write_text
 
 COLAB = "https://colab.research.google.com"
 BADGE = f"{COLAB}/assets/colab-badge.svg"
@@ -46,8 +46,7 @@ def write_badges(repo: str, root: Path = ROOT) -> list[Path]:
         changed[notebook] = _with_badge(notebook, repo)
     changed = {path: text for path, text in changed.items() if text != path.read_text("utf-8")}
     for path, text in changed.items():
-        with replacing(path) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return list(changed)
 
 

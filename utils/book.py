@@ -15,7 +15,7 @@ from PIL import Image
 from utils import InputError, first_line
 from utils.badges import BADGE
 from utils.pipeline import NOTEBOOKS
-from utils.runs import ROOT, Run, replacing, shown_path
+from utils.runs import ROOT, Run, shown_path, write_text
 
 DOCS = ROOT / "docs"
 #: The reference run's chapters, as they are kept with the sources.
@@ -69,7 +69,7 @@ def _executed(path: Path) -> NotebookNode:
 
 
 def chapters_of(run: Run) -> dict[str, NotebookNode]:
-    """Return the executed chapters of a complete run, by name.
+    """Return the executed chapters of a complete run by name, as the book shows them.
 
     Raises:
         InputError: the run is missing, was not finished or failed, or a chapter cannot be shown.
@@ -83,7 +83,8 @@ def chapters_of(run: Run) -> dict[str, NotebookNode]:
             f"Run {run.name!r} is {run.status}{reason}, so there is no whole book to make of it. "
             "Run it to its end first."
         )
-    return executed_chapters(run.path("notebooks"))
+    executed = executed_chapters(run.path("notebooks"))
+    return {name: portable(notebook) for name, notebook in executed.items()}
 
 
 # Chapters as they are kept
@@ -95,7 +96,7 @@ def keep_chapters(run: Run, folder: Path = RENDERED) -> list[Path]:
     Raises:
         InputError: as `chapters_of`; or they are too large to be kept with the sources.
     """
-    texts = {name: nbformat.writes(portable(nb)) for name, nb in chapters_of(run).items()}
+    texts = {name: nbformat.writes(nb) for name, nb in chapters_of(run).items()}
     sizes = {name: len(text.encode()) for name, text in texts.items()}
     for name, size in sizes.items():
         if size > MOST_OF_A_CHAPTER:
@@ -105,13 +106,10 @@ def keep_chapters(run: Run, folder: Path = RENDERED) -> list[Path]:
             )
     if sum(sizes.values()) > MOST_OF_ALL:
         raise InputError(f"All chapters would take more than {MOST_OF_ALL:,} bytes.")
-    return [_written(folder / f"{name}.ipynb", text + "\n") for name, text in texts.items()]
-
-
-def _written(path: Path, text: str) -> Path:
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
-    return path
+    paths = {name: folder / f"{name}.ipynb" for name in texts}
+    for name, path in paths.items():
+        write_text(path, texts[name] + "\n")
+    return list(paths.values())
 
 
 def portable(notebook: NotebookNode) -> NotebookNode:
@@ -170,8 +168,7 @@ def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -
 def _lay_out(source: Path, chapters: dict[str, NotebookNode]) -> None:
     """Write what Sphinx reads: the pages of ``docs/``, and the chapters."""
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("rendered"))
-    shutil.copy(ROOT / "pyproject.toml", source)
     for name, notebook in chapters.items():
-        page = portable(notebook)
-        page.cells[0].source = page.cells[0].source.replace(BADGE, LOCAL_BADGE)
-        _written(source / "rendered" / f"{name}.ipynb", nbformat.writes(page))
+        title = notebook.cells[0]
+        title.source = title.source.replace(BADGE, LOCAL_BADGE)
+        write_text(source / "rendered" / f"{name}.ipynb", nbformat.writes(notebook))

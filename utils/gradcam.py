@@ -206,7 +206,7 @@ def extents(maps: np.ndarray, blocks: Sequence[str]) -> pd.DataFrame:
         {
             "block": block,
             "bright": float((maps[:, place] > 0.5).mean()),
-            "blank": int((maps[:, place].max(axis=(1, 2)) == 0).sum()),
+            "blank": int(blank(maps[:, place]).sum()),
         }
         for place, block in enumerate(blocks)
         if len(maps)

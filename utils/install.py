@@ -17,6 +17,7 @@ from utils import InputError
 
 #: Not needed where a notebook already runs.
 INTERFACE = "jupyter"
+#: As in `utils.runs`, which needs libraries that may not be there yet.
 ROOT = Path(__file__).resolve().parent.parent
 
 

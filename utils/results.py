@@ -7,7 +7,7 @@ from pathlib import Path
 from utils import InputError, as_markdown
 from utils.book import DOCS, smaller_picture
 from utils.models import MODELS
-from utils.runs import ROOT, Run, replacing, shown_path
+from utils.runs import ROOT, Run, replacing, shown_path, write_text
 from utils.trials import Trial, mean_and_spread, read_trial
 
 #: Figures of the reference run that the results show, each with what it says to who cannot see it.
@@ -140,5 +140,4 @@ def _put(page: Path, text: str) -> None:
             f"{shown_path(page)} has no place for results: the lines {BEGIN} and {END}."
         )
     after = pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n{END}", before)
-    with replacing(page) as beside:
-        beside.write_text(after, encoding="utf-8")
+    write_text(page, after)

@@ -88,6 +88,16 @@ def replacing(target: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+def write_text(target: Path, text: str) -> None:
+    """Write `text` to `target`, atomically, in UTF-8.
+
+    Raises:
+        InputError: as `replacing`.
+    """
+    with replacing(target) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
 _LEFTOVER = re.compile(r"\..+-[0-9a-f]{8}(\.[^.]*)?")
 
 
@@ -325,8 +335,7 @@ class Run:
         writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        with replacing(self.path(name)) as beside:
-            beside.write_text(text.getvalue(), encoding="utf-8")
+        write_text(self.path(name), text.getvalue())
 
     def read_csv(self, name: str, columns: Iterable[str]) -> list[dict[str, float]]:
         """Read a table of numbers with these columns: a dict a row, whole numbers as int.

@@ -12,7 +12,7 @@ from pathlib import Path
 from utils import check_number
 from utils.data import PictureSet
 from utils.recipes import Recipe, choose_recipe, without_each_part
-from utils.runs import HISTORY_COLUMNS, Run, derive_run_name, replacing
+from utils.runs import HISTORY_COLUMNS, Run, derive_run_name, write_text
 from utils.training import fit, plan_training
 
 
@@ -82,8 +82,7 @@ def print_trials(
     lines = "\n".join(table(trials))
     print(lines)
     if table_file is not None:
-        with replacing(Path(table_file)) as beside:
-            beside.write_text(lines + "\n", encoding="utf-8")
+        write_text(Path(table_file), lines + "\n")
 
 
 def train_in_turn(
