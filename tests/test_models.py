@@ -247,6 +247,34 @@ def test_a_convolution_is_the_same_on_maps_of_any_size(side, dtype):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=5 * tolerance)
 
 
+@pytest.mark.parametrize("side", [2, 3, 5, 7, 8])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_an_even_convolution_leaves_out_what_a_pool_does_not_look_at(side, dtype):
+    torch.manual_seed(side)
+    convolution = Conv3x3(5, 7, even=True).to(dtype, memory_format=torch.channels_last)
+    images = torch.randn(6, 5, side, side).to(dtype, memory_format=torch.channels_last)
+    results = []
+    for function in (convolution, lambda x: functional.conv2d(x, convolution.weight, padding=1)):
+        convolution.weight.grad = None
+        x = images.clone().requires_grad_()
+        pooled = functional.max_pool2d(function(x), 2)
+        pooled.backward(torch.linspace(-1, 1, pooled.numel()).view_as(pooled).to(dtype))
+        results.append((pooled.detach(), x.grad, convolution.weight.grad))
+    assert convolution(images).shape[-2:] == (side - side % 2,) * 2
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=5 * tolerance)
+
+
+def test_speednets_convolutions_before_a_pool_give_it_even_maps():
+    network, sides = create_model("speednet"), []
+    for name, module in network.named_modules():
+        if name.endswith("conv1"):
+            module.register_forward_hook(lambda _, __, output: sides.append(output.shape[-1]))
+    network(torch.randn(1, 3, 32, 32))
+    assert sides == [30, 14, 6]
+
+
 def test_a_small_maps_convolution_has_the_gradients_of_finite_differences():
     convolution = Conv3x3(2, 3).double()
     images = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)

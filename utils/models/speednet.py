@@ -52,7 +52,8 @@ class Block(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int):
-        first, second = Conv3x3(in_channels, out_channels), Conv3x3(out_channels, out_channels)
+        first = Conv3x3(in_channels, out_channels, even=True)
+        second = Conv3x3(out_channels, out_channels)
         for convolution in (first, second):
             nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
         super().__init__(
