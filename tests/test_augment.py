@@ -330,6 +330,31 @@ def test_alternate_flips_turn_every_picture_round_every_epoch():
     assert not torch.equal(flipped(2, alternate=False), first)
 
 
+def test_jitter_scales_and_moves_each_picture_by_draws_of_its_own():
+    images, indices = random_pictures(2_000, 16), torch.arange(2_000)
+    jittered = Augmentation(0, 0.0, 0, jitter=0.3)
+    plain = normalise(images, MEAN, STD).flatten(1)
+    found = augment(images, indices, jittered, MEAN, STD, seed=1, epoch=0).flatten(1)
+    contrast = found.std(1) / plain.std(1)
+    brightness = found.mean(1) - contrast * plain.mean(1)
+    restored = (found - brightness[:, None]) / contrast[:, None]
+    torch.testing.assert_close(restored, plain, rtol=0, atol=1e-4)
+    for values, centre in ((contrast, 1.0), (brightness, 0.0)):
+        drawn = ((values - centre + 0.3) / 0.6).double().numpy()
+        assert stats.kstest(drawn, "uniform").pvalue > 1e-4
+    assert abs(np.corrcoef(contrast, brightness)[0, 1]) < 0.1
+    again = augment(images[:7], indices[:7], jittered, MEAN, STD, seed=1, epoch=0).flatten(1)
+    torch.testing.assert_close(again, found[:7])
+    other = augment(images, indices, jittered, MEAN, STD, seed=1, epoch=1).flatten(1)
+    assert not torch.allclose(other, found)
+
+
+def test_the_square_that_is_cut_out_keeps_the_mean_colour_under_jitter():
+    augmentation = Augmentation(0, 0.0, 8, jitter=0.3)
+    shown = augment(random_pictures(50), torch.arange(50), augmentation, MEAN, STD, 0, 0)
+    assert (shown == 0).flatten(1).any(1).all()
+
+
 @pytest.mark.parametrize("side", [16, 24, 8])
 def test_smaller_pictures_keep_their_mean_and_are_channels_last(side):
     images = normalise(random_pictures(6), (0.5,) * 3, (0.25,) * 3)
@@ -375,6 +400,7 @@ def test_views_are_mirrored_and_moved_along_one_diagonal():
          "one square of 8×8 pixels set to the mean colour"),
         (Augmentation(2, 0.5, 0, True), "moved by up to 2 pixels, its edge filled by reflection; "
          "flipped left-right every other epoch"),
+        (Augmentation(0, 0.0, 0, jitter=0.2), "contrast and brightness changed by up to 20%"),
         (NOTHING, "left as it is"),
     ],
 )  # fmt: skip

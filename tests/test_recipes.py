@@ -38,6 +38,7 @@ def test_original_has_every_value_of_the_source():
         "flip_probability": 0.5,
         "alternate_flips": False,
         "cutout_size": 8,
+        "jitter": 0.0,
         "views": 1,
     }
 
@@ -171,7 +172,7 @@ def test_settings_survive_json(name):
 
 def test_settings_of_an_earlier_version_give_the_recipe_they_were():
     settings = RECIPES["original"].as_settings()
-    added = "optimizer label_smoothing growth whitening skipped alternate_flips views"
+    added = "optimizer label_smoothing growth whitening skipped alternate_flips jitter views"
     for name in added.split():
         del settings[name]
     assert Recipe.from_settings(settings) == RECIPES["original"]
@@ -209,7 +210,7 @@ def test_growth_that_cannot_be_is_refused(growth):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("optimizer", "sgd"), ("views", 3), ("views", "6"), ("alternate_flips", 1),
-     ("label_smoothing", 1.0)],
+     ("label_smoothing", 1.0), ("jitter", 0.6), ("jitter", -0.1)],
 )  # fmt: skip
 def test_choices_that_are_not_there_are_refused(name, value):
     with pytest.raises(InputError, match=name):

@@ -143,6 +143,7 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
         "optimizer": "adam", "label_smoothing": 0.0, "growth": [], "alternate_flips": False,
         "whitening": True,
         "skipped": 0.0,
+        "jitter": 0.0,
         "views": 1,
     }  # fmt: skip
     data = record["data"]
@@ -561,7 +562,7 @@ def test_a_run_of_an_earlier_version_is_still_known(trained, tmp_path):
     run = make_plan(tmp_path).run
     copytree(trained.run.folder, run.folder)
     settings = dict(run.settings)
-    for name in ("optimizer", "label_smoothing", "growth", "alternate_flips", "views", "whitening"):
+    for name in ("optimizer", "label_smoothing", "growth", "alternate_flips", "jitter", "views"):
         del settings[name]
     run.update_record(settings=settings)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,5 @@
 """Building a training from its settings, running it, resuming it, and loading what it made."""
 
-import hashlib
 import platform
 import signal
 import subprocess
@@ -16,7 +15,6 @@ from shutil import rmtree
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor
@@ -50,6 +48,7 @@ from utils.runs import (
     replacing,
     shown_path,
 )
+from utils.weights import as_bytes, read_network
 
 #: Settings that do not change what is trained. The pictures count by their fingerprint.
 NOT_IDENTITY = {
@@ -113,6 +112,7 @@ class TrainingPlan:
             recipe.flip_probability,
             recipe.cutout_size,
             recipe.alternate_flips,
+            recipe.jitter,
         )
         return PictureDataModule(
             self.picture_set,
@@ -587,10 +587,8 @@ def write_predictions(run: Run, logits: Tensor, targets: Tensor) -> None:
 
 def save_network(run: Run, network: nn.Module) -> None:
     """Write the weights alone as ``model.safetensors``, their checksum into ``run.json``."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    content = safetensors.torch.save(tensors)
+    content, checksum = as_bytes(network)
     # before the file itself: a run killed in between is not yet trained, and writes both again
-    checksum = hashlib.sha256(content).hexdigest()
     run.update_record(model={**run.record["model"], "sha256": checksum})
     with replacing(run.path("model.safetensors")) as beside:
         beside.write_bytes(content)
@@ -604,34 +602,12 @@ def load_network(run: Run, device: str = "cpu") -> nn.Module:
     """
     keep_freed_memory()
     path, record = run.existing("model.safetensors"), run.record
-    name, classes = record["settings"]["model"], len(record["data"]["classes"])
-    image_size = record["settings"]["image_size"]
-    network = create_model(name, num_classes=classes, image_size=image_size)
-    remedy = "Bring back the run's own file, or train again with overwrite=True."
-    try:
-        content = path.read_bytes()
-        weights = safetensors.torch.load(content)
-    except Exception as error:  # damage can make the reader raise nearly anything
-        raise InputError(f"{path} is damaged ({first_line(error)}). {remedy}") from error
-    if differences := _differences(weights, network.state_dict()):
-        raise InputError(
-            f"{path} holds the weights of another network than this run's {name} with {classes} "
-            f"classes ({differences}). {remedy}"
-        )
-    if hashlib.sha256(content).hexdigest() != record["model"].get("sha256"):
-        raise InputError(f"{path} has changed since this run was trained. {remedy}")
-    network.load_state_dict(weights)
-    return network.to(device, memory_format=torch.channels_last).eval()
-
-
-def _differences(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
-    """Return the first tensor that is missing, unknown or of another shape, in words."""
-    for name in (*expected, *weights):
-        there, wanted = (tensors.get(name) for tensors in (weights, expected))
-        if there is None or wanted is None:
-            return f"{name} is {'missing' if there is None else 'unknown'}"
-        if there.shape != wanted.shape:
-            return f"{name} is {'×'.join(map(str, there.shape))}, not " + "×".join(
-                map(str, wanted.shape)
-            )
-    return ""
+    network = read_network(
+        path,
+        record["settings"]["model"],
+        len(record["data"]["classes"]),
+        record["settings"]["image_size"],
+        record["model"].get("sha256"),
+        "Bring back the run's own file, or train again with overwrite=True.",
+    )
+    return network.to(device)
