@@ -8,7 +8,7 @@ RUN_ARGS := $(if $(RUN),--run-name "$(RUN)") $(if $(DATASET),--dataset "$(DATASE
             $(if $(RECIPE),--recipe "$(RECIPE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lab docs clean
+.PHONY: help run test lint lab docs space clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ help: ## show this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,space]'
 	@touch $@
 
 run: $(READY) ## run notebooks 01-06 (DATASET=, RECIPE=, RUN=, ARGS="-p epochs 5")
@@ -35,6 +35,10 @@ lab: $(READY) ## open the notebooks in Jupyter
 
 docs: $(READY) ## render the book into build/docs (RUN= shows that run's chapters)
 	$(BIN)/python -m utils docs $(if $(RUN),--run "$(RUN)")
+
+space: $(READY) ## build the Space of a run and start it (RUN=, by default quickstart)
+	$(BIN)/python -m utils space build --run "$(or $(RUN),quickstart)"
+	cd "outputs/$(or $(RUN),quickstart)/space" && "$(CURDIR)/$(BIN)/python" app.py
 
 clean: ## delete the environment, unpacked and decoded pictures; runs in outputs/ stay
 	rm -rf $(VENV) data/cache data/unpacked .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

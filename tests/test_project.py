@@ -49,7 +49,7 @@ def test_conda_installs_the_project_itself_under_the_constraints():
     python, pip_itself, pip = environment["dependencies"]
     assert python.removeprefix("python") == PROJECT["requires-python"]
     assert pip_itself == "pip"
-    assert pip == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+    assert pip == {"pip": ["-c constraints.txt", "-e .[dev,space]"]}
 
 
 def test_lock_files_name_no_place_to_download_from():
@@ -59,6 +59,6 @@ def test_lock_files_name_no_place_to_download_from():
 
 def test_the_makefile_installs_under_the_constraints():
     text = (ROOT / "Makefile").read_text()
-    assert "--constraint constraints.txt --editable '.[dev]'" in text
+    assert "--constraint constraints.txt --editable '.[dev,space]'" in text
     for target in ("run", "test", "lint", "lab", "docs", "clean", "help"):
         assert re.search(rf"^{target}:.*## \w+", text, re.MULTILINE), target

@@ -1,4 +1,4 @@
-"""The command line: ``python -m utils run | data | predict | bench | docs | results | badges``."""
+"""The command line: ``python -m utils run | data | predict | bench | docs | space …``."""
 
 import argparse
 import ast
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         _add_run, _add_data, _add_predict, _add_bench, _add_docs, _add_results, _add_badges,
+        _add_space,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -455,3 +456,59 @@ def _badges(options) -> None:
 
     changed = write_badges(options.repo)
     print("\n".join(f"written: {path}" for path in changed) or "Nothing to change.")
+
+
+# space
+
+
+def _add_space(commands) -> None:
+    about = "Make a run into a Hugging Face Space: a page on which people question its network."
+    actions = _add_command(commands, "space", None, about).add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    about = "Write OUTPUT_DIR/RUN/space/, complete and ready to be started or uploaded."
+    build = _add_command(actions, "build", _space_build, about)
+    build.add_argument("--run", required=True, help="a complete run")
+    build.add_argument("--output-dir", default="outputs", help="where runs are kept")
+    build.add_argument("--data-dir", help="where its data are kept now (default: where they were)")
+    about = "Start what was built and measure it: start, one visitor, many at once, memory."
+    measure = _add_command(actions, "measure", _space_measure, about)
+    measure.add_argument("--run", required=True, help="whose space/ to measure")
+    measure.add_argument("--output-dir", default="outputs", help="where runs are kept")
+    measure.add_argument("--python", default=sys.executable, help="of the Space's environment")
+    measure.add_argument("--people", type=int, default=20, help="how many at once")
+    measure.add_argument("--requests", type=int, default=10, help="how many each makes")
+    push = _add_command(actions, "push", _space_push, "Upload what was built.")
+    push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="as on Hugging Face")
+    push.add_argument("--run", required=True, help="whose space/ to upload")
+    push.add_argument("--output-dir", default="outputs", help="where runs are kept")
+    push.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
+
+
+def _space_build(options) -> None:
+    from utils.runs import Run
+    from utils.space import build_space, describe_space
+
+    folder = build_space(Run(options.run, options.output_dir), options.data_dir)
+    print(printable(f"{describe_space(folder)}\n\nThe Space: {folder}\nStart it: python app.py"))
+
+
+def _space_measure(options) -> None:
+    from utils.runs import Run
+    from utils.space import built_space
+    from utils.visitors import print_waiting
+
+    folder = built_space(Run(options.run, options.output_dir))
+    print_waiting(folder, options.python, options.people, options.requests)
+
+
+def _space_push(options) -> None:
+    from utils.runs import Run
+    from utils.space import built_space, check_repository, describe_space, push_space
+
+    check_repository(options.repo)
+    folder = built_space(Run(options.run, options.output_dir))
+    if options.dry_run:
+        print(printable(f"{describe_space(folder)}\n\nwould go to {options.repo}"))
+        return
+    print(f"The Space: {push_space(folder, options.repo)}")

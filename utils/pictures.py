@@ -87,14 +87,15 @@ def fit_picture(image: Image.Image, image_size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def open_picture(file) -> Image.Image:
+def open_picture(file, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a picture without decoding it: known formats only, and not too large to decode.
 
     Args:
         file: a path, or an open binary file.
+        max_pixels: at most ``MAX_PIXELS``.
 
     Raises:
-        ValueError: it is of no such format, or has more than ``MAX_PIXELS`` pixels. (Where the
+        ValueError: it is of no such format, or has more than `max_pixels` pixels. (Where the
             file is damaged, Pillow raises others.)
     """
     try:
@@ -103,10 +104,10 @@ def open_picture(file) -> Image.Image:
         raise ValueError(f"it is no {', '.join(FORMATS)}, or damaged") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it has more than {2 * MAX_PIXELS:,} pixels; make it smaller") from error
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > max_pixels:
         image.close()
         raise ValueError(
-            f"it has {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}; make it "
+            f"it has {image.width} × {image.height} pixels, more than {max_pixels:,}; make it "
             "smaller"
         )
     return image

@@ -88,6 +88,25 @@ def replacing(target: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it takes the target's place if all went well.
+
+    Raises:
+        InputError: as `replacing`.
+    """
+    beside = beside_of(target)
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        shutil.rmtree(target, ignore_errors=True)
+        beside.rename(target)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 def write_text(target: Path, text: str) -> None:
     """Write `text` to `target`, atomically, in UTF-8.
 

@@ -1,0 +1,306 @@
+"""The Space: a picture, what the network thinks of it, where it looked, and what it gets wrong."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import gradio as gr
+from explorer import Explorer
+from settings import (
+    FIRST_CHOICE,
+    MOST_CLASSES,
+    MOST_MISTAKES,
+    NOTHING,
+    SECOND_CHOICE,
+    Settings,
+    default_settings,
+    settings_from_link,
+)
+from view import CAN_AND_CANNOT, METHOD_NOTES, Seen
+
+from utils import InputError, as_markdown
+from utils.bundle import Bundle
+from utils.gradcam import METHODS
+from utils.plots.style import percent
+
+HERE = Path(__file__).resolve().parent
+MOST_MEGABYTES = 10
+#: Seconds after which Gradio removes what was uploaded, and how often it looks.
+UPLOAD_AGE = 60
+PRIVATE = {"api_visibility": "private"}
+#: One computation at a time: two would only take each other's cores.
+ONE_AT_A_TIME = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress": "minimal"}
+SET_WEIGHT = """(weight) => {
+    document.documentElement.style.setProperty("--picture-weight", weight);
+}"""
+#: In the order of `Settings`; the address of this page, with all that the view is made of.
+MAKE_LINK = """(source, top_n, method, blocks, explained, beside, weight, count, actual) => {
+    const told = {source, top_n, method, blocks: blocks.join(","), explained, beside, weight,
+                  count, actual};
+    const link = new URL(window.location.pathname, window.location.origin);
+    for (const [name, value] of Object.entries(told)) {
+        if (value !== "" || name === "source") link.searchParams.set(name, value);
+    }
+    return link.href;
+}"""
+#: Tells the page which of several pictures was chosen.
+CHOOSE = """element.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-name]");
+    if (button) trigger("select", {name: button.dataset.name});
+});"""
+
+
+class Upload(gr.Image):
+    """Gradio's image, handed on as the file's content: what it holds is for us to open."""
+
+    is_template = True
+
+    def preprocess(self, payload) -> bytes | None:
+        """Return the content of the file that was sent, or None."""
+        if payload is None or payload.path is None:
+            return None
+        path = Path(payload.path)
+        if path.stat().st_size > MOST_MEGABYTES * 1_000_000:  # a fetched address has no other limit
+            raise gr.Error(f"This file is larger than {MOST_MEGABYTES} MB. Make it smaller.")
+        return path.read_bytes()
+
+
+def in_words(work: Callable) -> Callable:
+    """Have the page show what an `InputError` says; of any other error it says nothing."""
+
+    @wraps(work)
+    def worked(*arguments):
+        try:
+            return work(*arguments)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return worked
+
+
+class Page:
+    """The page over a bundle: what is on it, and what happens when somebody uses it.
+
+    Args:
+        bundle: the network and its pictures.
+
+    Attributes:
+        blocks: Gradio's, to be launched.
+    """
+
+    def __init__(self, bundle: Bundle):
+        self.bundle, self.explorer = bundle, Explorer(bundle)
+        self.start, self.classes = default_settings(bundle), list(bundle.classes)
+        with gr.Blocks(
+            title=f"What {bundle.about['network']} sees",
+            analytics_enabled=False,
+            delete_cache=(UPLOAD_AGE, UPLOAD_AGE),
+        ) as self.blocks:
+            self.seen = gr.State(None)
+            self.source = gr.Textbox(self.start.source, label="source", visible="hidden")
+            gr.Markdown(heading(bundle.about))
+            with gr.Row():
+                self._add_pictures()
+                self._add_answer()
+            self._add_questions()
+            self.maps = gr.HTML()
+            with gr.Accordion("What these maps can tell, and what they cannot", open=False):
+                gr.Markdown(CAN_AND_CANNOT)
+            self._add_mistakes()
+            self.link = gr.Textbox(
+                label="Link to this view", info="Of your own picture it tells the settings alone.",
+                buttons=["copy"], interactive=False, elem_id="link",
+            )  # fmt: skip
+            self.asked = [self.method, self.layers, self.explained, self.beside]
+            self.controls = [self.source, self.top_n, *self.asked, self.weight, self.count,
+                             self.actual]  # fmt: skip
+            self._connect()
+            self._add_endpoints()
+
+    # what is on it
+
+    def _add_pictures(self) -> None:
+        with gr.Column(scale=1, min_width=280):
+            self.upload = Upload(
+                label=f"Your picture (up to {MOST_MEGABYTES} MB, gone in two minutes)",
+                sources=["upload", "clipboard"],
+                height=180,
+            )
+            gr.Markdown("Or an example, the first test picture of its class:")
+            self.examples = gr.HTML(
+                self.explorer.examples(), js_on_load=CHOOSE, elem_classes="examples"
+            )
+
+    def _add_answer(self) -> None:
+        most = min(MOST_CLASSES, len(self.classes))
+        with gr.Column(scale=2, min_width=320):
+            self.answer = gr.HTML()
+            self.top_n = gr.Slider(
+                1, most, self.start.top_n, step=1, label="Classes to list", buttons=[]
+            )
+
+    def _add_questions(self) -> None:
+        start, names = self.start, list(self.bundle.blocks)
+        with gr.Row():
+            self.explained = gr.Dropdown(
+                [("its first choice", FIRST_CHOICE), *self.classes], value=start.explained,
+                label="Class to explain",
+            )  # fmt: skip
+            self.beside = gr.Dropdown(
+                [("its second choice", SECOND_CHOICE), ("nothing", NOTHING), *self.classes],
+                value=start.beside, label="Beside it",
+            )  # fmt: skip
+            self.method = gr.Dropdown(
+                list(METHODS), value=start.method, label="Method", info=METHOD_NOTES[start.method]
+            )
+        with gr.Row():
+            self.layers = gr.CheckboxGroup(
+                names, value=list(start.blocks), label="Layers, from early to late", min_width=280
+            )
+            self.weight = gr.Slider(
+                0, 1, start.weight, step=0.05, label="Weight of the picture against the map",
+                buttons=[], min_width=280,
+            )  # fmt: skip
+
+    def _add_mistakes(self) -> None:
+        gr.Markdown(
+            "## What it gets wrong\nTest pictures, the most confident mistakes first. "
+            "Choose one to question it above."
+        )
+        with gr.Row():
+            self.count = gr.Slider(
+                1, MOST_MISTAKES, self.start.count, step=1, label="Mistakes to show", buttons=[],
+                min_width=280,
+            )  # fmt: skip
+            self.actual = gr.Dropdown(
+                [("all classes", ""), *self.classes], value="", label="True class", min_width=280
+            )
+        self.mistakes = gr.HTML(js_on_load=CHOOSE)
+
+    def _add_endpoints(self) -> None:
+        """Give programs two functions with names, beside what the page uses itself."""
+        bundle, explorer = self.bundle, self.explorer
+        with gr.Column(visible=False):
+            picture, result = Upload(label="picture"), gr.JSON(label="result")
+            top_n = gr.Number(self.start.top_n, label="top_n", minimum=1, precision=0)
+            class_name = gr.Textbox("", label="class_name")
+            method = gr.Dropdown(list(METHODS), value="gradcam", label="method")
+            blocks = gr.CheckboxGroup(
+                list(bundle.blocks), value=[bundle.blocks[-1]], label="blocks"
+            )
+            weight = gr.Slider(0, 1, 0.6, label="weight")
+
+            def classify(picture, top_n):
+                return explorer.classify(picture, top_n)
+
+            def explain(picture, class_name, method, blocks, weight):
+                return explorer.explain(picture, class_name, method, blocks, weight)
+
+            for work, inputs in (
+                (classify, [picture, top_n]),
+                (explain, [picture, class_name, method, blocks, weight]),
+            ):
+                gr.Button(work.__name__).click(
+                    in_words(work), inputs, result, api_name=work.__name__, **ONE_AT_A_TIME
+                )
+
+    # what happens
+
+    def _connect(self) -> None:
+        computed = PRIVATE | ONE_AT_A_TIME
+        shown = [self.seen, self.answer, self.maps]
+        self.blocks.load(
+            self.open_link, None, [*self.controls, *shown, self.mistakes], **computed
+        ).then(None, self.controls, self.link, js=MAKE_LINK)
+        self.upload.upload(
+            in_words(self.show_upload), [self.upload, self.top_n, *self.asked],
+            [self.upload, self.source, *shown], **computed,
+        )  # fmt: skip
+        gr.on(
+            [self.examples.select, self.mistakes.select], self.show_chosen,
+            [self.top_n, *self.asked], [self.source, self.explained, self.beside, *shown],
+            **computed,
+        )  # fmt: skip
+        gr.on(
+            [control.input for control in self.asked], self.explorer.maps,
+            [self.seen, *self.asked], self.maps, trigger_mode="always_last", **computed,
+        )  # fmt: skip
+        self.method.change(
+            lambda name: gr.Dropdown(info=METHOD_NOTES[name]), self.method, self.method, **PRIVATE
+        )
+        self.top_n.input(
+            self.explorer.answer, [self.seen, self.top_n], self.answer,
+            trigger_mode="always_last", **PRIVATE,
+        )  # fmt: skip
+        gr.on(
+            [self.count.input, self.actual.input], self.explorer.mistakes,
+            [self.count, self.actual], self.mistakes, trigger_mode="always_last", **PRIVATE,
+        )  # fmt: skip
+        self.weight.change(None, self.weight, js=SET_WEIGHT)
+        changes = [control.change for control in self.controls]
+        gr.on(changes, None, self.controls, self.link, js=MAKE_LINK)
+
+    def _show(self, seen: Seen | None, top_n: int, *asked) -> tuple:
+        return seen, self.explorer.answer(seen, top_n), self.explorer.maps(seen, *asked)
+
+    def show_upload(self, content: bytes | None, top_n: int, *asked) -> tuple:
+        """Show a visitor's picture, and clear the place where the next can be dropped."""
+        return None, "", *self._show(self.explorer.uploaded(content), top_n, *asked)
+
+    def show_chosen(self, top_n, method, layers, explained, beside, event: gr.EventData) -> tuple:
+        """Show an example; or a mistake, with what the network said beside the truth."""
+        seen = self.explorer.bundled(str(event.name))
+        if seen is None:
+            raise gr.Error("There is no such picture.")
+        if event.name.startswith("mistake"):
+            explained, beside = FIRST_CHOICE, self.classes[seen.truth]
+        shown = self._show(seen, top_n, method, layers, explained, beside)
+        return event.name, explained, beside, *shown
+
+    def open_link(self, request: gr.Request) -> tuple:
+        """Show the view that the page's address tells, or that of a first visit."""
+        settings, refused = settings_from_link(request.query_params, self.bundle)
+        if refused:
+            gr.Warning(f"This model cannot follow the link in: {', '.join(refused)}.")
+        seen = self.explorer.bundled(settings.source)
+        asked = settings.method, settings.blocks, settings.explained, settings.beside
+        return (
+            *_values(settings),
+            *self._show(seen, settings.top_n, *asked),
+            self.explorer.mistakes(settings.count, settings.actual),
+        )
+
+
+def heading(about: dict) -> str:
+    """Return the page's first lines, as Markdown."""
+    classes = ", ".join(map(as_markdown, about["classes"][:30]))
+    more = ", …" if len(about["classes"]) > 30 else ""
+    right = f"{percent(about['test_acc'], 1)} of {about['test_size']:,} test pictures right"
+    return (
+        f"# What {as_markdown(about['network'])} sees\n\n"
+        f"A small network, trained on {as_markdown(about['title'])}, that gets {right} (one view "
+        f"each). Whatever you show it, it answers with one of: {classes}{more}."
+    )
+
+
+def _values(settings: Settings) -> list:
+    """Return settings as their controls take them, in the order of the fields."""
+    values = vars(settings).values()
+    return [list(value) if isinstance(value, tuple) else value for value in values]
+
+
+def main() -> None:
+    """Serve the page over the folder that this file lies in."""
+    Page(Bundle(HERE)).blocks.launch(
+        max_file_size=f"{MOST_MEGABYTES}mb",
+        show_error=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        footer_links=["api"],
+        css_paths=HERE / "page.css",
+        theme=gr.themes.Default(),
+    )
+
+
+if __name__ == "__main__":
+    main()

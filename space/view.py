@@ -1,0 +1,172 @@
+"""What the page shows of an answer, as HTML; pictures travel inside it, so none is kept on disk."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from utils.gradcam import blank
+from utils.plots.gradcam import overlay
+from utils.plots.style import percent
+
+#: One honest line about each method.
+METHOD_NOTES = {
+    "gradcam": "Weighs each channel by its mean gradient: quick, and the usual choice.",
+    "gradcam++": "Counts rising gradients only; meant for several objects in one picture.",
+    "hirescam": "Multiplies gradient and channel point by point: true to what the last block adds.",
+    "layercam": "Keeps rising gradients point by point; the one made for early blocks.",
+    "xgradcam": "Grad-CAM with weights scaled by how active a channel is.",
+    "eigencam": "The channels' first principal component; it does not look at the class at all.",
+    "scorecam": "No gradient: tries every channel as a mask. Hundreds of passes, so slow.",
+    "ablationcam": "No gradient: switches off every channel in turn. Hundreds of passes, so slow.",
+}
+CAN_AND_CANNOT = """\
+- A map is **coarse**: the last block sees the picture as a few cells, so the bright patch is \
+right to within some pixels at best. Earlier blocks are sharper, and closer to mere edges.
+- Each map is **scaled to its own brightest point**. Two maps cannot be compared in strength, \
+and a class that the network hardly believes in gets as bright a map as its first choice.
+- It shows **where** evidence was found, never **what** that evidence was, nor that it was the \
+reason: other pixels may have counted as much.
+- **Methods disagree.** Where they do, trust none of them alone. EigenCAM does not look at the \
+class, so it is the same for every class.
+- The network **always answers** with one of the classes it knows, and may be sure of it, \
+whatever the picture shows.
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture under question.
+
+    Attributes:
+        name: what it is, for people.
+        pixels: what the network sees: uint8, S×S×3.
+        preview: the picture itself as a data address; None where it is those pixels.
+        probabilities: float32, C.
+        truth: the true class; None where nobody knows.
+    """
+
+    name: str
+    pixels: np.ndarray
+    preview: str | None
+    probabilities: np.ndarray
+    truth: int | None = None
+
+    @property
+    def ranking(self) -> np.ndarray:
+        """Class indices, the most probable first."""
+        return np.argsort(-self.probabilities, kind="stable")
+
+
+def as_address(pixels: np.ndarray | Image.Image, kind: str = "png") -> str:
+    """Return a picture (uint8, H×W×3) as a data address."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    content = BytesIO()
+    image.save(content, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def answer(seen: Seen, classes: Sequence[str], top_n: int) -> str:
+    """Return the picture, what the network sees of it, and its most probable classes."""
+    side = len(seen.pixels)
+    pictures = [_figure(as_address(seen.pixels), "pixelated", f"seen at {side}×{side}")]
+    if seen.preview is not None:
+        pictures.insert(0, _figure(seen.preview, "", "your picture"))
+    best = seen.ranking[:top_n]
+    rows = "".join(_bar(classes[i], seen.probabilities[i], i == seen.truth) for i in best)
+    return (
+        "<section class='answer' aria-label='What the network says'>"
+        f"<div class='pictures'>{''.join(pictures)}</div>"
+        f"<div class='says'><p>{_in_words(seen, classes)}</p>"
+        "<table class='classes'><thead><tr><th scope='col'>class</th>"
+        "<th scope='col'>probability</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _in_words(seen: Seen, classes: Sequence[str]) -> str:
+    first = seen.ranking[0]
+    says = (
+        f"<strong>{escape(classes[first])}</strong>, {percent(seen.probabilities[first], 1)} sure."
+    )
+    if seen.truth is None:
+        return f"{escape(seen.name)}: {says}"
+    verdict = (
+        "That is right."
+        if first == seen.truth
+        else f"In truth it is <strong>{escape(classes[seen.truth])}</strong>."
+    )
+    return f"{escape(seen.name)}: {says} {verdict}"
+
+
+def _bar(name: str, probability: float, is_true: bool) -> str:
+    mark = " <span class='truth'>true class</span>" if is_true else ""
+    return (
+        f"<tr><th scope='row'>{escape(name)}{mark}</th><td><span class='bar' "
+        f"style='--share:{probability:.4f}'></span><span>{percent(probability, 1)}</span></td></tr>"
+    )
+
+
+def _figure(address: str, kind: str, caption: str) -> str:
+    return (
+        f'<figure><img class="{kind}" src="{address}" alt="{escape(caption)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def maps(
+    seen: Seen,
+    class_maps: np.ndarray,
+    targets: Sequence[int],
+    blocks: Sequence[str],
+    classes: Sequence[str],
+) -> str:
+    """Return the maps of one picture: a row a class, a tile a block.
+
+    The map lies over the picture as a picture of its own, and the page's slider sets how much of
+    it shows; nothing has to be computed for that.
+
+    Args:
+        class_maps: float32 in [0, 1], T×B×S×S.
+        targets: T class indices.
+        blocks: B names.
+    """
+    picture = as_address(seen.pixels)
+    rows = []
+    for target, row in zip(targets, class_maps, strict=True):
+        name = escape(classes[target])
+        empty = blank(row)
+        tiles = "".join(
+            _tile(picture, seen.pixels, class_map, block, name, is_blank)
+            for class_map, block, is_blank in zip(row, blocks, empty, strict=True)
+        )
+        heading = f"Where it found “{name}” ({percent(seen.probabilities[target], 1)})"
+        rows.append(f"<h2>{heading}</h2><div class='tiles'>{tiles}</div>")
+    return f"<section class='maps' aria-label='Class activation maps'>{''.join(rows)}</section>"
+
+
+def _tile(
+    picture: str, pixels: np.ndarray, class_map: np.ndarray, block: str, name: str, is_blank: bool
+) -> str:
+    colours = as_address(overlay(pixels.transpose(2, 0, 1), class_map, map_weight=1.0))
+    caption = f"{block}: blank, nothing here spoke for it" if is_blank else block
+    return (
+        f"<figure><div class='stack'><img class='pixelated' src='{picture}' alt=''>"
+        f"<img class='map' src='{colours}' alt='Map for {name} at {escape(block)}'></div>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def buttons(pictures: Sequence[tuple[str, np.ndarray, str]], about: str) -> str:
+    """Return pictures to choose from: a name for the page, uint8 S×S×3, and a caption each."""
+    shown = "".join(
+        f"<button type='button' data-name='{escape(name)}'>"
+        f"<img class='pixelated' src='{as_address(pixels)}' alt=''>"
+        f"<span>{escape(caption)}</span></button>"
+        for name, pixels, caption in pictures
+    )
+    return f"<section class='choices' aria-label='{escape(about)}'>{shown}</section>"

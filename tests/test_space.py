@@ -1,0 +1,324 @@
+"""A run made into a Space: the folder, the network in it, the page's settings, the upload."""
+
+import json
+import re
+import subprocess
+import sys
+from io import BytesIO
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from utils import InputError, space
+from utils.bundle import MAX_PIXELS, Bundle
+from utils.cli import main
+from utils.errors import load_predictions, misclassified
+from utils.gradcam import METHODS
+from utils.runs import ROOT, Run
+from utils.space import MODULES, build_space, describe_space
+from utils.visitors import running_space
+
+sys.path.insert(0, str(ROOT / "space"))  # its files lie side by side, as in a built folder
+
+from settings import default_settings, settings_from_link
+from view import METHOD_NOTES, Seen, answer, maps
+
+
+@pytest.fixture(scope="session")
+def built(tiny_run):
+    return build_space(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def bundle(built):
+    return Bundle(built)
+
+
+# The folder
+
+
+def test_the_folder_is_complete(built, tiny_run):
+    names = {str(path.relative_to(built)) for path in built.rglob("*") if path.is_file()}
+    pages = {path.name for path in (ROOT / "space").iterdir() if path.is_file()}
+    assert names >= pages | {"model.json", "model.safetensors"} | {f"utils/{m}" for m in MODULES}
+    about = json.loads((built / "model.json").read_text())
+    pictures = {picture["file"] for kind in ("examples", "mistakes") for picture in about[kind]}
+    assert {name for name in names if name.endswith(".png")} == pictures
+    assert len(about["examples"]) == 10
+    assert [example["target"] for example in about["examples"]] == list(range(10))
+    wrong = misclassified(load_predictions(tiny_run))
+    assert len(about["mistakes"]) == min(100, len(wrong))
+    assert "in all" in describe_space(built)
+
+
+def test_the_readme_begins_with_what_hugging_face_reads(built):
+    _, header, text = (built / "README.md").read_text().split("---\n", 2)
+    fields = yaml.safe_load(header)
+    assert fields["sdk"] == "gradio"
+    assert fields["app_file"] == "app.py"
+    assert f"gradio=={fields['sdk_version']}" in (built / "requirements.txt").read_text()
+    assert len(fields["short_description"]) <= 60
+    assert fields["colorFrom"] in ("red", "yellow", "green", "blue", "indigo", "purple", "pink")
+    assert "$" not in text
+
+
+def test_the_requirements_are_pinned_and_allowed_by_the_project():
+    lines = (ROOT / "space" / "requirements.txt").read_text().splitlines()
+    wanted = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z-]+==[0-9][0-9.]*", line) for line in wanted)
+    pinned = dict(line.split("==") for line in wanted)
+    tested = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    assert {name: tested.get(name) for name in pinned} == pinned
+
+
+def test_the_page_uses_the_copied_modules_and_no_others(built):
+    pytest.importorskip("gradio")
+    code = (
+        "import sys; sys.path[:0] = [sys.argv[1]]; import app, json;"
+        "print(json.dumps({n: m.__file__ for n, m in sys.modules.items()"
+        " if n.split('.')[0] == 'utils'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(built)],
+        cwd=built, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    used = json.loads(done.stdout)
+    assert {str(built / "utils" / name) for name in MODULES} == set(used.values())
+    assert "pytorch_lightning" not in done.stdout
+
+
+def test_a_space_is_replaced_as_a_whole(tiny_run, built):
+    (built / "left.txt").write_text("from before")
+    assert build_space(tiny_run) == built
+    assert not (built / "left.txt").exists()
+    assert not list(built.parent.glob(".space-*"))
+
+
+@pytest.mark.parametrize(("name", "reason"), [("never", "does not exist"), ("begun", "complete")])
+def test_an_incomplete_run_is_no_space(tmp_path, name, reason):
+    if name == "begun":
+        Run("begun", tmp_path).update_record(status="running")
+    with pytest.raises(InputError, match=reason):
+        build_space(Run(name, tmp_path))
+    assert not (tmp_path / name / "space").exists()
+
+
+# The network in it
+
+
+def test_the_network_says_what_the_run_said(bundle, tiny_run):
+    predictions = load_predictions(tiny_run)
+    wrong = misclassified(predictions)
+    for number, mistake in enumerate(bundle.mistakes[:5]):
+        position = wrong[number]
+        found = bundle.probabilities(bundle.read(mistake))
+        np.testing.assert_allclose(found, predictions.probabilities[position], atol=1e-4)
+        assert (mistake.target, mistake.predicted) == (
+            predictions.target[position], predictions.predicted[position],
+        )  # fmt: skip
+
+
+def test_maps_come_for_each_class_and_block(bundle):
+    pixels = bundle.read(bundle.examples[0])
+    found = bundle.maps(pixels, [3, 0], "gradcam", ["layer3", "prep"])
+    assert found.shape == (2, 2, 16, 16)
+    alone = bundle.maps(pixels, [0], "gradcam", ["prep"])
+    np.testing.assert_allclose(found[1, 1], alone[0, 0], atol=1e-5)
+    assert bundle.maps(pixels, [1]).shape == (1, len(bundle.blocks), 16, 16)
+
+
+def test_altered_weights_are_refused(built, tmp_path):
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((built / name).read_bytes())
+    content = bytearray((tmp_path / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match="has changed"):
+        Bundle(tmp_path)
+
+
+def saved(image, kind="PNG", **options):
+    content = BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def animation():
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    return saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+def turned():
+    exif = Image.Exif()
+    exif[274] = 6
+    return saved(Image.linear_gradient("L").convert("RGB"), "JPEG", exif=exif)
+
+
+GRADIENT = Image.linear_gradient("L")
+READABLE = {
+    "16 bits": lambda: saved(Image.fromarray(np.full((9, 9), 40_000, np.uint16))),
+    "CMYK": lambda: saved(Image.new("CMYK", (30, 20)), "JPEG"),
+    "palette": lambda: saved(GRADIENT.convert("P")),
+    "alpha": lambda: saved(Image.new("RGBA", (30, 20), (255, 0, 0, 10))),
+    "turned": turned,
+    "1×1": lambda: saved(Image.new("RGB", (1, 1))),
+    "1×5000": lambda: saved(Image.new("RGB", (1, 5000))),
+    "animation": animation,
+}
+UNREADABLE = {
+    "text": (lambda: b"I am no picture", "it is no JPEG, PNG"),
+    "empty": (lambda: b"", "it is no JPEG, PNG"),
+    "vector": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is no JPEG, PNG"),
+    "truncated": (lambda: saved(GRADIENT)[:-300], "damaged or cut short"),
+    "bomb": (lambda: saved(Image.new("1", (20_000, 20_000))), "pixels; make it smaller"),
+    "large": (lambda: saved(Image.new("1", (6_000, 5_000))), f"more than {MAX_PIXELS:,}"),
+}
+
+
+@pytest.mark.parametrize("kind", READABLE)
+def test_a_strangers_picture_is_read(bundle, kind):
+    pixels, preview, moves = bundle.read_upload(READABLE[kind]())
+    assert pixels.shape == (16, 16, 3)
+    assert pixels.dtype == np.uint8
+    assert preview.mode == "RGB"
+    assert max(preview.size) <= 320
+    assert moves == (kind == "animation")
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_strangers_file_that_is_none_is_refused_in_words(bundle, kind):
+    make, message = UNREADABLE[kind]
+    with pytest.raises(InputError, match=message) as refused:
+        bundle.read_upload(make())
+    assert "/" not in str(refused.value)  # no path of the server
+
+
+# What the page says
+
+
+def test_every_method_has_its_line():
+    assert list(METHOD_NOTES) == list(METHODS)
+
+
+def test_names_are_shown_as_they_are(bundle):
+    classes = ["<b>ant</b>", *bundle.classes[1:]]
+    pixels = bundle.read(bundle.examples[0])
+    seen = Seen("<i>", pixels, None, np.eye(10, dtype=np.float32)[0], truth=0)
+    text = answer(seen, classes, 2)
+    assert "<b>ant" not in text
+    assert "<i>" not in text
+    assert text.count("<tr>") == 3
+    found = np.zeros((1, 1, 16, 16), np.float32)
+    text = maps(seen, found, [0], ["prep"], classes)
+    assert "<b>ant" not in text
+    assert "blank" in text
+
+
+def test_a_link_brings_its_settings(bundle):
+    query = {
+        "source": "mistake-2", "top_n": "3", "method": "layercam", "blocks": "layer3,prep",
+        "explained": "circle" if "circle" in bundle.classes else bundle.classes[1],
+        "beside": "(nothing)", "weight": "0.25", "count": "4", "actual": bundle.classes[0],
+        "utm_source": "elsewhere",
+    }  # fmt: skip
+    settings, refused = settings_from_link(query, bundle)
+    assert refused == []
+    assert settings.source == "mistake-2"
+    assert (settings.top_n, settings.weight, settings.count) == (3, 0.25, 4)
+    assert settings.blocks == ("prep", "layer3")
+    assert settings.explained == query["explained"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("source", "mistake-9999"), ("source", "../etc"), ("top_n", "11"), ("top_n", "x"),
+        ("method", "gradcam2"), ("blocks", ""), ("blocks", "layer9"), ("explained", "dragon"),
+        ("beside", "<script>"), ("weight", "nan"), ("weight", "2"), ("count", "26"),
+        ("actual", "dragon"),
+    ],
+)  # fmt: skip
+def test_a_link_that_cannot_be_followed_is_named_and_left(bundle, name, value):
+    settings, refused = settings_from_link({name: value}, bundle)
+    assert settings == default_settings(bundle)
+    assert refused == [name]
+
+
+# The upload
+
+
+class FakeHub:
+    """Notes what would go to Hugging Face."""
+
+    def __init__(self):
+        self.calls = []
+
+    def create_repo(self, *arguments, **options):
+        self.calls.append(("create", arguments, options))
+
+    def upload_folder(self, **options):
+        self.calls.append(("upload", (), options))
+
+
+def test_a_built_folder_is_pushed(built, tiny_run, monkeypatch, capsys):
+    hub = FakeHub()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=lambda: hub))
+    folder = str(tiny_run.folder.parent)
+    main(["space", "push", "--repo", "ann/bees", "--run", "tiny", "--output-dir", folder])
+    (_, (name,), created), (_, _, uploaded) = hub.calls
+    assert name == uploaded["repo_id"] == "ann/bees"
+    assert created["repo_type"] == uploaded["repo_type"] == "space"
+    assert created["space_sdk"] == "gradio"
+    assert uploaded["folder_path"] == built
+    assert "huggingface.co/spaces/ann/bees" in capsys.readouterr().out
+
+
+def test_a_dry_run_uploads_nothing_and_lists_all(built, tiny_run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    folder = str(tiny_run.folder.parent)
+    main(["space", "push", "--repo", "a/b", "--run", "tiny", "--output-dir", folder, "--dry-run"])
+    out = capsys.readouterr().out
+    assert "would go to a/b" in out
+    assert "model.safetensors" in out
+
+
+def test_a_failed_upload_says_what_to_do(built, monkeypatch):
+    def refuse(*_, **__):
+        raise ConnectionError("no route to host")
+
+    hub = FakeHub()
+    hub.upload_folder = refuse
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=lambda: hub))
+    with pytest.raises(InputError, match=r"no route to host.*hf auth login"):
+        space.push_space(built, "ann/bees")
+
+
+@pytest.mark.parametrize("repository", ["", "bees", "a/b/c", "a/ b", "https://x/a/b", "../b"])
+def test_a_wrong_name_is_refused_before_anything(repository, tmp_path):
+    with pytest.raises(SystemExit, match="OWNER/NAME"):
+        main(["space", "push", "--repo", repository, "--run", "x", "--output-dir", str(tmp_path)])
+
+
+def test_pushing_what_was_not_built_says_how_to_build(tmp_path):
+    with pytest.raises(SystemExit, match="space build --run x"):
+        main(["space", "push", "--repo", "a/b", "--run", "x", "--output-dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("option", ["--people", "--requests"])
+def test_nobody_and_nothing_cannot_be_measured(built, tiny_run, option):
+    folder = str(tiny_run.folder.parent)
+    with pytest.raises(SystemExit, match=f"{option} is 0"):
+        main(["space", "measure", "--run", "tiny", "--output-dir", folder, option, "0"])
+
+
+def test_a_page_that_does_not_start_is_said(tmp_path):
+    (tmp_path / "app.py").write_text("raise SystemExit('nothing works')")
+    with pytest.raises(InputError, match="nothing works"), running_space(tmp_path):
+        pass

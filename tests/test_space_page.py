@@ -1,0 +1,319 @@
+"""The Space as a visitor uses it: a built folder in its own process, in headless Chromium.
+
+Environment: ``SPACE_PYTHON`` is the interpreter that serves it (default: this one);
+``SPACE_BROWSER=required`` makes a missing browser a failure instead of a skipped test.
+"""
+
+import os
+import shutil
+import sys
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils.space import build_space
+from utils.visitors import running_space
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+REQUIRED = os.environ.get("SPACE_BROWSER") == "required"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
+         "--no-first-run", "--disable-component-update"]  # fmt: skip
+
+
+CUT_SHORT = BytesIO()
+Image.linear_gradient("L").save(CUT_SHORT, "JPEG")
+CUT_SHORT = CUT_SHORT.getvalue()[:700]
+
+
+@pytest.fixture(scope="module")
+def running(tiny_run, tmp_path_factory):
+    """The Space, served from a copy of its folder alone."""
+    if CHROMIUM is None and not REQUIRED:
+        pytest.skip("there is no Chromium here, so the Space is not tried in a browser")
+    assert CHROMIUM, "SPACE_BROWSER is 'required', and there is no Chromium"
+    folder = tmp_path_factory.mktemp("alone") / "space"
+    shutil.copytree(build_space(tiny_run), folder)
+    with running_space(folder, os.environ.get("SPACE_PYTHON", sys.executable)) as space:
+        yield space
+
+
+@pytest.fixture(scope="module")
+def browser(running):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, running):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.asked, page.errors = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(running.address)
+    page.wait_for_selector(".maps .tiles")
+    yield page
+    assert page.errors == []
+    page.close()
+
+
+def says(page) -> str:
+    return page.inner_text(".answer .says p")
+
+
+def tiles(page) -> int:
+    return page.locator(".maps figure").count()
+
+
+def upload(page, name, content):
+    page.set_input_files("input[type=file]", {"name": name, "mimeType": "", "buffer": content})
+
+
+def picture(tmp_path: Path, colour="red") -> bytes:
+    Image.new("RGB", (300, 200), colour).save(tmp_path / "picture.png")
+    return (tmp_path / "picture.png").read_bytes()
+
+
+def link(page) -> dict:
+    page.wait_for_timeout(300)  # it follows the view
+    address = page.locator("#link textarea").input_value()
+    return {k: v[0] for k, v in parse_qs(urlparse(address).query, keep_blank_values=True).items()}
+
+
+def test_a_first_visit_shows_an_example_and_asks_nothing_of_other_hosts(page, running):
+    assert "Example 1" in says(page)
+    assert tiles(page) == 4  # two classes, two layers
+    others = {u for u in page.asked if not u.startswith((running.address, "data:", "blob:"))}
+    assert others == set()
+
+
+def test_an_upload_is_answered_and_its_link_tells_the_settings_alone(page, tmp_path):
+    upload(page, "picture.png", picture(tmp_path))
+    page.wait_for_selector("text=Your picture:")
+    assert page.locator(".answer figure").count() == 2
+    assert "seen at 16×16" in page.inner_text(".answer .pictures")
+    page.wait_for_function("() => !document.querySelector('.maps').innerText.includes('true')")
+    assert link(page)["source"] == ""
+
+
+def test_an_example_and_a_mistake_open_in_the_explorer(page):
+    page.locator("[data-name=example-3]").click()
+    page.wait_for_selector("text=Example 3:")
+    page.locator("[data-name=mistake-2]").click()
+    page.wait_for_selector("text=Mistake 2:")
+    assert "In truth it is" in says(page)
+    assert link(page)["source"] == "mistake-2"
+    true = link(page)["beside"]
+    assert f"“{true}”" in page.inner_text(".maps")
+
+
+def test_moving_the_weight_changes_the_picture_and_asks_nothing(page):
+    before = len(page.asked)
+    slider = page.get_by_label("Weight of the picture against the map").last
+    slider.focus()
+    for _ in range(4):
+        slider.press("ArrowRight")
+    opacity = "getComputedStyle(document.querySelector('.stack .map')).opacity"
+    page.wait_for_function(f"() => Math.abs({opacity} - 0.2) < 1e-6")
+    page.wait_for_timeout(300)
+    assert page.asked[before:] == []
+    assert link(page)["weight"] == "0.8"
+
+
+def test_the_number_of_classes_follows_its_slider(page):
+    slider = page.get_by_label("Classes to list").last
+    slider.focus()
+    slider.press("ArrowLeft")
+    page.wait_for_function("() => document.querySelectorAll('.classes tbody tr').length === 4")
+
+
+def test_layers_are_chosen_and_none_is_said(page):
+    for name in ("prep", "layer1"):
+        page.get_by_label(name, exact=True).check()
+    page.wait_for_function("() => document.querySelectorAll('.maps figure').length === 8")
+    for name in ("prep", "layer1", "layer2", "layer3"):
+        page.get_by_label(name, exact=True).uncheck()
+    page.wait_for_selector("text=Choose a layer")
+
+
+def choose(page, label, option):
+    page.get_by_label(label, exact=True).click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def test_a_method_tells_what_it_is_and_draws_other_maps(page):
+    map_of = "() => document.querySelector('.stack .map').src"
+    before = page.evaluate(map_of)
+    choose(page, "Method", "eigencam")
+    page.wait_for_selector("text=does not look at the class")
+    page.wait_for_function(f"(before) => ({map_of})() !== before", arg=before)
+    assert link(page)["method"] == "eigencam"
+
+
+def test_any_class_is_explained_beside_another_or_alone(page, running):
+    classes = running.about["classes"]
+    choose(page, "Class to explain", classes[4])
+    page.wait_for_selector(f"text=Where it found “{classes[4]}")
+    choose(page, "Beside it", "nothing")
+    page.wait_for_function("() => document.querySelectorAll('.maps h2').length === 1")
+
+
+def test_mistakes_are_counted_and_chosen_by_class(page, running):
+    assert page.locator("[data-name^=mistake]").count() == min(7, len(running.about["mistakes"]))
+    target = running.about["mistakes"][0]["target"]
+    name = running.about["classes"][target]
+    choose(page, "True class", name)
+    fitting = sum(m["target"] == target for m in running.about["mistakes"])
+    page.wait_for_function(
+        "(n) => document.querySelectorAll('[data-name^=mistake]').length === n",
+        arg=min(7, fitting),
+    )
+    assert link(page)["actual"] == name
+
+
+def test_a_link_brings_back_the_view(browser, running):
+    page = browser.new_page()
+    query = "source=mistake-1&top_n=2&method=layercam&blocks=prep&beside=(nothing)&weight=0.3"
+    page.goto(f"{running.address}/?{query}")
+    page.wait_for_selector("text=Mistake 1:")
+    page.wait_for_function("() => document.querySelectorAll('.classes tbody tr').length === 2")
+    assert tiles(page) == 1
+    assert page.get_by_label("Method", exact=True).input_value() == "layercam"
+    opacity = "getComputedStyle(document.querySelector('.stack .map')).opacity"
+    page.wait_for_function(f"() => Math.abs({opacity} - 0.7) < 1e-6")
+    told = link(page)
+    assert (told["source"], told["blocks"], told["weight"]) == ("mistake-1", "prep", "0.3")
+    page.close()
+
+
+def test_a_link_that_cannot_be_followed_says_so(browser, running):
+    page = browser.new_page()
+    page.goto(f"{running.address}/?method=magic")
+    page.wait_for_selector("text=cannot follow the link in: method")
+    page.wait_for_selector(".maps .tiles")
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.png", b"I am no picture", "it is no JPEG, PNG"),
+        ("a.jpg", CUT_SHORT, "damaged or cut short"),
+    ],
+    ids=["text", "cut short"],
+)
+def test_a_bad_file_gets_a_sentence_and_the_next_works(page, tmp_path, name, content, message):
+    upload(page, name, content)
+    page.wait_for_selector(f"text={message}")
+    assert "Traceback" not in page.content()
+    upload(page, "picture.png", picture(tmp_path))
+    page.wait_for_selector("text=Your picture:")
+
+
+def test_a_file_too_large_is_refused(page, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (2_200, 2_200, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    page.set_input_files("input[type=file]", tmp_path / "large.png")
+    page.wait_for_selector("text=/maximum allowed size|larger than 10 MB/")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible_and_fits(browser, running, width, scheme, tmp_path):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, is_mobile=width < 500
+    )
+    page.goto(running.address)
+    page.wait_for_selector(".maps .tiles")
+    page.wait_for_timeout(500)
+    wide = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+    folder = Path(os.environ.get("SPACE_SCREENSHOTS", tmp_path))
+    page.screenshot(path=folder / f"space-{width}-{scheme}.png", full_page=True)
+    found = Axe().run(page).response["violations"]
+    serious = [
+        (v["id"], v["help"], [n["html"][:200] for n in v["nodes"]])
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
+    page.close()
+    assert serious == []
+    assert wide <= 0
+
+
+def test_everything_is_reached_by_the_keyboard(page):
+    reached = set()
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                "() => { const e = document.activeElement;"
+                " return e.ariaLabel || e.labels?.[0]?.innerText || e.innerText || e.tagName; }"
+            )
+        )
+    text = " ".join(reached)
+    for control in ("Method", "Class to explain", "Beside it", "Weight", "Classes to list"):
+        assert control in text, (control, sorted(reached))
+
+
+def test_other_files_are_not_served(running):
+    import httpx
+
+    example = running.about["examples"][0]["file"]
+    for name in ("app.py", "model.safetensors", "utils/weights.py", example, "/etc/passwd"):
+        path = name if name.startswith("/") else running.folder / name
+        assert httpx.get(f"{running.address}/gradio_api/file={path}").status_code in (403, 404)
+
+
+def test_nothing_of_the_server_is_told(running):
+    import httpx
+
+    for page in ("", "config", "gradio_api/info", "gradio_api/nothing", "gradio_api/file=/etc"):
+        told = httpx.get(f"{running.address}/{page}").text
+        for secret in (str(running.folder), str(Path.home()), "Traceback", sys.prefix):
+            assert secret not in told, page
+
+
+def test_a_visitors_wait_is_measured(running, tmp_path):
+    assert running.started > 0
+    assert running.memory > 50_000_000
+    answer = running.ask(picture(tmp_path))
+    assert answer.succeeded
+    assert 0 < answer.computed <= answer.waited
+    assert not running.ask(b"no picture").succeeded
+
+
+def test_programs_classify_and_explain(running, tmp_path):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    (tmp_path / "a.png").write_bytes(picture(tmp_path))
+    client = Client(running.address, verbose=False)
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {
+        "/classify", "/explain",
+    }  # fmt: skip
+    file = handle_file(str(tmp_path / "a.png"))
+    found = client.predict(picture=file, top_n=3, api_name="/classify")
+    assert len(found) == 3
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    told = client.predict(picture=file, blocks=["layer2", "layer3"], api_name="/explain")
+    assert list(told["overlays"]) == ["layer2", "layer3"]
+    assert all(v.startswith("data:image/png;base64,") for v in told["overlays"].values())
+    with pytest.raises(AppError, match="There is no picture"):
+        client.predict(picture=None, api_name="/classify")
+    with pytest.raises(AppError, match="no such class"):
+        client.predict(picture=file, class_name="dragon", api_name="/explain")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(AppError, match="it is no JPEG") as refused:
+        client.predict(picture=handle_file(str(tmp_path / "b.png")), api_name="/classify")
+    assert str(running.folder) not in str(refused.value)

@@ -1,0 +1,214 @@
+"""What visitors of a Space wait for: its start, one picture, and many people at once."""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from utils import InputError, check_number
+from utils.bundle import DESCRIPTION
+from utils.progress import progress_bar
+
+#: Seconds after which a Space that shows no page is given up.
+PATIENCE = 120
+#: How many answers come first and do not count, and how many one visitor alone asks for.
+WARM_UP, ALONE = 5, 50
+#: The event by which the page asks about an uploaded picture.
+EVENT = "show_upload"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How long a visitor waited for one answer.
+
+    Attributes:
+        waited: seconds from the upload to the answer, as the visitor's program sees it.
+        computed: of these, seconds that the server worked on it.
+        succeeded: whether it was an answer, and no failure.
+    """
+
+    waited: float
+    computed: float
+    succeeded: bool
+
+
+class Space:
+    """A running Space, asked in the way that its page asks.
+
+    Args:
+        address: of its page.
+        process: that serves it.
+        started: seconds from its start to its first page.
+        folder: that was built.
+
+    Attributes:
+        about: what the folder says of its network.
+        blocks: names of all whose maps can be asked for.
+    """
+
+    def __init__(self, address: str, process: psutil.Process, started: float, folder: Path):
+        import httpx
+
+        self.address, self.process, self.started, self.folder = address, process, started, folder
+        self.about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        self._client = httpx.Client(base_url=f"{address}/gradio_api", timeout=PATIENCE)
+        config = httpx.get(f"{address}/config", timeout=PATIENCE).json()
+        event = next(event for event in config["dependencies"] if event["api_name"] == EVENT)
+        components = {component["id"]: component for component in config["components"]}
+        _, *inputs = (components[number] for number in event["inputs"])
+        layers = next(place for place, c in enumerate(inputs) if c["type"] == "checkboxgroup")
+        self.blocks = [name for name, _ in inputs[layers]["props"]["choices"]]
+        self._event, self._asked = event["id"], [c["props"].get("value") for c in inputs]
+        self._asked[layers] = self.blocks
+
+    def ask(self, picture: bytes) -> Answer:
+        """Upload a picture; wait for its classes, and for two classes' maps at all blocks."""
+        began, session = time.perf_counter(), uuid.uuid4().hex
+        (path,) = self._client.post("/upload", files={"files": ("a.png", picture)}).json()
+        file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+        body = {"data": [file, *self._asked], "fn_index": self._event, "session_hash": session}
+        self._client.post("/queue/join", json=body).raise_for_status()
+        with self._client.stream("GET", "/queue/data", params={"session_hash": session}) as lines:
+            told = _completed(lines.iter_lines())
+        waited = time.perf_counter() - began
+        return Answer(waited, told["output"].get("duration", 0.0), told["success"])
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it holds in memory now."""
+        return self.process.memory_info().rss
+
+
+def _completed(lines: Iterator[str]) -> dict:
+    for line in lines:
+        told = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+        if told.get("msg") == "process_completed":
+            return told
+    return {"success": False, "output": {}}
+
+
+@contextmanager
+def running_space(folder: Path, python: str = sys.executable) -> Iterator[Space]:
+    """Start a built folder's page, and stop it in the end.
+
+    Args:
+        folder: what `utils.space.build_space` wrote.
+        python: of an environment with its requirements.
+
+    Raises:
+        InputError: it shows no page.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, app = f"http://127.0.0.1:{port}", folder / "app.py"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would fill
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [python, app.name], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+        try:
+            while not _answers(address):
+                if process.poll() is not None or time.perf_counter() - began > PATIENCE:
+                    log.seek(0)
+                    last = (log.read().strip().splitlines() or ["it said nothing"])[-1]
+                    raise InputError(f"{app} showed no page within {PATIENCE} s: {last}")
+                time.sleep(0.05)
+            started = time.perf_counter() - began
+            yield Space(address, psutil.Process(process.pid), started, folder)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _answers(address: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(address, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def print_waiting(folder: Path, python: str, people: int = 20, requests: int = 10) -> None:
+    """Measure a Space with one visitor and with many at once, and print a table.
+
+    Args:
+        folder, python: as `running_space` takes them.
+        people: how many at once.
+        requests: how many each of them makes, one after the other.
+
+    Raises:
+        InputError: a number out of range, or the Space shows no page.
+    """
+    check_number("--people", people, 1, 1_000, whole=True)
+    check_number("--requests", requests, 1, 1_000, whole=True)
+    with running_space(folder, python) as space:
+        first = space.memory
+        for number in range(WARM_UP):
+            space.ask(_picture(number))
+        alone = [space.ask(_picture(WARM_UP + number)) for number in range(ALONE)]
+        together = _together(space, people, requests)
+        peak = space.memory
+    print(f"{space.about['network']}, maps of two classes at {', '.join(space.blocks)}")
+    print("\n".join(_table(space.started, alone, together, people, (first, peak))))
+
+
+def _table(
+    started: float, alone: list[Answer], together: list[Answer], people: int, memory: tuple
+) -> Iterator[str]:
+    waits, many = [a.waited for a in alone], [a.waited for a in together]
+    computed = statistics.median(a.computed for a in alone)
+    failed = sum(not a.succeeded for a in (*alone, *together))
+    rows = (
+        ("start to first page", f"{started:.1f} s", ""),
+        ("one visitor, in the server", f"{1e3 * computed:.0f} ms", f"median, n = {len(alone)}"),
+        ("one visitor, waited", f"{1e3 * statistics.median(waits):.0f} ms", "median"),
+        (f"{people} at once, waited", f"{np.median(many):.2f} s", f"median, n = {len(many)}"),
+        ("", f"{np.percentile(many, 95):.2f} s", "95th percentile"),
+        ("failed", f"{failed}", f"of {len(alone) + len(together)}"),
+        ("resident memory", f"{memory[0] / 1e6:.0f} MB", f"then {memory[1] / 1e6:.0f} MB"),
+    )
+    for what, figure, note in rows:
+        yield f"  {what:28}{figure:>10}  {note}".rstrip()
+
+
+def _together(space: Space, people: int, requests: int) -> list[Answer]:
+    with (
+        ThreadPoolExecutor(people) as visitors,
+        progress_bar(description="Visitors", total=people * requests, unit="answers") as bar,
+    ):
+
+        def visit(person: int) -> list[Answer]:
+            answers = []
+            for number in range(requests):
+                answers.append(space.ask(_picture(1_000 * (person + 1) + number)))
+                bar.update()
+            return answers
+
+        return [answer for answers in visitors.map(visit, range(people)) for answer in answers]
+
+
+def _picture(seed: int) -> bytes:
+    """Return a PNG file unlike any other, as large as a small photograph."""
+    noise = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)
+    content = BytesIO()
+    Image.fromarray(noise).resize((640, 480)).save(content, "png")
+    return content.getvalue()
