@@ -429,6 +429,12 @@ def test_schedule_names_its_turning_points():
     )
 
 
+def test_a_momentum_that_stays_is_said_and_not_drawn():
+    figure = training.planned_schedule([0.1, 0.05, 0.0], [0.6] * 3, 1, TITLE)
+    assert "The momentum is 0.6 at every step." in words(figure)
+    assert len(figure.axes) == 1
+
+
 @pytest.mark.parametrize("watched", ["test", "validation"])
 def test_curves_name_the_watched_split(watched):
     loss = words(curves.loss_curves(history(), steps(), TITLE, watched))

@@ -60,8 +60,9 @@ def colab_badge(repo: str, notebook: str) -> str:
     return f"[![Open in Colab]({BADGE})]({COLAB}/github/{repo}/blob/main/notebooks/{notebook})"
 
 
-def _replaced(path: Path, pattern: re.Pattern, by: str) -> str:
-    text, count = pattern.subn(by, path.read_text("utf-8"))
+def _replaced(path: Path, pattern: re.Pattern, by: str, text: str | None = None) -> str:
+    """Return the file's text, or another that stands in it, with the one place in it replaced."""
+    text, count = pattern.subn(by, path.read_text("utf-8") if text is None else text)
     if count != 1:
         raise InputError(f"{shown_path(path)} has no place for the repository's address.")
     return text
@@ -71,9 +72,8 @@ def _with_badge(path: Path, repo: str) -> str:
     """Return a notebook's text with the address in its first code cell and a badge in its title."""
     notebook = json.loads(path.read_text("utf-8"))
     title, setup = notebook["cells"][0], notebook["cells"][1]
-    source, count = _ADDRESS.subn(rf'\1"https://github.com/{repo}.git"', "".join(setup["source"]))
-    if count != 1:
-        raise InputError(f"{shown_path(path)} has no place for the repository's address.")
+    address = rf'\1"https://github.com/{repo}.git"'
+    source = _replaced(path, _ADDRESS, address, "".join(setup["source"]))
     setup["source"] = source.splitlines(keepends=True)
     lines = [line for line in title["source"] if BADGE not in line]
     while lines and not lines[-1].strip():

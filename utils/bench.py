@@ -32,6 +32,7 @@ from utils.gradcam import class_activation_maps
 from utils.models import MODELS, create_model
 from utils.progress import progress_bar
 from utils.recipes import RECIPES, Recipe
+from utils.runs import write_text
 from utils.training import build_trainer
 
 #: What a training step takes of memory for each picture of its batch.
@@ -82,7 +83,7 @@ def print_benchmark(batch_size: int = 512, rounds: int = 3, json_path: str | Non
     report = benchmark(batch_size, rounds)
     print("\n".join(table(report)))
     if json_path:
-        Path(json_path).write_text(json.dumps(report, indent=2) + "\n")
+        write_text(Path(json_path), json.dumps(report, indent=2) + "\n")
 
 
 def table(report: dict) -> Iterator[str]:

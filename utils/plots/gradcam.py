@@ -58,7 +58,7 @@ def add_colour_bar(sheet):
         scale, ax=sheet.axes, shrink=shrink, anchor=(0, 1), aspect=18, pad=0.02, ticks=[0, 0.5, 1]
     )
     bar.ax.tick_params(labelsize=SMALL)
-    bar.set_label("class activation", size=NORMAL)
+    bar.set_label("share of each map's own maximum", size=NORMAL)
 
 
 def blend_note(map_weight):

@@ -26,13 +26,16 @@ def planned_schedule(learning_rates, momenta, steps_per_epoch, dataset_title):
     title = "The planned schedule"
     if not len(learning_rates):
         return message_figure(title, dataset_title, "The schedule has no step.")
-    figure, (upper, lower) = new_figure(
-        title, dataset_title, rows=2, height=4.8, sharex=True, height_ratios=(3, 2)
-    )
+    if constant := min(momenta) == max(momenta):
+        note = f"The momentum is {momenta[0]:g} at every step."
+        figure, upper = new_figure(title, dataset_title, height=3.4, note=note)
+    else:
+        figure, (upper, lower) = new_figure(
+            title, dataset_title, rows=2, height=4.8, sharex=True, height_ratios=(3, 2)
+        )
     steps = np.arange(len(learning_rates))
     lonely = "o" if len(steps) == 1 else None  # one point makes no line
     upper.plot(steps, learning_rates, color=TRAIN["color"], marker=lonely)
-    lower.plot(steps, momenta, color=WATCHED["color"], marker=lonely)
     peak = int(np.argmax(learning_rates))
     upper.plot(peak, learning_rates[peak], color=TRAIN["color"], marker="o")
     upper.set_title(
@@ -41,7 +44,10 @@ def planned_schedule(learning_rates, momenta, steps_per_epoch, dataset_title):
     )
     upper.set(ylabel="learning rate", ylim=(0, None))
     upper.margins(x=0.02)
-    lower.set(xlabel="step", ylabel="momentum (β1)")
+    if not constant:
+        lower.plot(steps, momenta, color=WATCHED["color"])
+        lower.set(ylabel="momentum (β1)")
+    (upper if constant else lower).set_xlabel("step")
     epochs = upper.secondary_xaxis(
         "top",
         functions=(lambda step: step / steps_per_epoch, lambda epoch: epoch * steps_per_epoch),
