@@ -146,7 +146,10 @@ def maps(
         )
         heading = f"Where it found “{name}” ({percent(seen.probabilities[target], 1)})"
         rows.append(f"<h2>{heading}</h2><div class='tiles'>{tiles}</div>")
-    return f"<section class='maps' aria-label='Class activation maps'>{''.join(rows)}</section>"
+    key = "<p>Bright: most evidence for the class. Dark: none. Each map has a scale of its own.</p>"
+    return (
+        f"<section class='maps' aria-label='Class activation maps'>{key}{''.join(rows)}</section>"
+    )
 
 
 def _tile(
