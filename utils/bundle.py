@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
@@ -75,7 +75,9 @@ class Bundle:
             tuple(BundledPicture(**picture) for picture in self.about[kind])
             for kind in ("examples", "mistakes")
         )
-        self._explaining = Lock()  # the maps' package is patched while it works
+        # one thread for all who ask: the maps' package is patched while it works, and torch and
+        # malloc keep memory for every thread that ever computed
+        self._thread = ThreadPoolExecutor(1, "network")
 
     def read(self, picture: BundledPicture) -> np.ndarray:
         """Return a picture of the bundle: uint8, S×S×3."""
@@ -108,8 +110,11 @@ class Bundle:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of each class, float32, C, for a picture (uint8, S×S×3)."""
-        with torch.inference_mode():
-            return self.network(self._as_input(pixels)).softmax(1)[0].numpy()
+        return self._thread.submit(self._classify, pixels).result()
+
+    @torch.inference_mode()
+    def _classify(self, pixels: np.ndarray) -> np.ndarray:
+        return self.network(self._as_input(pixels)).softmax(1)[0].numpy()
 
     def maps(
         self,
@@ -131,8 +136,9 @@ class Bundle:
         """
         images = self._as_input(pixels).expand(len(targets), -1, -1, -1)
         chosen = self.blocks if blocks is None else blocks
-        with self._explaining:
-            return class_activation_maps(self.network, images, targets, method, chosen)
+        return self._thread.submit(
+            class_activation_maps, self.network, images, targets, method, chosen
+        ).result()
 
     def _as_input(self, pixels: np.ndarray) -> Tensor:
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
