@@ -83,7 +83,7 @@ def test_the_page_uses_the_copied_modules_and_no_others(built):
     code = (
         "import sys; sys.path[:0] = [sys.argv[1]]; import app, json;"
         "print(json.dumps({n: m.__file__ for n, m in sys.modules.items()"
-        " if n.split('.')[0] == 'utils'}))"
+        " if n.split('.')[0] in ('utils', 'pytorch_lightning')}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(built)],

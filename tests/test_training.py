@@ -562,7 +562,8 @@ def test_a_run_of_an_earlier_version_is_still_known(trained, tmp_path):
     run = make_plan(tmp_path).run
     copytree(trained.run.folder, run.folder)
     settings = dict(run.settings)
-    for name in ("optimizer", "label_smoothing", "growth", "alternate_flips", "jitter", "views"):
+    added = "optimizer label_smoothing growth alternate_flips views whitening jitter"
+    for name in added.split():
         del settings[name]
     run.update_record(settings=settings)
     with pytest.MonkeyPatch.context() as patch:

@@ -129,7 +129,7 @@ def running_space(folder: Path, python: str = sys.executable) -> Iterator[Space]
                 if process.poll() is not None or time.perf_counter() - began > PATIENCE:
                     log.seek(0)
                     last = (log.read().strip().splitlines() or ["it said nothing"])[-1]
-                    raise InputError(f"{app} showed no page within {PATIENCE} s: {last}")
+                    raise InputError(f"{app} showed no page; the last it said: {last}")
                 time.sleep(0.05)
             started = time.perf_counter() - began
             yield Space(address, psutil.Process(process.pid), started, folder)
