@@ -8,15 +8,17 @@ import gradio as gr
 from explorer import Explorer
 from settings import (
     FIRST_CHOICE,
+    LINK_NAMES,
     MOST_CLASSES,
     MOST_MISTAKES,
     NOTHING,
+    RIVAL,
     SECOND_CHOICE,
     Settings,
     default_settings,
     settings_from_link,
 )
-from view import CAN_AND_CANNOT, METHOD_NOTES, Seen
+from view import CAN_AND_CANNOT, METHOD_NAMES, METHOD_NOTES, Seen, refused
 
 from utils import InputError, as_markdown
 from utils.bundle import Bundle
@@ -30,6 +32,23 @@ UPLOAD_AGE = 60
 PRIVATE = {"api_visibility": "private"}
 #: One computation at a time: two would only take each other's cores.
 ONE_AT_A_TIME = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress": "minimal"}
+#: Brings the answer into view where a visitor has chosen far from it.
+SHOW_ANSWER = """() => {
+    const answer = document.querySelector(".answer");
+    const {top, bottom} = answer.getBoundingClientRect();
+    if (top >= 0 && bottom <= window.innerHeight) return;
+    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    answer.scrollIntoView({behavior: calm ? "auto" : "smooth", block: "start"});
+}"""
+#: Marks the picture that is shown; a rule of style also meets the ones that are listed later.
+MARK_CHOSEN = """(source) => {
+    const id = "chosen-picture";
+    const sheet = document.getElementById(id) || document.createElement("style");
+    sheet.id = id;
+    const rule = "border-color: var(--color-accent); outline: 2px solid var(--color-accent);";
+    sheet.textContent = source ? `.choices [data-name="${source}"] {${rule}}` : "";
+    document.head.append(sheet);
+}"""
 SET_WEIGHT = """(weight) => {
     document.documentElement.style.setProperty("--picture-weight", weight);
 }"""
@@ -102,13 +121,9 @@ class Page:
             with gr.Row():
                 self._add_pictures()
                 self._add_answer()
-            self._add_questions()
-            self.maps = gr.HTML()
-            with gr.Accordion("What these maps can tell, and what they cannot", open=False):
-                gr.Markdown(CAN_AND_CANNOT)
             self._add_mistakes()
             self.link = gr.Textbox(
-                label="Link to this view", info="Of your own picture it tells the settings alone.",
+                label="Link to this view", info="It carries the settings, and never your picture.",
                 buttons=["copy"], interactive=False, elem_id="link",
             )  # fmt: skip
             self.asked = [self.method, self.layers, self.explained, self.beside]
@@ -122,50 +137,57 @@ class Page:
     def _add_pictures(self) -> None:
         with gr.Column(scale=1, min_width=280):
             self.upload = Upload(
-                label=f"Your picture (up to {MOST_MEGABYTES} MB, gone in two minutes)",
+                label=f"Your picture, up to {MOST_MEGABYTES} MB",
                 sources=["upload", "clipboard"],
-                height=180,
+                height=210,
             )
-            gr.Markdown("Or an example, the first test picture of its class:")
+            gr.Markdown(
+                "Its file is deleted within two minutes; this page forgets it an hour after you "
+                "leave.\n\nOr take an example, the first test picture of its class:"
+            )
             self.examples = gr.HTML(
                 self.explorer.examples(), js_on_load=CHOOSE, elem_classes="examples"
             )
+            self.top_n = gr.Slider(
+                1, min(MOST_CLASSES, len(self.classes)), self.start.top_n, step=1,
+                label="Classes to list", buttons=[],
+            )  # fmt: skip
 
     def _add_answer(self) -> None:
-        most = min(MOST_CLASSES, len(self.classes))
-        with gr.Column(scale=2, min_width=320):
-            self.answer = gr.HTML()
-            self.top_n = gr.Slider(
-                1, most, self.start.top_n, step=1, label="Classes to list", buttons=[]
-            )
+        with gr.Column(scale=3, min_width=320):
+            self.answer, self.maps = gr.HTML(), gr.HTML()
+            self._add_questions()
+            with gr.Accordion("What these maps can tell, and what they cannot", open=False):
+                gr.Markdown(CAN_AND_CANNOT)
 
     def _add_questions(self) -> None:
         start, names = self.start, list(self.bundle.blocks)
         with gr.Row():
             self.explained = gr.Dropdown(
                 [("its first choice", FIRST_CHOICE), *self.classes], value=start.explained,
-                label="Class to explain",
+                label="Class to explain", min_width=200,
             )  # fmt: skip
             self.beside = gr.Dropdown(
-                [("its second choice", SECOND_CHOICE), ("nothing", NOTHING), *self.classes],
-                value=start.beside, label="Beside it",
+                [("true class, or second choice", RIVAL), ("its second choice", SECOND_CHOICE),
+                 ("nothing", NOTHING), *self.classes],
+                value=start.beside, label="Compare with", min_width=200,
             )  # fmt: skip
             self.method = gr.Dropdown(
-                list(METHODS), value=start.method, label="Method", info=METHOD_NOTES[start.method]
-            )
+                [(name, key) for key, name in METHOD_NAMES.items()], value=start.method,
+                label="Method", info=METHOD_NOTES[start.method], min_width=200,
+            )  # fmt: skip
         with gr.Row():
             self.layers = gr.CheckboxGroup(
-                names, value=list(start.blocks), label="Layers, from early to late", min_width=280
+                names, value=list(start.blocks), label="Layers, from early to late", min_width=240
             )
             self.weight = gr.Slider(
                 0, 1, start.weight, step=0.05, label="Weight of the picture against the map",
-                buttons=[], min_width=280,
+                buttons=[], min_width=240,
             )  # fmt: skip
 
     def _add_mistakes(self) -> None:
         gr.Markdown(
-            "## What it gets wrong\nTest pictures, the most confident mistakes first. "
-            "Choose one to question it above."
+            "## What it gets wrong\nChoose one of these test pictures to see above where it looked."
         )
         with gr.Row():
             self.count = gr.Slider(
@@ -191,9 +213,19 @@ class Page:
             weight = gr.Slider(0, 1, 0.6, label="weight")
 
             def classify(picture, top_n):
+                """The most probable classes of a picture, with their probabilities.
+
+                top_n is how many, at least 1; never more come than the model has.
+                """
                 return explorer.classify(picture, top_n)
 
             def explain(picture, class_name, method, blocks, weight):
+                """A picture under its class activation maps, one overlay for each block.
+
+                class_name is the class to explain, or empty for the predicted one; weight is the
+                share of the picture in an overlay, from 0 to 1. Overlays are PNG files as data
+                addresses, as large as what the network sees.
+                """
                 return explorer.explain(picture, class_name, method, blocks, weight)
 
             for work, inputs in (
@@ -211,16 +243,16 @@ class Page:
         shown = [self.seen, self.answer, self.maps]
         self.blocks.load(
             self.open_link, None, [*self.controls, *shown, self.mistakes], **computed
-        ).then(None, self.controls, self.link, js=MAKE_LINK)
+        ).then(None, self.controls, self.link, js=MAKE_LINK).then(None, self.source, js=MARK_CHOSEN)
         self.upload.upload(
-            in_words(self.show_upload), [self.upload, self.top_n, *self.asked],
+            self.show_upload, [self.upload, self.top_n, *self.asked],
             [self.upload, self.source, *shown], **computed,
-        )  # fmt: skip
+        ).then(None, js=SHOW_ANSWER)  # fmt: skip
         gr.on(
             [self.examples.select, self.mistakes.select], self.show_chosen,
-            [self.top_n, *self.asked], [self.source, self.explained, self.beside, *shown],
-            **computed,
-        )  # fmt: skip
+            [self.top_n, *self.asked], [self.source, *shown], **computed,
+        ).then(None, js=SHOW_ANSWER)  # fmt: skip
+        self.source.change(None, self.source, js=MARK_CHOSEN)
         gr.on(
             [control.input for control in self.asked], self.explorer.maps,
             [self.seen, *self.asked], self.maps, trigger_mode="always_last", **computed,
@@ -244,24 +276,28 @@ class Page:
         return seen, self.explorer.answer(seen, top_n), self.explorer.maps(seen, *asked)
 
     def show_upload(self, content: bytes | None, top_n: int, *asked) -> tuple:
-        """Show a visitor's picture, and clear the place where the next can be dropped."""
-        return None, "", *self._show(self.explorer.uploaded(content), top_n, *asked)
+        """Show a visitor's picture, or why it cannot be; clear the place for the next."""
+        try:
+            seen = self.explorer.uploaded(content)
+        except InputError as error:
+            return None, "", None, refused(str(error)), ""
+        return None, "", *self._show(seen, top_n, *asked)
 
     def show_chosen(self, top_n, method, layers, explained, beside, event: gr.EventData) -> tuple:
-        """Show an example; or a mistake, with what the network said beside the truth."""
+        """Show an example or a mistake."""
         seen = self.explorer.bundled(str(event.name))
         if seen is None:
             raise gr.Error("There is no such picture.")
-        if event.name.startswith("mistake"):
-            explained, beside = FIRST_CHOICE, self.classes[seen.truth]
-        shown = self._show(seen, top_n, method, layers, explained, beside)
-        return event.name, explained, beside, *shown
+        return event.name, *self._show(seen, top_n, method, layers, explained, beside)
 
     def open_link(self, request: gr.Request) -> tuple:
         """Show the view that the page's address tells, or that of a first visit."""
-        settings, refused = settings_from_link(request.query_params, self.bundle)
-        if refused:
-            gr.Warning(f"This model cannot follow the link in: {', '.join(refused)}.")
+        settings, unknown = settings_from_link(request.query_params, self.bundle)
+        if unknown:
+            gr.Warning(
+                "This page has not all that the link asks for; the usual settings stand in for: "
+                f"{', '.join(LINK_NAMES[name] for name in unknown)}."
+            )
         seen = self.explorer.bundled(settings.source)
         asked = settings.method, settings.blocks, settings.explained, settings.beside
         return (
@@ -275,11 +311,13 @@ def heading(about: dict) -> str:
     """Return the page's first lines, as Markdown."""
     classes = ", ".join(map(as_markdown, about["classes"][:30]))
     more = ", …" if len(about["classes"]) > 30 else ""
-    right = f"{percent(about['test_acc'], 1)} of {about['test_size']:,} test pictures right"
+    right = f"{percent(about['test_acc'], 1)} of {about['test_size']:,} test pictures"
     return (
         f"# What {as_markdown(about['network'])} sees\n\n"
-        f"A small network, trained on {as_markdown(about['title'])}, that gets {right} (one view "
-        f"each). Whatever you show it, it answers with one of: {classes}{more}."
+        "Show a small network a picture: what does it take it for, and **where did it look**? "
+        f"{as_markdown(about['network'])} is a convolutional network of {about['parameters']:,} "
+        f"parameters, trained on {as_markdown(about['title'])}, and right on {right}. It always "
+        f"answers with one of: {classes}{more}."
     )
 
 

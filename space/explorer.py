@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from settings import FIRST_CHOICE, NOTHING, SECOND_CHOICE
-from view import Seen, answer, as_address, buttons, maps
+from settings import FIRST_CHOICE, NOTHING, RIVAL, SECOND_CHOICE
+from view import NO_PICTURE, Seen, answer, as_address, buttons, maps, mistakes_in_words
 
 from utils import InputError
 from utils.bundle import Bundle, BundledPicture
+from utils.gradcam import CLASSLESS_METHODS
 from utils.plots.gradcam import overlay
 from utils.plots.style import percent
 
@@ -67,14 +68,16 @@ class Explorer:
             for name, picture in self.pictures.items()
             if name.startswith("mistake") and actual in ("", classes[picture.target])
         }
-        if not fitting:
-            return "<p>There is no such mistake among those that came with this page.</p>"
         chosen = dict(list(fitting.items())[: int(count)])
         captions = [
-            f"{classes[p.target]}, taken for {classes[p.predicted]} ({percent(p.probability)})"
-            for p in chosen.values()
+            f"{name.removeprefix('mistake-')}: {classes[p.target]}, taken for "
+            f"{classes[p.predicted]} ({percent(p.probability)})"
+            for name, p in chosen.items()
         ]
-        return self._buttons(chosen, captions, "Mistakes")
+        wrong = self.bundle.about["wrong"]
+        total = wrong[classes.index(actual)] if actual else sum(wrong)
+        words = mistakes_in_words(len(chosen), total, actual)
+        return words + self._buttons(chosen, captions, "Mistakes")
 
     def _buttons(self, pictures: dict[str, BundledPicture], captions: list, about: str) -> str:
         shown = zip(pictures.items(), captions, strict=True)
@@ -82,7 +85,7 @@ class Explorer:
 
     def answer(self, seen: Seen | None, top_n: int) -> str:
         """Return the most probable classes of a picture."""
-        return "" if seen is None else answer(seen, self.bundle.classes, int(top_n))
+        return NO_PICTURE if seen is None else answer(seen, self.bundle.classes, int(top_n))
 
     def maps(
         self, seen: Seen | None, method: str, blocks: Sequence[str], explained: str, beside: str
@@ -94,13 +97,17 @@ class Explorer:
             return "<p>Choose a layer to see its map.</p>"
         chosen = [block for block in self.bundle.blocks if block in blocks]
         targets = self._targets(seen, explained, beside)
+        if method in CLASSLESS_METHODS:
+            targets = targets[:1]
         found = self.bundle.maps(seen.pixels, targets, method, chosen)
-        return maps(seen, found, targets, chosen, self.bundle.classes)
+        names = None if method in CLASSLESS_METHODS else self.bundle.classes
+        return maps(seen, found, targets, chosen, names)
 
     def _targets(self, seen: Seen, *names: str) -> list[int]:
         """Return the classes that are asked for, none of them twice."""
         first, second = seen.ranking[:2]
-        special = {FIRST_CHOICE: int(first), SECOND_CHOICE: int(second)}
+        rival = second if seen.truth in (None, first) else seen.truth
+        special = {FIRST_CHOICE: int(first), SECOND_CHOICE: int(second), RIVAL: int(rival)}
         chosen = [
             special[name] if name in special else self.bundle.classes.index(name)
             for name in names

@@ -8,7 +8,21 @@ from utils.gradcam import METHODS
 
 #: Values beside the class names in the two choices of a class.
 FIRST_CHOICE, SECOND_CHOICE, NOTHING = "(first choice)", "(second choice)", "(nothing)"
+#: The true class where the network is known to be wrong, and else its second choice.
+RIVAL = "(rival)"
 MOST_CLASSES, MOST_MISTAKES = 10, 25
+#: What the page calls the settings that a link tells.
+LINK_NAMES = {
+    "source": "picture",
+    "top_n": "classes to list",
+    "method": "method",
+    "blocks": "layers",
+    "explained": "class to explain",
+    "beside": "compare with",
+    "weight": "weight of the picture",
+    "count": "mistakes to show",
+    "actual": "true class",
+}
 
 
 @dataclass(frozen=True)
@@ -41,16 +55,22 @@ class Settings:
 def default_settings(bundle: Bundle) -> Settings:
     """Return what a first visit begins with."""
     return Settings(
-        source="example-1" if bundle.examples else "",
+        source=_surest_example(bundle),
         top_n=min(5, len(bundle.classes)),
         method="gradcam",
         blocks=tuple(bundle.blocks[-2:]),
         explained=FIRST_CHOICE,
-        beside=SECOND_CHOICE,
+        beside=RIVAL,
         weight=0.6,
         count=7,
         actual="",
     )
+
+
+def _surest_example(bundle: Bundle) -> str:
+    """Return the example of which the network is rightly most sure; "" where there is none."""
+    sure = [(p.predicted == p.target, p.probability) for p in bundle.examples]
+    return f"example-{sure.index(max(sure)) + 1}" if sure else ""
 
 
 def settings_from_link(query: Mapping[str, str], bundle: Bundle) -> tuple[Settings, list[str]]:
@@ -80,7 +100,7 @@ def _readers(bundle: Bundle) -> dict:
         "method": _one_of(list(METHODS)),
         "blocks": _some_of(bundle.blocks),
         "explained": _one_of([FIRST_CHOICE, *classes]),
-        "beside": _one_of([SECOND_CHOICE, NOTHING, *classes]),
+        "beside": _one_of([RIVAL, SECOND_CHOICE, NOTHING, *classes]),
         "weight": _number(float, 0, 1),
         "count": _number(int, 1, MOST_MISTAKES),
         "actual": _one_of(["", *classes]),

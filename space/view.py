@@ -13,20 +13,30 @@ from utils.gradcam import blank
 from utils.plots.gradcam import overlay
 from utils.plots.style import percent
 
-#: One honest line about each method.
+METHOD_NAMES = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "xgradcam": "XGrad-CAM",
+    "eigencam": "EigenCAM",
+    "scorecam": "ScoreCAM",
+    "ablationcam": "AblationCAM",
+}
+#: One honest line about each method. A layer's output is a stack of channels, each a small picture.
 METHOD_NOTES = {
-    "gradcam": "Weighs each channel by its mean gradient: quick, and the usual choice.",
-    "gradcam++": "Counts rising gradients only; meant for several objects in one picture.",
-    "hirescam": "Multiplies gradient and channel point by point: true to what the last block adds.",
-    "layercam": "Keeps rising gradients point by point; the one made for early blocks.",
+    "gradcam": "Adds up a layer's channels, each weighed by its mean gradient: the usual choice.",
+    "gradcam++": "Weighs by positive gradients only; meant for several objects in one picture.",
+    "hirescam": "Gradient times channel, point by point: in the last layer, what each point added.",
+    "layercam": "Positive gradients only, point by point; the one made for early layers.",
     "xgradcam": "Grad-CAM with weights scaled by how active a channel is.",
-    "eigencam": "The channels' first principal component; it does not look at the class at all.",
-    "scorecam": "No gradient: tries every channel as a mask. Hundreds of passes, so slow.",
-    "ablationcam": "No gradient: switches off every channel in turn. Hundreds of passes, so slow.",
+    "eigencam": "What most of the channels have in common; it does not look at the class at all.",
+    "scorecam": "No gradient: tries every channel as a mask, so it takes the longest.",
+    "ablationcam": "No gradient: switches off every channel in turn, so it takes long.",
 }
 CAN_AND_CANNOT = """\
-- A map is **coarse**: the last block sees the picture as a few cells, so the bright patch is \
-right to within some pixels at best. Earlier blocks are sharper, and closer to mere edges.
+- A map is **coarse**: the last layer sees the picture as a few cells, so the bright patch is \
+right to within some pixels at best. Earlier layers are sharper, and closer to mere edges.
 - Each map is **scaled to its own brightest point**. Two maps cannot be compared in strength, \
 and a class that the network hardly believes in gets as bright a map as its first choice.
 - It shows **where** evidence was found, never **what** that evidence was, nor that it was the \
@@ -36,6 +46,10 @@ class, so it is the same for every class.
 - The network **always answers** with one of the classes it knows, and may be sure of it, \
 whatever the picture shows.
 """
+NO_PICTURE = (
+    "<p>There is no picture here. A link never carries a visitor's own, only the settings: upload "
+    "one, or choose an example.</p>"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,8 @@ def as_address(pixels: np.ndarray | Image.Image, kind: str = "png") -> str:
 def answer(seen: Seen, classes: Sequence[str], top_n: int) -> str:
     """Return the picture, what the network sees of it, and its most probable classes."""
     side = len(seen.pixels)
-    pictures = [_figure(as_address(seen.pixels), "pixelated", f"seen at {side}×{side}")]
+    what = "seen" if seen.preview is None else "its centre, seen"
+    pictures = [_figure(as_address(seen.pixels), "pixelated", f"{what} at {side}×{side}")]
     if seen.preview is not None:
         pictures.insert(0, _figure(seen.preview, "", "your picture"))
     best = seen.ranking[:top_n]
@@ -106,8 +121,9 @@ def _in_words(seen: Seen, classes: Sequence[str]) -> str:
 def _bar(name: str, probability: float, is_true: bool) -> str:
     mark = " <span class='truth'>true class</span>" if is_true else ""
     return (
-        f"<tr><th scope='row'>{escape(name)}{mark}</th><td><span class='bar' "
-        f"style='--share:{probability:.4f}'></span><span>{percent(probability, 1)}</span></td></tr>"
+        f"<tr><th scope='row'>{escape(name)}{mark}</th><td><div><span class='bar' "
+        f"style='--share:{probability:.4f}'></span><span>{percent(probability, 1)}</span></div>"
+        "</td></tr>"
     )
 
 
@@ -123,9 +139,9 @@ def maps(
     class_maps: np.ndarray,
     targets: Sequence[int],
     blocks: Sequence[str],
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
 ) -> str:
-    """Return the maps of one picture: a row a class, a tile a block.
+    """Return the maps of one picture: a group a class, a tile a block.
 
     The map lies over the picture as a picture of its own, and the page's slider sets how much of
     it shows; nothing has to be computed for that.
@@ -134,21 +150,28 @@ def maps(
         class_maps: float32 in [0, 1], T×B×S×S.
         targets: T class indices.
         blocks: B names.
+        classes: C names; None where the maps are of no class.
     """
     picture = as_address(seen.pixels)
     rows = []
     for target, row in zip(targets, class_maps, strict=True):
-        name = escape(classes[target])
+        name = escape(classes[target]) if classes else "any class"
         empty = blank(row)
         tiles = "".join(
             _tile(picture, seen.pixels, class_map, block, name, is_blank)
             for class_map, block, is_blank in zip(row, blocks, empty, strict=True)
         )
-        heading = f"Where it found “{name}” ({percent(seen.probabilities[target], 1)})"
-        rows.append(f"<h2>{heading}</h2><div class='tiles'>{tiles}</div>")
-    key = "<p>Bright: most evidence for the class. Dark: none. Each map has a scale of its own.</p>"
+        heading = (
+            f"Where it found “{name}” ({percent(seen.probabilities[target], 1)})"
+            if classes
+            else "What stands out to it, whatever the class"
+        )
+        rows.append(f"<div><h2>{heading}</h2><div class='tiles'>{tiles}</div></div>")
+    bright = "most evidence for the class" if classes else "what stands out most"
+    key = f"<p>Bright: {bright}. Dark: none. Each map has a scale of its own.</p>"
     return (
-        f"<section class='maps' aria-label='Class activation maps'>{key}{''.join(rows)}</section>"
+        f"<section class='maps' aria-label='Class activation maps'>{key}"
+        f"<div class='groups'>{''.join(rows)}</div></section>"
     )
 
 
@@ -164,12 +187,23 @@ def _tile(
     )
 
 
+def refused(reason: str) -> str:
+    """Return why there is no answer, where it would stand."""
+    return f"<section class='answer'><p role='alert'>{escape(reason)}</p></section>"
+
+
+def mistakes_in_words(shown: int, total: int, actual: str) -> str:
+    """Return how many mistakes are shown of how many there are, on a class ("" for all)."""
+    on = f" on “{escape(actual)}”" if actual else ""
+    return f"<p>{shown} of {total:,} mistakes{on}, the most confident first.</p>"
+
+
 def buttons(pictures: Sequence[tuple[str, np.ndarray, str]], about: str) -> str:
     """Return pictures to choose from: a name for the page, uint8 S×S×3, and a caption each."""
     shown = "".join(
         f"<button type='button' data-name='{escape(name)}'>"
         f"<img class='pixelated' src='{as_address(pixels)}' alt=''>"
-        f"<span>{escape(caption)}</span></button>"
+        f"<span>{escape(caption).replace(' %', '&nbsp;%')}</span></button>"
         for name, pixels, caption in pictures
     )
     return f"<section class='choices' aria-label='{escape(about)}'>{shown}</section>"

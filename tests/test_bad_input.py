@@ -117,7 +117,7 @@ DATA = [
      "1 of 9 files cannot be read: .*bad.png.*by --skip-unreadable"),
     ("text called .jpg", lambda p: with_bad_file(p, b"hello", "bad.jpg"), "bad.jpg cannot be read"),
     ("PostScript called .jpg", lambda p: with_bad_file(p, b"%!PS-Adobe-3.0 EPSF-3.0\n", "bad.jpg"),
-     r"bad.jpg cannot be read as a picture \(it is no JPEG, PNG"),
+     r"bad.jpg cannot be read as a picture \(it is no picture of a known format"),
     ("picture of 60000 × 60000", lambda p: with_bad_file(p, png_of(60_000, 60_000)),
      "bad.png cannot be read.*more than 240,000,000 pixels; make it smaller"),
     ("picture of 12000 × 12000", lambda p: with_bad_file(p, png_of(12_000, 12_000)),

@@ -2,18 +2,18 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
-from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from uploads import READABLE, UNREADABLE
 
 from utils import InputError, space
-from utils.bundle import MAX_PIXELS, Bundle
+from utils.bundle import Bundle
 from utils.cli import main
 from utils.errors import load_predictions, misclassified
 from utils.gradcam import METHODS
@@ -50,8 +50,20 @@ def test_the_folder_is_complete(built, tiny_run):
     assert len(about["examples"]) == 10
     assert [example["target"] for example in about["examples"]] == list(range(10))
     wrong = misclassified(load_predictions(tiny_run))
-    assert len(about["mistakes"]) == min(100, len(wrong))
+    assert len(about["mistakes"]) == len(wrong) == sum(about["wrong"])  # few on each class
     assert "in all" in describe_space(built)
+
+
+def test_the_most_confident_mistakes_on_each_class_come_with_it(tiny_run, monkeypatch):
+    monkeypatch.setattr(space, "MOST_MISTAKES_OF_A_CLASS", 2)
+    monkeypatch.setattr(space, "MOST_MISTAKES", 9)
+    predictions = load_predictions(tiny_run)
+    wrong = misclassified(predictions)
+    expected = [p for n, p in enumerate(wrong)
+                if sum(predictions.target[wrong[:n]] == predictions.target[p]) < 2]  # fmt: skip
+    chosen = space._chosen_mistakes(wrong, predictions.target)
+    assert len(expected) > 9
+    assert chosen.tolist() == expected[:9]
 
 
 def test_the_readme_begins_with_what_hugging_face_reads(built):
@@ -92,6 +104,16 @@ def test_the_page_uses_the_copied_modules_and_no_others(built):
     used = json.loads(done.stdout)
     assert {str(built / "utils" / name) for name in MODULES} == set(used.values())
     assert "pytorch_lightning" not in done.stdout
+
+
+def test_weights_that_are_not_the_runs_own_are_no_space(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.folder, tmp_path / "changed")
+    weights = tmp_path / "changed" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    shutil.rmtree(tmp_path / "changed" / "space", ignore_errors=True)
+    with pytest.raises(InputError, match="has changed since this run was trained"):
+        build_space(Run("changed", tmp_path))
+    assert not (tmp_path / "changed" / "space").exists()
 
 
 def test_a_space_is_replaced_as_a_whole(tiny_run, built):
@@ -142,44 +164,6 @@ def test_altered_weights_are_refused(built, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(InputError, match="has changed"):
         Bundle(tmp_path)
-
-
-def saved(image, kind="PNG", **options):
-    content = BytesIO()
-    image.save(content, kind, **options)
-    return content.getvalue()
-
-
-def animation():
-    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
-    return saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
-
-
-def turned():
-    exif = Image.Exif()
-    exif[274] = 6
-    return saved(Image.linear_gradient("L").convert("RGB"), "JPEG", exif=exif)
-
-
-GRADIENT = Image.linear_gradient("L")
-READABLE = {
-    "16 bits": lambda: saved(Image.fromarray(np.full((9, 9), 40_000, np.uint16))),
-    "CMYK": lambda: saved(Image.new("CMYK", (30, 20)), "JPEG"),
-    "palette": lambda: saved(GRADIENT.convert("P")),
-    "alpha": lambda: saved(Image.new("RGBA", (30, 20), (255, 0, 0, 10))),
-    "turned": turned,
-    "1×1": lambda: saved(Image.new("RGB", (1, 1))),
-    "1×5000": lambda: saved(Image.new("RGB", (1, 5000))),
-    "animation": animation,
-}
-UNREADABLE = {
-    "text": (lambda: b"I am no picture", "it is no JPEG, PNG"),
-    "empty": (lambda: b"", "it is no JPEG, PNG"),
-    "vector": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is no JPEG, PNG"),
-    "truncated": (lambda: saved(GRADIENT)[:-300], "damaged or cut short"),
-    "bomb": (lambda: saved(Image.new("1", (20_000, 20_000))), "pixels; make it smaller"),
-    "large": (lambda: saved(Image.new("1", (6_000, 5_000))), f"more than {MAX_PIXELS:,}"),
-}
 
 
 @pytest.mark.parametrize("kind", READABLE)

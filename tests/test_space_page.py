@@ -7,15 +7,19 @@ Environment: ``SPACE_PYTHON`` is the interpreter that serves it (default: this o
 import os
 import shutil
 import sys
-from io import BytesIO
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pytest
 from PIL import Image
+from uploads import READABLE, UNREADABLE
 
+from utils.data import load_pictures
+from utils.runs import Run
 from utils.space import build_space
+from utils.training import fit, plan_training
 from utils.visitors import running_space
 
 CHROMIUM = next(
@@ -26,25 +30,25 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
          "--no-first-run", "--disable-component-update"]  # fmt: skip
 
 
-CUT_SHORT = BytesIO()
-Image.linear_gradient("L").save(CUT_SHORT, "JPEG")
-CUT_SHORT = CUT_SHORT.getvalue()[:700]
-
-
-@pytest.fixture(scope="module")
-def running(tiny_run, tmp_path_factory):
-    """The Space, served from a copy of its folder alone."""
-    if CHROMIUM is None and not REQUIRED:
-        pytest.skip("there is no Chromium here, so the Space is not tried in a browser")
-    assert CHROMIUM, "SPACE_BROWSER is 'required', and there is no Chromium"
-    folder = tmp_path_factory.mktemp("alone") / "space"
-    shutil.copytree(build_space(tiny_run), folder)
+@contextmanager
+def served_alone(run: Run, folder: Path):
+    """A run's Space, served from a copy of its folder alone."""
+    shutil.copytree(build_space(run), folder)
     with running_space(folder, os.environ.get("SPACE_PYTHON", sys.executable)) as space:
         yield space
 
 
 @pytest.fixture(scope="module")
-def browser(running):
+def running(browser, tiny_run, tmp_path_factory):
+    with served_alone(tiny_run, tmp_path_factory.mktemp("alone") / "space") as space:
+        yield space
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None and not REQUIRED:
+        pytest.skip("there is no Chromium here, so the Space is not tried in a browser")
+    assert CHROMIUM, "SPACE_BROWSER is 'required', and there is no Chromium"
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -90,8 +94,12 @@ def link(page) -> dict:
 
 
 def test_a_first_visit_shows_an_example_and_asks_nothing_of_other_hosts(page, running):
-    assert "Example 1" in says(page)
+    assert "Example " in says(page)
     assert tiles(page) == 4  # two classes, two layers
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('[data-name^=example]')].filter("
+        "button => getComputedStyle(button).outlineStyle === 'solid').length === 1"
+    )
     others = {u for u in page.asked if not u.startswith((running.address, "data:", "blob:"))}
     assert others == set()
 
@@ -104,15 +112,21 @@ def test_an_upload_is_answered_and_its_link_tells_the_settings_alone(page, tmp_p
     assert link(page)["source"] == ""
 
 
-def test_an_example_and_a_mistake_open_in_the_explorer(page):
+def test_an_example_and_a_mistake_open_in_the_explorer(page, running):
     page.locator("[data-name=example-3]").click()
     page.wait_for_selector("text=Example 3:")
     page.locator("[data-name=mistake-2]").click()
     page.wait_for_selector("text=Mistake 2:")
     assert "In truth it is" in says(page)
     assert link(page)["source"] == "mistake-2"
-    true = link(page)["beside"]
-    assert f"“{true}”" in page.inner_text(".maps")
+    true = running.about["classes"][running.about["mistakes"][1]["target"]]
+    assert f"“{true}”" in page.inner_text(".maps")  # beside what the network said
+    page.wait_for_function(
+        "() => document.querySelector('.answer').getBoundingClientRect().top >= 0"
+    )
+    page.get_by_label("Method", exact=True).focus()  # the mark stays
+    outline = "getComputedStyle(document.querySelector('[data-name=mistake-2]')).outlineStyle"
+    page.wait_for_function(f"() => {outline} === 'solid'")
 
 
 def test_moving_the_weight_changes_the_picture_and_asks_nothing(page):
@@ -152,9 +166,12 @@ def choose(page, label, option):
 def test_a_method_tells_what_it_is_and_draws_other_maps(page):
     map_of = "() => document.querySelector('.stack .map').src"
     before = page.evaluate(map_of)
-    choose(page, "Method", "eigencam")
+    choose(page, "Method", "EigenCAM")
     page.wait_for_selector("text=does not look at the class")
     page.wait_for_function(f"(before) => ({map_of})() !== before", arg=before)
+    assert page.locator(".maps h2").all_inner_texts() == [
+        "What stands out to it, whatever the class"
+    ]
     assert link(page)["method"] == "eigencam"
 
 
@@ -162,7 +179,7 @@ def test_any_class_is_explained_beside_another_or_alone(page, running):
     classes = running.about["classes"]
     choose(page, "Class to explain", classes[4])
     page.wait_for_selector(f"text=Where it found “{classes[4]}")
-    choose(page, "Beside it", "nothing")
+    choose(page, "Compare with", "nothing")
     page.wait_for_function("() => document.querySelectorAll('.maps h2').length === 1")
 
 
@@ -177,6 +194,8 @@ def test_mistakes_are_counted_and_chosen_by_class(page, running):
         arg=min(7, fitting),
     )
     assert link(page)["actual"] == name
+    words = f"{min(7, fitting)} of {running.about['wrong'][target]} mistakes on “{name}”"
+    assert words in page.inner_text("body")
 
 
 def test_a_link_brings_back_the_view(browser, running):
@@ -186,7 +205,7 @@ def test_a_link_brings_back_the_view(browser, running):
     page.wait_for_selector("text=Mistake 1:")
     page.wait_for_function("() => document.querySelectorAll('.classes tbody tr').length === 2")
     assert tiles(page) == 1
-    assert page.get_by_label("Method", exact=True).input_value() == "layercam"
+    assert page.get_by_label("Method", exact=True).input_value() == "LayerCAM"
     opacity = "getComputedStyle(document.querySelector('.stack .map')).opacity"
     page.wait_for_function(f"() => Math.abs({opacity} - 0.7) < 1e-6")
     told = link(page)
@@ -194,35 +213,57 @@ def test_a_link_brings_back_the_view(browser, running):
     page.close()
 
 
+def test_a_link_over_a_strangers_picture_says_that_it_carries_none(browser, running):
+    page = browser.new_page()
+    page.goto(f"{running.address}/?source=&method=layercam")
+    page.wait_for_selector("text=A link never carries a visitor's own")
+    assert page.get_by_label("Method", exact=True).input_value() == "LayerCAM"
+    assert tiles(page) == 0
+    page.close()
+
+
 def test_a_link_that_cannot_be_followed_says_so(browser, running):
     page = browser.new_page()
     page.goto(f"{running.address}/?method=magic")
-    page.wait_for_selector("text=cannot follow the link in: method")
+    page.wait_for_selector("text=the usual settings stand in for: method")
     page.wait_for_selector(".maps .tiles")
     page.close()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.png", b"I am no picture", "it is no JPEG, PNG"),
-        ("a.jpg", CUT_SHORT, "damaged or cut short"),
-    ],
-    ids=["text", "cut short"],
-)
-def test_a_bad_file_gets_a_sentence_and_the_next_works(page, tmp_path, name, content, message):
-    upload(page, name, content)
-    page.wait_for_selector(f"text={message}")
-    assert "Traceback" not in page.content()
+def test_every_picture_of_a_stranger_is_answered(page):
+    preview = "document.querySelector('.answer img')?.src"
+    for kind, make in READABLE.items():
+        before = page.evaluate(preview)
+        upload(page, "picture.png", make())
+        page.wait_for_function(f"(before) => {preview} !== before", arg=before)
+        expected = "Your animation's first picture:" if kind == "animation" else "Your picture:"
+        assert expected in says(page), kind
+        assert page.locator(".toast-body").count() == 0, kind
+
+
+def test_every_other_file_gets_a_sentence_and_the_next_works(page, tmp_path):
+    for kind, (make, message) in UNREADABLE.items():
+        upload(page, "picture.png", picture(tmp_path))
+        page.wait_for_selector("text=Your picture:")
+        upload(page, "picture.png", make())
+        page.wait_for_selector(f".answer [role=alert]:has-text('{message}')")
+        assert tiles(page) == 0, kind
+        assert "Traceback" not in page.content(), kind
     upload(page, "picture.png", picture(tmp_path))
     page.wait_for_selector("text=Your picture:")
 
 
-def test_a_file_too_large_is_refused(page, tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (2_200, 2_200, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "large.png")
+def test_fifty_megabytes_are_refused_by_the_page_and_by_the_server(page, running, tmp_path):
+    import httpx
+
+    (tmp_path / "large.png").write_bytes(np.random.default_rng(0).bytes(50_000_000))
     page.set_input_files("input[type=file]", tmp_path / "large.png")
     page.wait_for_selector("text=/maximum allowed size|larger than 10 MB/")
+    with open(tmp_path / "large.png", "rb") as file:
+        sent = httpx.post(f"{running.address}/gradio_api/upload", files={"files": file})
+    assert sent.status_code == 413
+    upload(page, "picture.png", picture(tmp_path))
+    page.wait_for_selector("text=Your picture:")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -261,7 +302,7 @@ def test_everything_is_reached_by_the_keyboard(page):
             )
         )
     text = " ".join(reached)
-    for control in ("Method", "Class to explain", "Beside it", "Weight", "Classes to list"):
+    for control in ("Method", "Class to explain", "Compare with", "Weight", "Classes to list"):
         assert control in text, (control, sorted(reached))
 
 
@@ -313,6 +354,42 @@ def test_programs_classify_and_explain(running, tmp_path):
     with pytest.raises(AppError, match="no such class"):
         client.predict(picture=file, class_name="dragon", api_name="/explain")
     (tmp_path / "b.png").write_bytes(b"no picture")
-    with pytest.raises(AppError, match="it is no JPEG") as refused:
+    with pytest.raises(AppError, match="it is no picture") as refused:
         client.predict(picture=handle_file(str(tmp_path / "b.png")), api_name="/classify")
     assert str(running.folder) not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("count", "image_size", "model"), [(3, 64, "speednet"), (100, 16, "davidnet")]
+)
+def test_other_classes_sizes_and_networks(browser, tmp_path, count, image_size, model):
+    classes = ["<b>é & 'ü'", *(f"class {number}" for number in range(1, count))]
+    run = trained_on_folders(tmp_path, classes, image_size, model)
+    with served_alone(run, tmp_path / "space") as space:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(space.address)
+        page.wait_for_selector(".maps .tiles")
+        assert f"seen at {image_size}×{image_size}" in page.inner_text(".answer .pictures")
+        assert page.locator("[data-name^=example]").count() == min(count, 10)
+        assert page.locator(".classes tbody tr").count() == min(count, 5)
+        assert page.get_by_label("Classes to list").last.get_attribute("max") == str(min(count, 10))
+        assert classes[0] in page.inner_text("[data-name=example-1]")
+        choose(page, "Class to explain", classes[0])
+        page.locator(".maps h2", has_text=f"Where it found “{classes[0]}”").wait_for()
+        page.close()
+
+
+def trained_on_folders(folder: Path, classes: list[str], image_size: int, model: str) -> Run:
+    """Train one epoch on a picture of noise or two of each class."""
+    generator = np.random.default_rng(0)
+    for split, each in (("train", 2), ("test", 1)):
+        for name in classes:
+            place = folder / "pictures" / split / name
+            place.mkdir(parents=True)
+            for picture_number in range(each):
+                noise = generator.integers(0, 256, (20, 20, 3), np.uint8)
+                Image.fromarray(noise).save(place / f"{picture_number}.png")
+    pictures = load_pictures(str(folder / "pictures"), folder / "data", image_size)
+    plan = plan_training(pictures, run_name="run", output_dir=folder / "outputs", model=model,
+                         recipe="quick", epochs=1, devices="cpu", precision="32-true")  # fmt: skip
+    return fit(plan)

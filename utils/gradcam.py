@@ -39,6 +39,8 @@ METHODS: dict[str, type[grad_cam.base_cam.BaseCAM]] = {
 CHANNEL_METHODS = ("scorecam", "ablationcam")
 #: so many of them at a time.
 CHANNELS_AT_ONCE = 128
+#: These do not look at the class: their maps are the same for every one.
+CLASSLESS_METHODS = ("eigencam",)
 
 
 def check_method(method: str) -> None:

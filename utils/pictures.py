@@ -101,7 +101,9 @@ def open_picture(file, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise ValueError(f"it is no {', '.join(FORMATS)}, or damaged") from error
+        raise ValueError(
+            f"it is no picture of a known format ({', '.join(FORMATS)}), or damaged"
+        ) from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it has more than {2 * MAX_PIXELS:,} pixels; make it smaller") from error
     if image.width * image.height > max_pixels:

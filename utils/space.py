@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from string import Template
 
@@ -15,6 +16,7 @@ from utils.data import PictureSet, pictures_of
 from utils.errors import Predictions, misclassified, predict_test
 from utils.models import MODELS
 from utils.runs import ROOT, Run, replacing_folder, shown_path, write_text
+from utils.training import load_network
 
 SOURCE = ROOT / "space"
 #: The modules that the page uses, below ``utils/``.
@@ -23,7 +25,7 @@ MODULES = (
     "models/convolution.py", "models/davidnet.py", "models/speednet.py", "pictures.py",
     "plots/__init__.py", "plots/gradcam.py", "plots/style.py", "progress.py", "weights.py",
 )  # fmt: skip
-MOST_EXAMPLES, MOST_MISTAKES = 10, 100
+MOST_EXAMPLES, MOST_MISTAKES, MOST_MISTAKES_OF_A_CLASS = 10, 500, 25
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -31,7 +33,8 @@ def build_space(run: Run, data_dir: str | None = None) -> Path:
     """Write ``space/`` into a run's folder, complete and ready to be uploaded.
 
     It holds the page, its modules, the weights, and pictures of the test split: the first of each
-    class, at most ``MOST_EXAMPLES``, and the most confident mistakes, at most ``MOST_MISTAKES``.
+    class, at most ``MOST_EXAMPLES``, and of each class the ``MOST_MISTAKES_OF_A_CLASS`` most
+    confident mistakes; of these the most confident, at most ``MOST_MISTAKES``.
 
     Args:
         run: complete.
@@ -50,6 +53,7 @@ def build_space(run: Run, data_dir: str | None = None) -> Path:
             f"Run {run.name!r} {what} in {shown_path(run.folder.parent)}. Train it first: "
             "python -m utils run, with this run name."
         )
+    load_network(run)  # says so now, not on the page, where its weights are not the run's own
     pictures = pictures_of(run, data_dir)
     predictions = predict_test(run, pictures)
     with replacing_folder(run.path("space")) as folder:
@@ -93,9 +97,13 @@ def _about(run: Run) -> dict:
 def _save_pictures(folder: Path, pictures: PictureSet, predictions: Predictions) -> dict:
     """Write example pictures and mistakes, and return what the page has to know of them."""
     wrong = misclassified(predictions)
+    wrong_of_class = np.bincount(predictions.target[wrong], minlength=len(pictures.classes))
     _, first = np.unique(predictions.target, return_index=True)
-    chosen = {"examples": first[:MOST_EXAMPLES], "mistakes": wrong[:MOST_MISTAKES]}
-    described = {"wrong": len(wrong)}
+    chosen = {
+        "examples": first[:MOST_EXAMPLES],
+        "mistakes": _chosen_mistakes(wrong, predictions.target),
+    }
+    described = {"wrong": wrong_of_class.tolist()}
     images, probabilities = pictures.test.images, predictions.confidence
     for kind, positions in chosen.items():
         (folder / kind).mkdir()
@@ -116,6 +124,16 @@ def _save_pictures(folder: Path, pictures: PictureSet, predictions: Predictions)
     return described
 
 
+def _chosen_mistakes(wrong: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the first mistakes of each class, in their order."""
+    seen, chosen = Counter(), []
+    for position in wrong.tolist():
+        seen[target[position]] += 1
+        if seen[target[position]] <= MOST_MISTAKES_OF_A_CLASS:
+            chosen.append(position)
+    return np.array(chosen[:MOST_MISTAKES], dtype=int)
+
+
 def _readme(about: dict) -> str:
     versions = dict(re.findall(r"^(\S+)==(\S+)$", (SOURCE / "requirements.txt").read_text(), re.M))
     return Template((SOURCE / "README.md").read_text("utf-8")).substitute(
@@ -131,7 +149,7 @@ def _readme(about: dict) -> str:
         test_size=f"{about['test_size']:,}",
         examples=len(about["examples"]),
         mistakes=len(about["mistakes"]),
-        wrong=f"{about['wrong']:,}",
+        wrong=f"{sum(about['wrong']):,}",
     )
 
 

@@ -39,7 +39,7 @@ class Answer:
     Attributes:
         waited: seconds from the upload to the answer, as the visitor's program sees it.
         computed: of these, seconds that the server worked on it.
-        succeeded: whether it was an answer, and no failure.
+        succeeded: whether maps came, and neither a failure nor a refusal.
     """
 
     waited: float
@@ -86,7 +86,10 @@ class Space:
         with self._client.stream("GET", "/queue/data", params={"session_hash": session}) as lines:
             told = _completed(lines.iter_lines())
         waited = time.perf_counter() - began
-        return Answer(waited, told["output"].get("duration", 0.0), told["success"])
+        maps = told["output"].get("data", [""])[-1]
+        return Answer(
+            waited, told["output"].get("duration", 0.0), told["success"] and "<img" in str(maps)
+        )
 
     @property
     def memory(self) -> int:
