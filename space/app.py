@@ -29,6 +29,8 @@ HERE = Path(__file__).resolve().parent
 MOST_MEGABYTES = 10
 #: Seconds after which Gradio removes what was uploaded, and how often it looks.
 UPLOAD_AGE = 60
+#: How many visitors' views are remembered, half a megabyte each; the longest idle goes first.
+MOST_REMEMBERED = 200
 PRIVATE = {"api_visibility": "private"}
 #: One computation at a time: two would only take each other's cores.
 ONE_AT_A_TIME = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress": "minimal"}
@@ -331,6 +333,7 @@ def main() -> None:
     """Serve the page over the folder that this file lies in."""
     Page(Bundle(HERE)).blocks.launch(
         max_file_size=f"{MOST_MEGABYTES}mb",
+        state_session_capacity=MOST_REMEMBERED,
         show_error=False,
         enable_monitoring=False,
         ssr_mode=False,

@@ -6,6 +6,7 @@ import re
 from io import BytesIO
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -72,9 +73,22 @@ def test_chapters_are_kept_small_and_free_of_the_machine(run, tmp_path):
         nbformat.validate(nbformat.reads(text, as_version=4))
         (encoded,) = re.findall(r'"image/png": "([^"]+)"', text)
         with Image.open(BytesIO(base64.b64decode(encoded))) as small:
-            assert small.mode == "P" and small.size == (120, 90)
+            assert small.mode == "RGB" and small.size == (120, 90)
     again = [path.read_bytes() for path in book.keep_chapters(run, tmp_path / "again")]
     assert again == [path.read_bytes() for path in kept]
+
+
+def test_photographs_keep_their_colours_and_charts_get_few():
+    photograph = base64.b64decode(picture())
+    kept = book.smaller_picture(photograph)
+    with Image.open(BytesIO(photograph)) as before, Image.open(BytesIO(kept)) as after:
+        assert np.array_equal(before, after)
+    made = BytesIO()
+    Image.linear_gradient("L").resize((900, 700)).convert("RGB").save(made, "PNG")
+    chart = book.smaller_picture(made.getvalue())
+    with Image.open(BytesIO(chart)) as after:
+        assert after.mode == "P" and after.size == (900, 700)
+    assert len(chart) < len(made.getvalue())
 
 
 def test_a_chapter_that_grew_too_large_is_named_and_none_is_written(run, tmp_path, monkeypatch):

@@ -280,6 +280,14 @@ def test_saved_sweep_is_plain_json_that_training_can_read(make_plan):
     assert make_plan(max_lr="found").recipe.max_lr == written["suggestion"]
 
 
+def test_the_rate_at_the_lowest_smoothed_loss_is_told_and_none_where_there_is_none():
+    losses = fall(-2.5)
+    smoothed, *_ = suggest(RATES, losses)
+    found = RangeTest(RATES, losses, smoothed, None, "")
+    assert found.lowest == RATES[np.nanargmin(smoothed)]
+    assert RangeTest(RATES, losses, np.full(len(RATES), np.nan), None, "").lowest is None
+
+
 def test_saved_sweep_without_a_suggestion_keeps_the_reason(tmp_path):
     losses = 2.3 + RATES
     run = Run("run", tmp_path)

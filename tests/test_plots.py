@@ -405,17 +405,17 @@ def test_range_test_that_diverged():
 
 def test_the_epochs_in_which_pictures_grow_are_marked():
     sides = [16] * 8 + [24] * 8 + [32] * 4
-    for draw in (
-        lambda sides: curves.loss_curves(history(), steps(), TITLE, "test", sides),
-        lambda sides: curves.accuracy_curves(history(), TITLE, "test", sides),
-        lambda sides: curves.generalisation_gap(history(), TITLE, "test", sides),
+    for draw, at in (  # the loss figure has steps, and an epoch ends at its number
+        (lambda sides: curves.loss_curves(history(), steps(), TITLE, "test", sides), [8, 16]),
+        (lambda sides: curves.accuracy_curves(history(), TITLE, "test", sides), [8.5, 16.5]),
+        (lambda sides: curves.generalisation_gap(history(), TITLE, "test", sides), [8.5, 16.5]),
     ):
         check(draw(sides))
         marked = words(draw(sides))
         assert all(f"{side} px" in marked for side in (16, 24, 32))
         assert "px" not in words(draw([32] * 20)) and "px" not in words(draw([]))
         dotted = [line for line in draw(sides).axes[0].lines if line.get_linestyle() == ":"]
-        assert [line.get_xdata()[0] for line in dotted] == [8.5, 16.5]
+        assert [line.get_xdata()[0] for line in dotted] == at
 
 
 def test_a_run_that_was_stopped_marks_only_the_epochs_it_has():

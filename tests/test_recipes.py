@@ -57,6 +57,14 @@ def test_overrides_replace_only_what_they_name_and_none_replaces_nothing():
     assert RECIPES["original"].epochs == 20
 
 
+def test_a_recipe_tells_its_main_numbers():
+    assert RECIPES["original"].in_words() == (
+        "Adam with a peak learning rate of 0.01, 20 epochs in batches of 512"
+    )
+    assert "Muon" in RECIPES["speed"].in_words()
+    assert RECIPES["speed"].in_words().endswith("label smoothing 0.2")
+
+
 def test_a_recipe_cannot_be_changed_in_place():
     with pytest.raises(FrozenInstanceError):
         RECIPES["original"].epochs = 1

@@ -24,6 +24,8 @@ RENDERED = DOCS / "rendered"
 LOCAL_BADGE = "../_static/open-in-colab.svg"
 #: Bytes that one chapter, and all together, may take.
 MOST_OF_A_CHAPTER, MOST_OF_ALL = 1_000_000, 5_000_000
+#: What has more colours than this is no chart.
+COLOURS_OF_A_CHART = 4_096
 
 
 def executed_chapters(folder: Path) -> dict[str, NotebookNode]:
@@ -130,11 +132,16 @@ def portable(notebook: NotebookNode) -> NotebookNode:
 
 
 def smaller_picture(png: bytes) -> bytes:
-    """Return a PNG file's contents with at most 256 colours."""
-    with Image.open(BytesIO(png)) as picture:
-        few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    """Return a PNG file's contents as small as they get without a difference that can be seen.
+
+    A chart has few colours and is kept with 256 of them; what holds photographs or maps keeps all.
+    """
+    with Image.open(BytesIO(png)) as opened:
+        picture = opened.convert("RGB")
+    if picture.getcolors(COLOURS_OF_A_CHART):
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
     made = BytesIO()
-    few.save(made, format="PNG", optimize=True)
+    picture.save(made, format="PNG", optimize=True)
     return made.getvalue()
 
 

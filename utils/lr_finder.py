@@ -50,6 +50,13 @@ class RangeTest:
     chance: float = np.inf
     seconds: float = 0.0
 
+    @property
+    def lowest(self) -> float | None:
+        """The rate at the lowest smoothed loss; None where no loss is finite."""
+        if not np.isfinite(self.smoothed).any():
+            return None
+        return float(self.learning_rates[np.nanargmin(self.smoothed)])
+
 
 def sweep(
     plan: TrainingPlan, steps: int = 40, min_lr: float = 1e-5, max_lr: float = 1.0

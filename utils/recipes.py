@@ -87,6 +87,14 @@ class Recipe:
         check_number("cutout_size", self.cutout_size, 0, 64, whole=True)
         check_number("jitter", self.jitter, 0.0, 0.5)
 
+    def in_words(self) -> str:
+        """Return its main numbers as a phrase."""
+        smoothing = f", label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
+        return (
+            f"{self.optimizer.capitalize()} with a peak learning rate of {self.max_lr:.3g}, "
+            f"{self.epochs} epochs in batches of {self.batch_size}{smoothing}"
+        )
+
     def as_settings(self) -> dict:
         """Return the fields as they stand in ``run.json``, the name under ``recipe``."""
         values = asdict(self)
@@ -150,17 +158,14 @@ SPEED = Recipe(
     alternate_flips=True,
     views=6,
 )
-#: Much of it for DavidNet, which learns more from a picture: it is shown all, and smooths less.
+#: Much of it for DavidNet, which learns more from a picture: it begins smaller, and smooths less.
 FAST = replace(
     SPEED,
     name="fast",
     model="davidnet",
-    epochs=10,
     batch_size=512,
     label_smoothing=0.1,
     growth=((0.5, 0.4), (0.75, 0.75)),
-    skipped=0.0,
-    jitter=0.0,
     views=1,
 )
 RECIPES = {

@@ -23,7 +23,7 @@ ORIGINAL = {
     "": "the original, as it logged",
     "data set": "CIFAR-10",
     "hardware": "one T4-class GPU, 16 bit",
-    "network": "DavidNet, 6,573,130 parameters learned",
+    "network": "DavidNet, 6,573,130 parameters (6.9 M by its log)",
     "epochs": "20",
     "training time": "about 220 s",
     "accuracy on test pictures": "not logged: its 0.932 pools them with training pictures",
@@ -120,11 +120,12 @@ def _remarks(reference: Run) -> list[str]:
     record = reference.record
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return [
-        f"The figures of this project are of {record['data']['test_size']:,} test pictures in "
-        "float32 after the last epoch, one view each, but where the table says otherwise. Time is "
-        "training without watching after each epoch, and with the averaged test if there is one. "
-        "With several runs, mean ± standard deviation over seeds. The figures are of run "
-        f"`{reference.name}` ({versions}).",
+        f"This project's numbers are of {record['data']['test_size']:,} test pictures in float32 "
+        "after the last epoch, one view each, but where the table says otherwise. Time is training "
+        "without watching after each epoch, and with the averaged test if there is one. With "
+        "several runs, mean ± standard deviation over seeds. The pictures below are of one run, "
+        f"`{reference.name}` (recipe `{record['settings']['recipe']}`, seed "
+        f"{record['settings']['seed']}; {versions}).",
     ]
 
 

@@ -126,7 +126,11 @@ class TrainingPlan:
 
     def __str__(self) -> str:
         place = shown_path(self.run.folder.parent)
-        return printable("\n".join((f"run        {self.run.name} in {place}", *self.notes)))
+        first = (
+            f"run        {self.run.name} in {place}",
+            f"recipe     {self.recipe.name}: {self.recipe.in_words()}",
+        )
+        return printable("\n".join((*first, *self.notes)))
 
 
 def plan_training(

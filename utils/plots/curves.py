@@ -59,13 +59,13 @@ def epoch_axis(axes, epochs, first=None):
     axes.set_xlabel("epoch")
 
 
-def mark_growth(axes, sides):
-    """A line between two epochs where the pictures grew, and the size on its right."""
+def mark_growth(axes, sides, after=0.5):
+    """A line where the pictures grew, `after` the last epoch before, and the size on its right."""
     starts = [epoch for epoch, side in enumerate(sides) if epoch and side != sides[epoch - 1]]
     for epoch in starts:
-        axes.axvline(epoch + 0.5, color=INK, linewidth=1, linestyle=":")
+        axes.axvline(epoch + after, color=INK, linewidth=1, linestyle=":")
     for epoch in [0, *starts] if starts else []:
-        left = epoch + 0.5 if epoch else axes.get_xlim()[0]
+        left = epoch + after if epoch else axes.get_xlim()[0]
         axes.annotate(
             f" {sides[epoch]} px", (left, 0.02), xycoords=("data", "axes fraction"),
             color=INK, fontsize=8,
@@ -114,7 +114,7 @@ def loss_curves(history, steps, dataset_title, watched="test", sides=()):
     cut = limit_top(axes, np.concatenate([train, held]), step_losses)
     axes.set_ylabel("loss, cross-entropy" + (" (cut off at the top)" if cut else ""))
     epoch_axis(axes, epochs, first=epochs.min() - 1)
-    mark_growth(axes, sides[: len(epochs)])
+    mark_growth(axes, sides[: len(epochs)], after=0.0)  # an epoch ends at its number here
     legend_above(axes, columns=2)
     return figure
 
