@@ -163,6 +163,7 @@ FAST = replace(
     SPEED,
     name="fast",
     model="davidnet",
+    epochs=13,
     batch_size=512,
     label_smoothing=0.1,
     growth=((0.5, 0.4), (0.75, 0.75)),
