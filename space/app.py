@@ -249,11 +249,11 @@ class Page:
         self.upload.upload(
             self.show_upload, [self.upload, self.top_n, *self.asked],
             [self.upload, self.source, *shown], **computed,
-        ).then(None, js=SHOW_ANSWER)  # fmt: skip
+        ).success(None, js=SHOW_ANSWER)  # fmt: skip
         gr.on(
             [self.examples.select, self.mistakes.select], self.show_chosen,
             [self.top_n, *self.asked], [self.source, *shown], **computed,
-        ).then(None, js=SHOW_ANSWER)  # fmt: skip
+        ).success(None, js=SHOW_ANSWER)  # fmt: skip
         self.source.change(None, self.source, js=MARK_CHOSEN)
         gr.on(
             [control.input for control in self.asked], self.explorer.maps,

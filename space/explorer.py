@@ -96,11 +96,10 @@ class Explorer:
         if not blocks:
             return "<p>Choose a layer to see its map.</p>"
         chosen = [block for block in self.bundle.blocks if block in blocks]
-        targets = self._targets(seen, explained, beside)
+        targets, names = self._targets(seen, explained, beside), self.bundle.classes
         if method in CLASSLESS_METHODS:
-            targets = targets[:1]
+            targets, names = targets[:1], None
         found = self.bundle.maps(seen.pixels, targets, method, chosen)
-        names = None if method in CLASSLESS_METHODS else self.bundle.classes
         return maps(seen, found, targets, chosen, names)
 
     def _targets(self, seen: Seen, *names: str) -> list[int]:

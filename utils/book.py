@@ -15,7 +15,7 @@ from PIL import Image
 from utils import InputError, first_line
 from utils.badges import BADGE
 from utils.pipeline import NOTEBOOKS
-from utils.runs import ROOT, Run, shown_path, write_text
+from utils.runs import ROOT, Run, replacing_folder, shown_path, write_text
 
 DOCS = ROOT / "docs"
 #: The reference run's chapters, as they are kept with the sources.
@@ -160,15 +160,16 @@ def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -
     """
     chapters = executed_chapters(RENDERED) if run is None else chapters_of(run)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="book-", dir=target.parent) as folder:
-        source, site = Path(folder, "source"), Path(folder, "site")
+    with (
+        tempfile.TemporaryDirectory(prefix="book-", dir=target.parent) as folder,
+        replacing_folder(target) as site,
+    ):
+        source = Path(folder, "source")
         _lay_out(source, chapters)
         sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
         if subprocess.run([*sphinx, str(source), str(site)], cwd=ROOT).returncode:
             raise InputError("The book was not made: mend what Sphinx says above.")
         shutil.rmtree(site / ".doctrees", ignore_errors=True)
-        shutil.rmtree(target, ignore_errors=True)
-        site.rename(target)
     return target / "index.html"
 
 

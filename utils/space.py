@@ -3,11 +3,11 @@
 import json
 import re
 import shutil
-from collections import Counter
 from pathlib import Path
 from string import Template
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from utils import InputError, first_line, shown
@@ -126,12 +126,8 @@ def _save_pictures(folder: Path, pictures: PictureSet, predictions: Predictions)
 
 def _chosen_mistakes(wrong: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the first mistakes of each class, in their order."""
-    seen, chosen = Counter(), []
-    for position in wrong.tolist():
-        seen[target[position]] += 1
-        if seen[target[position]] <= MOST_MISTAKES_OF_A_CLASS:
-            chosen.append(position)
-    return np.array(chosen[:MOST_MISTAKES], dtype=int)
+    before = pd.Series(target[wrong]).groupby(target[wrong]).cumcount().to_numpy()
+    return wrong[before < MOST_MISTAKES_OF_A_CLASS][:MOST_MISTAKES]
 
 
 def _readme(about: dict) -> str:
