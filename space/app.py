@@ -5,12 +5,14 @@ from functools import wraps
 from pathlib import Path
 
 import gradio as gr
+import lean  # noqa: F401  before what imports grad-cam
 from explorer import Explorer
 from settings import (
     FIRST_CHOICE,
     LINK_NAMES,
     MOST_CLASSES,
     MOST_MISTAKES,
+    MOST_REMEMBERED,
     NOTHING,
     RIVAL,
     SECOND_CHOICE,
@@ -18,19 +20,17 @@ from settings import (
     default_settings,
     settings_from_link,
 )
-from view import CAN_AND_CANNOT, METHOD_NAMES, METHOD_NOTES, Seen, refused
+from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, refused
 
 from utils import InputError, as_markdown
 from utils.bundle import Bundle
-from utils.gradcam import METHODS
+from utils.gradcam import METHOD_NOTES, METHODS
 from utils.plots.style import percent
 
 HERE = Path(__file__).resolve().parent
 MOST_MEGABYTES = 10
 #: Seconds after which Gradio removes what was uploaded, and how often it looks.
 UPLOAD_AGE = 60
-#: How many visitors' views are remembered, half a megabyte each; the longest idle goes first.
-MOST_REMEMBERED = 200
 PRIVATE = {"api_visibility": "private"}
 #: One computation at a time: two would only take each other's cores.
 ONE_AT_A_TIME = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress": "minimal"}
@@ -275,6 +275,8 @@ class Page:
         gr.on(changes, None, self.controls, self.link, js=MAKE_LINK)
 
     def _show(self, seen: Seen | None, top_n: int, *asked) -> tuple:
+        if seen is None:
+            return None, NO_PICTURE, ""
         return seen, self.explorer.answer(seen, top_n), self.explorer.maps(seen, *asked)
 
     def show_upload(self, content: bytes | None, top_n: int, *asked) -> tuple:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from settings import FIRST_CHOICE, NOTHING, RIVAL, SECOND_CHOICE
-from view import NO_PICTURE, Seen, answer, as_address, buttons, maps, mistakes_in_words
+from view import FORGOTTEN, Seen, answer, as_address, buttons, maps, mistakes_in_words
 
 from utils import InputError
 from utils.bundle import Bundle, BundledPicture
@@ -85,14 +85,14 @@ class Explorer:
 
     def answer(self, seen: Seen | None, top_n: int) -> str:
         """Return the most probable classes of a picture."""
-        return NO_PICTURE if seen is None else answer(seen, self.bundle.classes, int(top_n))
+        return FORGOTTEN if seen is None else answer(seen, self.bundle.classes, int(top_n))
 
     def maps(
         self, seen: Seen | None, method: str, blocks: Sequence[str], explained: str, beside: str
     ) -> str:
         """Return its maps for two classes, or for one where both are the same."""
         if seen is None:
-            return ""
+            return FORGOTTEN
         if not blocks:
             return "<p>Choose a layer to see its map.</p>"
         chosen = [block for block in self.bundle.blocks if block in blocks]

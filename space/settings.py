@@ -11,6 +11,8 @@ FIRST_CHOICE, SECOND_CHOICE, NOTHING = "(first choice)", "(second choice)", "(no
 #: The true class where the network is known to be wrong, and else its second choice.
 RIVAL = "(rival)"
 MOST_CLASSES, MOST_MISTAKES = 10, 25
+#: How many visitors' views are remembered, half a megabyte each; the longest idle goes first.
+MOST_REMEMBERED = 50
 #: What the page calls the settings that a link tells.
 LINK_NAMES = {
     "source": "picture",

@@ -23,17 +23,6 @@ METHOD_NAMES = {
     "scorecam": "ScoreCAM",
     "ablationcam": "AblationCAM",
 }
-#: One honest line about each method. A layer's output is a stack of channels, each a small picture.
-METHOD_NOTES = {
-    "gradcam": "Adds up a layer's channels, each weighed by its mean gradient: the usual choice.",
-    "gradcam++": "Weighs by positive gradients only; meant for several objects in one picture.",
-    "hirescam": "Gradient times channel, point by point: in the last layer, what each point added.",
-    "layercam": "Positive gradients only, point by point; the one made for early layers.",
-    "xgradcam": "Grad-CAM with weights scaled by how active a channel is.",
-    "eigencam": "What most of the channels have in common; it does not look at the class at all.",
-    "scorecam": "No gradient: tries every channel as a mask, so it takes the longest.",
-    "ablationcam": "No gradient: switches off every channel in turn, so it takes long.",
-}
 CAN_AND_CANNOT = """\
 - A map is **coarse**: the last layer sees the picture as a few cells, so the bright patch is \
 right to within some pixels at best. Earlier layers are sharper, and closer to mere edges.
@@ -49,6 +38,10 @@ whatever the picture shows.
 NO_PICTURE = (
     "<p>There is no picture here. A link never carries a visitor's own, only the settings: upload "
     "one, or choose an example.</p>"
+)
+FORGOTTEN = (
+    "<p>There is no picture to explain: none has been chosen, or the page has forgotten it, since "
+    "many others came. Choose one again.</p>"
 )
 
 

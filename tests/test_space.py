@@ -16,7 +16,7 @@ from utils import InputError, space
 from utils.bundle import Bundle
 from utils.cli import main
 from utils.errors import load_predictions, misclassified
-from utils.gradcam import METHODS
+from utils.gradcam import METHOD_NOTES, METHODS
 from utils.runs import ROOT, Run
 from utils.space import MODULES, build_space, describe_space
 from utils.visitors import running_space
@@ -24,7 +24,7 @@ from utils.visitors import running_space
 sys.path.insert(0, str(ROOT / "space"))  # its files lie side by side, as in a built folder
 
 from settings import default_settings, settings_from_link
-from view import METHOD_NOTES, Seen, answer, maps
+from view import METHOD_NAMES, Seen, answer, maps
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +104,36 @@ def test_the_page_uses_the_copied_modules_and_no_others(built):
     used = json.loads(done.stdout)
     assert {str(built / "utils" / name) for name in MODULES} == set(used.values())
     assert "pytorch_lightning" not in done.stdout
+
+
+def test_the_page_draws_the_same_maps_without_the_libraries_that_it_leaves_out(
+    built, bundle, tmp_path
+):
+    pytest.importorskip("gradio")
+    code = (
+        "import sys; sys.path[:0] = [sys.argv[1]]; import app, numpy as np;"
+        "assert not {'scipy', 'sklearn', 'torchvision'} & set(sys.modules), 'they are in memory';"
+        "bundle = app.Bundle(app.HERE); pixels = bundle.read(bundle.examples[0]);"
+        "np.savez(sys.argv[2], **{m: bundle.maps(pixels, [3], m, ['layer3']) for m in app.METHODS})"
+    )
+    drawn = tmp_path / "maps.npz"
+    subprocess.run([sys.executable, "-c", code, str(built), str(drawn)], cwd=built, check=True)
+    pixels = bundle.read(bundle.examples[0])
+    with np.load(drawn) as maps:
+        for method in METHODS:
+            expected = bundle.maps(pixels, [3], method, ["layer3"])
+            np.testing.assert_allclose(maps[method], expected, atol=1e-5)
+
+
+def test_what_the_page_leaves_out_refuses_to_be_used():
+    code = (
+        "import lean, sys; from pytorch_grad_cam.utils.svd_on_activations import KernelPCA;"
+        "assert 'sklearn' not in sys.modules; KernelPCA()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "space", capture_output=True, text=True
+    )
+    assert "ImportError: sklearn.decomposition.KernelPCA is left out of this page" in done.stderr
 
 
 def test_weights_that_are_not_the_runs_own_are_no_space(tiny_run, tmp_path):
@@ -188,7 +218,7 @@ def test_a_strangers_file_that_is_none_is_refused_in_words(bundle, kind):
 
 
 def test_every_method_has_its_line():
-    assert list(METHOD_NOTES) == list(METHODS)
+    assert list(METHOD_NOTES) == list(METHOD_NAMES) == list(METHODS)
 
 
 def test_names_are_shown_as_they_are(bundle):

@@ -17,7 +17,7 @@ from PIL import Image
 from uploads import READABLE, UNREADABLE
 
 from utils.data import load_pictures
-from utils.runs import Run
+from utils.runs import ROOT, Run
 from utils.space import build_space
 from utils.training import fit, plan_training
 from utils.visitors import running_space
@@ -220,6 +220,19 @@ def test_a_link_over_a_strangers_picture_says_that_it_carries_none(browser, runn
     assert page.get_by_label("Method", exact=True).input_value() == "LayerCAM"
     assert tiles(page) == 0
     page.close()
+
+
+def test_a_visitor_whom_many_others_followed_is_asked_to_choose_again(page, running, tmp_path):
+    sys.path.insert(0, str(ROOT / "space"))
+    from settings import MOST_REMEMBERED
+
+    content = picture(tmp_path)
+    assert all(running.ask(content).succeeded for _ in range(MOST_REMEMBERED + 1))
+    choose(page, "Method", "LayerCAM")
+    page.wait_for_selector("text=or the page has forgotten it")
+    assert tiles(page) == 0
+    page.locator(".examples button").first.click()
+    page.wait_for_selector(".maps .tiles")
 
 
 def test_a_link_that_cannot_be_followed_says_so(browser, running):

@@ -1,8 +1,8 @@
 """Class activation maps, over the `grad-cam` package: batched, cheap, and without side effects.
 
-A copy of the network does the work, so the network that was passed in stays exactly as it was.
-In the copy all parameters are frozen and the gradient begins at the shallowest block asked for,
-so nothing below it is differentiated.
+A copy of the network over the same weights does the work, so the network that was passed in stays
+exactly as it was. In the copy all parameters are frozen and the gradient begins at the shallowest
+block asked for, so nothing below it is differentiated.
 """
 
 import copy
@@ -34,6 +34,17 @@ METHODS: dict[str, type[grad_cam.base_cam.BaseCAM]] = {
     "eigencam": grad_cam.EigenCAM,
     "scorecam": grad_cam.ScoreCAM,
     "ablationcam": grad_cam.AblationCAM,
+}
+#: What each does, in a line. A layer's output is a stack of channels, each a small picture.
+METHOD_NOTES = {
+    "gradcam": "Adds up a layer's channels, each weighed by its mean gradient: the usual choice.",
+    "gradcam++": "Weighs by positive gradients only; meant for several objects in one picture.",
+    "hirescam": "Gradient times channel, point by point: in the last layer, what each point added.",
+    "layercam": "Positive gradients only, point by point; the one made for early layers.",
+    "xgradcam": "Grad-CAM with weights scaled by how active a channel is.",
+    "eigencam": "What most of the channels have in common; it does not look at the class at all.",
+    "scorecam": "No gradient: tries every channel as a mask, so it takes the longest.",
+    "ablationcam": "No gradient: switches off every channel in turn, so it takes long.",
 }
 #: These make a forward pass for every channel of a block,
 CHANNEL_METHODS = ("scorecam", "ablationcam")
@@ -127,7 +138,8 @@ def _as_targets(targets: Tensor | Sequence[int]) -> list[ClassifierOutputTarget]
 @contextmanager
 def _explainer(network: nn.Module, method: str, names: list[str]) -> Iterator:
     """Yield a callable (images, targets) → N×B×S×S in the order of `names`."""
-    copied = copy.deepcopy(network).float().eval().requires_grad_(False)
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+    copied = copy.deepcopy(network, shared).float().eval()  # modules of its own, the same weights
     # the package hands out activations in forward order, whatever order the blocks were asked in
     in_order = [block for block in network.blocks if block in names]
     layers = [copied.get_submodule(block) for block in in_order]

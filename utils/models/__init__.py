@@ -46,8 +46,7 @@ def check_model(name: str, image_size: int = 32) -> None:
         InputError: with what is allowed.
     """
     check_choice("model", name, tuple(MODELS))
-    with torch.device("meta"):  # builds the network without memory or random numbers
-        MODELS[name](image_size=image_size)
+    MODELS[name].check_image_size(image_size)
 
 
 def check_block(network: nn.Module, block: str) -> None:

@@ -84,11 +84,7 @@ class SpeedNet(nn.Module):
 
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
         super().__init__()
-        if not isinstance(image_size, int) or image_size < 16:
-            raise InputError(
-                f"image_size is {shown(image_size)}; SpeedNet halves the picture three times, so "
-                "it must be a whole number, at least 16."
-            )
+        self.check_image_size(image_size)
         self.whitening = Whitening()
         self.activation = nn.SiLU()
         self.block1 = Block(24, width)
@@ -102,6 +98,22 @@ class SpeedNet(nn.Module):
             )
         )
         nn.init.normal_(self.head.linear.weight, std=1 / (4 * width))  # begins without an opinion
+
+    @staticmethod
+    def check_image_size(image_size: int) -> None:
+        """Refuse pictures that the network cannot take.
+
+        Args:
+            image_size: their side in pixels.
+
+        Raises:
+            InputError: with what it takes.
+        """
+        if not isinstance(image_size, int) or image_size < 16:
+            raise InputError(
+                f"image_size is {shown(image_size)}; SpeedNet halves the picture three times, so "
+                "it must be a whole number, at least 16."
+            )
 
     def fit_pictures(self, images: Tensor) -> None:
         """Set the whitening layer from training pictures (float, N×3×S×S, normalised)."""
