@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from settings import default_settings, settings_from_link
 from uploads import READABLE, UNREADABLE
+from view import METHOD_NAMES, Seen, answer, maps
 
 from utils import InputError, space
 from utils.bundle import Bundle
@@ -20,11 +22,6 @@ from utils.gradcam import METHOD_NOTES, METHODS
 from utils.runs import ROOT, Run
 from utils.space import MODULES, build_space, describe_space
 from utils.visitors import running_space
-
-sys.path.insert(0, str(ROOT / "space"))  # its files lie side by side, as in a built folder
-
-from settings import default_settings, settings_from_link
-from view import METHOD_NAMES, Seen, answer, maps
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,11 @@ from urllib.parse import parse_qs, urlparse
 import numpy as np
 import pytest
 from PIL import Image
+from settings import MOST_REMEMBERED
 from uploads import READABLE, UNREADABLE
 
 from utils.data import load_pictures
-from utils.runs import ROOT, Run
+from utils.runs import Run
 from utils.space import build_space
 from utils.training import fit, plan_training
 from utils.visitors import running_space
@@ -223,9 +224,6 @@ def test_a_link_over_a_strangers_picture_says_that_it_carries_none(browser, runn
 
 
 def test_a_visitor_whom_many_others_followed_is_asked_to_choose_again(page, running, tmp_path):
-    sys.path.insert(0, str(ROOT / "space"))
-    from settings import MOST_REMEMBERED
-
     content = picture(tmp_path)
     assert all(running.ask(content).succeeded for _ in range(MOST_REMEMBERED + 1))
     choose(page, "Method", "LayerCAM")

@@ -5,6 +5,7 @@ from torch import nn
 
 from utils import check_choice, check_number
 from utils.models.davidnet import DavidNet
+from utils.models.sizes import check_image_size
 from utils.models.speednet import SpeedNet
 
 MODELS: dict[str, type[nn.Module]] = {"davidnet": DavidNet, "speednet": SpeedNet}
@@ -46,7 +47,7 @@ def check_model(name: str, image_size: int = 32) -> None:
         InputError: with what is allowed.
     """
     check_choice("model", name, tuple(MODELS))
-    MODELS[name].check_image_size(image_size)
+    check_image_size(MODELS[name], image_size)
 
 
 def check_block(network: nn.Module, block: str) -> None:

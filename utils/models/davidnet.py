@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from utils import InputError, shown
 from utils.models.convolution import Conv3x3
+from utils.models.sizes import check_image_size
 
 
 class ConvBlock(nn.Sequential):
@@ -53,10 +53,12 @@ class DavidNet(nn.Module):
 
     #: Names of the blocks whose class activation maps make sense, in forward order.
     blocks = ("prep", "layer1", "layer2", "layer3")
+    #: Divides the side of every picture that it takes.
+    size_step = 8
 
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
         super().__init__()
-        self.check_image_size(image_size)
+        check_image_size(type(self), image_size)
         self.prep = ConvBlock(3, width)
         self.layer1 = nn.Sequential(
             OrderedDict(down=ConvBlock(width, 2 * width, pool=True), residual=Residual(2 * width))
@@ -74,22 +76,6 @@ class DavidNet(nn.Module):
                 linear=nn.Linear(8 * width, num_classes),
             )
         )
-
-    @staticmethod
-    def check_image_size(image_size: int) -> None:
-        """Refuse pictures that the network cannot take.
-
-        Args:
-            image_size: their side in pixels.
-
-        Raises:
-            InputError: with what it takes.
-        """
-        if not isinstance(image_size, int) or image_size % 8 or image_size < 16:
-            raise InputError(
-                f"image_size is {shown(image_size)}; DavidNet halves the picture three times, "
-                "so it must be a multiple of 8, at least 16 (for example 32, 48 or 64)."
-            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (N×3×S×S, float) to logits (N×num_classes)."""

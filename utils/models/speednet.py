@@ -5,8 +5,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from utils import InputError, shown
 from utils.models.convolution import Conv3x3
+from utils.models.sizes import check_image_size
 
 
 class Whitening(nn.Conv2d):
@@ -81,10 +81,12 @@ class SpeedNet(nn.Module):
 
     #: Names of the blocks whose class activation maps make sense, in forward order.
     blocks = ("block1", "block2", "block3")
+    #: Divides the side of every picture that it takes.
+    size_step = 1
 
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
         super().__init__()
-        self.check_image_size(image_size)
+        check_image_size(type(self), image_size)
         self.whitening = Whitening()
         self.activation = nn.SiLU()
         self.block1 = Block(24, width)
@@ -98,22 +100,6 @@ class SpeedNet(nn.Module):
             )
         )
         nn.init.normal_(self.head.linear.weight, std=1 / (4 * width))  # begins without an opinion
-
-    @staticmethod
-    def check_image_size(image_size: int) -> None:
-        """Refuse pictures that the network cannot take.
-
-        Args:
-            image_size: their side in pixels.
-
-        Raises:
-            InputError: with what it takes.
-        """
-        if not isinstance(image_size, int) or image_size < 16:
-            raise InputError(
-                f"image_size is {shown(image_size)}; SpeedNet halves the picture three times, so "
-                "it must be a whole number, at least 16."
-            )
 
     def fit_pictures(self, images: Tensor) -> None:
         """Set the whitening layer from training pictures (float, N×3×S×S, normalised)."""
