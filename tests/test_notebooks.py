@@ -152,10 +152,11 @@ def test_results_never_import_torch_in_the_curves(tiny_run):
 
 def test_plain_papermill_runs_a_notebook(tiny_run, tmp_path):
     shutil.copytree(tiny_run.folder, tmp_path / "copy")
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS["05_misclassified"])]
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS["04_curves"])]
     command += [str(tmp_path / "out.ipynb"), "-p", "run_name", "copy"]
-    command += ["-p", "output_dir", str(tmp_path), "-p", "show_misclassified", "3"]
+    command += ["-p", "output_dir", str(tmp_path)]
+    shutil.rmtree(tmp_path / "copy" / "figures")
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    assert Run("copy", tmp_path).path("figures", "05_misclassified.png").exists()
+    assert Run("copy", tmp_path).path("figures", "04_accuracies.png").exists()
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    assert "wrong" in str(outputs(executed)[-1].data)
+    assert "Run **copy**" in str(outputs(executed)[-1].data)

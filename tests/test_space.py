@@ -87,36 +87,44 @@ def test_the_requirements_are_pinned_and_allowed_by_the_project():
     assert {name: tested.get(name) for name in pinned} == pinned
 
 
-def test_the_page_uses_the_copied_modules_and_no_others(built):
+USE_PAGE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import app
+import numpy as np
+
+print(json.dumps({name: getattr(module, "__file__", None) for name, module in sys.modules.items()}))
+bundle = app.Bundle(app.HERE)
+pixels = bundle.read(bundle.examples[0])
+np.savez(sys.argv[2], **{m: bundle.maps(pixels, [3], m, ["layer3"]) for m in app.METHODS})
+"""
+
+
+@pytest.fixture(scope="session")
+def used_page(built, tmp_path_factory):
+    """The files of the modules that the page imports, by name, and the maps that it draws."""
     pytest.importorskip("gradio")
-    code = (
-        "import sys; sys.path[:0] = [sys.argv[1]]; import app, json;"
-        "print(json.dumps({n: m.__file__ for n, m in sys.modules.items()"
-        " if n.split('.')[0] in ('utils', 'pytorch_lightning')}))"
-    )
+    drawn = tmp_path_factory.mktemp("page") / "maps.npz"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(built)],
-        cwd=built, capture_output=True, text=True, check=True,
+        [sys.executable, "-c", USE_PAGE, str(built), str(drawn)],
+        cwd=built, capture_output=True, text=True,
     )  # fmt: skip
-    used = json.loads(done.stdout)
-    assert {str(built / "utils" / name) for name in MODULES} == set(used.values())
-    assert "pytorch_lightning" not in done.stdout
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), drawn
 
 
-def test_the_page_draws_the_same_maps_without_the_libraries_that_it_leaves_out(
-    built, bundle, tmp_path
-):
-    pytest.importorskip("gradio")
-    code = (
-        "import sys; sys.path[:0] = [sys.argv[1]]; import app, numpy as np;"
-        "assert not {'scipy', 'sklearn', 'torchvision'} & set(sys.modules), 'they are in memory';"
-        "bundle = app.Bundle(app.HERE); pixels = bundle.read(bundle.examples[0]);"
-        "np.savez(sys.argv[2], **{m: bundle.maps(pixels, [3], m, ['layer3']) for m in app.METHODS})"
-    )
-    drawn = tmp_path / "maps.npz"
-    subprocess.run([sys.executable, "-c", code, str(built), str(drawn)], cwd=built, check=True)
+def test_the_page_uses_the_copied_modules_and_no_others(built, used_page):
+    files = {name: file for name, file in used_page[0].items() if name.split(".")[0] == "utils"}
+    assert {str(built / "utils" / name) for name in MODULES} == set(files.values())
+
+
+def test_the_page_imports_none_of_the_libraries_that_it_leaves_out(used_page):
+    assert not {"scipy", "sklearn", "torchvision", "pytorch_lightning"} & set(used_page[0])
+
+
+def test_the_page_draws_the_same_maps_without_them(bundle, used_page):
     pixels = bundle.read(bundle.examples[0])
-    with np.load(drawn) as maps:
+    with np.load(used_page[1]) as maps:
         for method in METHODS:
             expected = bundle.maps(pixels, [3], method, ["layer3"])
             np.testing.assert_allclose(maps[method], expected, atol=1e-5)
