@@ -58,9 +58,16 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def visits(browser):
+    """A browser that keeps the page's scripts from one visit to the next."""
+    with browser.new_context(viewport={"width": 1280, "height": 1000}) as visits:
+        yield visits
+
+
 @pytest.fixture
-def page(browser, running):
-    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+def page(visits, running):
+    page = visits.new_page()
     page.asked, page.errors = [], []
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
@@ -199,8 +206,8 @@ def test_mistakes_are_counted_and_chosen_by_class(page, running):
     assert words in page.inner_text("body")
 
 
-def test_a_link_brings_back_the_view(browser, running):
-    page = browser.new_page()
+def test_a_link_brings_back_the_view(visits, running):
+    page = visits.new_page()
     query = "source=mistake-1&top_n=2&method=layercam&blocks=prep&beside=(nothing)&weight=0.3"
     page.goto(f"{running.address}/?{query}")
     page.wait_for_selector("text=Mistake 1:")
@@ -214,8 +221,8 @@ def test_a_link_brings_back_the_view(browser, running):
     page.close()
 
 
-def test_a_link_over_a_strangers_picture_says_that_it_carries_none(browser, running):
-    page = browser.new_page()
+def test_a_link_over_a_strangers_picture_says_that_it_carries_none(visits, running):
+    page = visits.new_page()
     page.goto(f"{running.address}/?source=&method=layercam")
     page.wait_for_selector("text=A link never carries a visitor's own")
     assert page.get_by_label("Method", exact=True).input_value() == "LayerCAM"
@@ -233,8 +240,8 @@ def test_a_visitor_whom_many_others_followed_is_asked_to_choose_again(page, runn
     page.wait_for_selector(".maps .tiles")
 
 
-def test_a_link_that_cannot_be_followed_says_so(browser, running):
-    page = browser.new_page()
+def test_a_link_that_cannot_be_followed_says_so(visits, running):
+    page = visits.new_page()
     page.goto(f"{running.address}/?method=magic")
     page.wait_for_selector("text=the usual settings stand in for: method")
     page.wait_for_selector(".maps .tiles")
