@@ -7,6 +7,7 @@ on every device, and in a run that was interrupted and resumed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -93,9 +94,19 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Returns:
         float32, N×3×H×W, channels-last.
     """
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (mean, std))
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device)
     images = images.to(torch.float32, memory_format=torch.channels_last)
-    return images.mul_(1 / (255 * std)).sub_(mean / std)
+    return images.mul_(scale).sub_(shift)
+
+
+@cache
+def _scale_and_shift(mean: tuple, std: tuple, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return both numbers of each channel on a device: float32, 3×1×1.
+
+    They are kept, since a batch that brought its own to a GPU would wait for all work before it.
+    """
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+    return 1 / (255 * std), mean / std
 
 
 def augment(
