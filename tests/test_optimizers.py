@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.optimizers import ADAM_MEMORY, Muon, orthogonalised
+from utils.optimizers import ADAM_MEMORY, QUINTIC, Muon, orthogonalised
 
 
 def small_network(seed=0):
@@ -82,6 +82,17 @@ def test_an_orthogonalised_matrix_keeps_its_directions_and_evens_out_their_sizes
     assert result.dtype == torch.float32
     assert inside.diag().min() > 0.5 and inside.diag().max() < 1.4
     assert (inside - torch.diag(inside.diag())).abs().max() < 0.1
+
+
+def test_a_cpu_without_kernels_for_bfloat16_keeps_to_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    torch.manual_seed(1)
+    matrix = torch.randn(8, 40)
+    (a, b, c), exact = QUINTIC, matrix.double() / matrix.double().norm()
+    for _ in range(3):
+        square = exact @ exact.T
+        exact = a * exact + b * square @ exact + c * square @ square @ exact
+    torch.testing.assert_close(orthogonalised(matrix).double(), exact, rtol=0, atol=1e-5)
 
 
 def test_the_size_of_the_gradient_does_not_matter():

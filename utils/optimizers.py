@@ -60,7 +60,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def _turn(weight: Tensor, state: dict, lr: float, momentum: float) -> None:
-    average = state.setdefault("average", torch.zeros_like(weight))
+    if not state:
+        state["average"] = torch.zeros_like(weight)
+    average = state["average"]
     average.mul_(momentum).add_(weight.grad)
     ahead = weight.grad.add(average, alpha=momentum)  # Nesterov's
     weight.mul_(len(weight) ** 0.5 / weight.norm())
@@ -81,8 +83,8 @@ def _adam(weight: Tensor, state: dict, lr: float, momentum: float) -> None:
 def orthogonalised(matrix: Tensor, iterations: int = 3) -> Tensor:
     """Return roughly the nearest matrix with orthonormal rows or columns, in few products.
 
-    Newton–Schulz iteration in bfloat16, whose coefficients bring singular values somewhere near 1
-    fast rather than to 1 exactly; Muon needs no more.
+    Newton–Schulz iteration, whose coefficients bring singular values somewhere near 1 fast rather
+    than to 1 exactly; Muon needs no more, nor more digits than bfloat16 has.
 
     Args:
         matrix: float, N×M.
@@ -92,7 +94,7 @@ def orthogonalised(matrix: Tensor, iterations: int = 3) -> Tensor:
         like `matrix`.
     """
     a, b, c = QUINTIC
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if _multiplies_bfloat16(matrix.device) else matrix
     x = x / (x.norm() + 1e-7)
     if len(matrix) > matrix.shape[1]:
         x = x.T
@@ -100,3 +102,13 @@ def orthogonalised(matrix: Tensor, iterations: int = 3) -> Tensor:
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
     return (x.T if len(matrix) > matrix.shape[1] else x).to(matrix.dtype)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices of bfloat16 by kernels made for it.
+
+    A CPU without AVX-512 falls back on plain loops, many times slower than float32.
+    """
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
