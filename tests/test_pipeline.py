@@ -239,12 +239,13 @@ def epochs_in(run):
 
 
 def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_path):
-    command = [sys.executable, "-m", "utils", "run", "--run-name", "long", "--only", "03"]
-    command += ["--output-dir", str(tmp_path), "--data-dir", str(tmp_path / "data")]
-    command += [part for name, value in LONG.items() for part in ("-p", name, str(value))]
+    arguments = ["run", "--run-name", "long", "--only", "03"]
+    arguments += ["--output-dir", str(tmp_path), "--data-dir", str(tmp_path / "data")]
+    arguments += [part for name, value in LONG.items() for part in ("-p", name, str(value))]
     run = Run("long", tmp_path)
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    with subprocess.Popen(command, **options) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "utils", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
         wait_for(run.path("checkpoints", "last.ckpt"), process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
@@ -260,7 +261,7 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_pa
     shown = [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"]
     assert [o.ename for o in shown] == ["Interrupted"]
     assert len(shown[0].traceback) == 1
-    main(command[3:])
+    main(arguments)
     assert (run.status, epochs_in(run)) == ("complete", 8)
 
 
