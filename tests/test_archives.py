@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from utils import InputError, archives
-from utils.archives import is_archive, unpack
+from utils.archives import is_archive, left_packed, unpack
 
 EXTENSIONS = (".jpg", ".png")
 ENDINGS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz"]
@@ -184,3 +184,71 @@ def test_what_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 5}))
     archive = packed(tmp_path / "pets.zip", PICTURES)
     refused(archive, tmp_path, "needs 0.00 GB .* Free some space")
+
+
+# names, and what stays packed
+
+
+def with_raw_names(path, files):
+    """Write a zip whose names are these bytes, without the flag that says UTF-8."""
+    packed(path, {f"{number:04}".ljust(len(raw), "q"): content
+                  for number, (raw, content) in enumerate(files.items())})  # fmt: skip
+    content = path.read_bytes()
+    for number, raw in enumerate(files):
+        content = content.replace(f"{number:04}".ljust(len(raw), "q").encode(), raw)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("Ka\u0308fer/1.jpg".encode(), "K\u00e4fer/1.jpg"),  # as macOS writes it
+        ("\u732b/1.jpg".encode(), "\u732b/1.jpg"),
+        ("K\u00e4fer/1.jpg".encode("cp437"), "K\u00e4fer/1.jpg"),  # as the format says
+        (b"cat/1.jpg", "cat/1.jpg"),
+    ],
+)
+def test_names_without_a_sign_of_utf8_are_read_as_it_where_they_can_be(raw, name, tmp_path):
+    archive = with_raw_names(tmp_path / "pets.zip", {raw: b"x", b"dog/2.jpg": b"y"})
+    assert contents(unpack(archive, tmp_path / "place", EXTENSIONS)) == {
+        name: b"x",
+        "dog/2.jpg": b"y",
+    }
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+def test_names_are_composed(ending, tmp_path):
+    archive = packed(tmp_path / f"pets{ending}", {"Ka\u0308fer/1.jpg": b"x", "b/1.jpg": b"y"})
+    assert "K\u00e4fer/1.jpg" in contents(unpack(archive, tmp_path / "place", EXTENSIONS))
+
+
+@pytest.mark.parametrize(("method", "name"), [(9, "deflate64"), (98, "ppmd"), (77, "method 77")])
+def test_ways_of_packing_that_are_not_unpacked_are_named(method, name, tmp_path):
+    archive = packed(tmp_path / "pets.zip", PICTURES)
+    content = bytearray(archive.read_bytes())
+    for mark, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        place = -1
+        while (place := content.find(mark, place + 1)) >= 0:
+            content[place + offset] = method
+    archive.write_bytes(content)
+    refused(archive, tmp_path, f"is packed by {name}, .* give the folder")
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+def test_the_names_of_what_is_not_taken_out_are_kept(ending, tmp_path):
+    others = {"pets/birch/1.heic": b"x", "pets/cat/notes.txt": b"x", "labels.csv": b"x",
+              "__MACOSX/pets/cat/._1.jpg": b"x", "pets/.DS_Store": b"x"}  # fmt: skip
+    inside = {f"pets/{name}": content for name, content in PICTURES.items()}
+    archive = packed(tmp_path / f"pets{ending}", {**inside, **others})
+    for _ in range(2):
+        folder = unpack(archive, tmp_path / "place", EXTENSIONS)
+        assert contents(folder) == PICTURES
+        assert left_packed(folder) == ["labels.csv", "birch/1.heic", "cat/notes.txt"]
+
+
+def test_a_class_alone_is_not_stepped_into(tmp_path):
+    archive = packed(tmp_path / "pets.zip", {"pets/oak/1.jpg": b"x", "pets/birch/1.heic": b"y"})
+    folder = unpack(archive, tmp_path / "place", EXTENSIONS)
+    assert contents(folder) == {"oak/1.jpg": b"x"}
+    assert left_packed(folder) == ["birch/1.heic"]

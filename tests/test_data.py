@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import socket
 import tarfile
 import urllib.error
@@ -406,7 +407,7 @@ def test_the_cache_is_renewed_when_the_code_that_decodes_changes(
     cached_folder, tmp_path, monkeypatch
 ):
     root, first = cached_folder
-    monkeypatch.setattr(data, "_code_key", lambda file: "another version")
+    monkeypatch.setattr(data, "_code_key", lambda *_: "another version")
     decoded = []
     read = pictures.read_pictures
     monkeypatch.setattr(
@@ -748,3 +749,101 @@ def test_pictures_grow_from_epoch_to_epoch_and_are_tested_at_full_size(tmp_path)
 def test_loading_leaves_no_temporary_file(cached_folder, tmp_path):
     assert [name for name in os.listdir(tmp_path / "data" / "cache") if name.startswith(".")] == []
     assert len(os.listdir(tmp_path / "data" / "cache")) == 1
+
+
+# Copies, and pictures that show nothing
+
+
+def with_copies(root, originals=12, times=3, classes=("ant", "bee")):
+    """So many pictures a class, each there several times, as downloads leave them."""
+    make_folder(root, dict.fromkeys(classes, originals))
+    for path in sorted(root.rglob("*.png")):
+        for number in range(1, times):
+            shutil.copy(path, path.with_name(f"{path.stem} ({number}).png"))
+    return root
+
+
+def keys(split):
+    return [image.numpy().tobytes() for image in split.images]
+
+
+@pytest.mark.parametrize("times", [2, 3, 5])
+def test_copies_stay_on_one_side_of_a_split_that_is_drawn(times, tmp_path):
+    loaded = load(with_copies(tmp_path / "pets", times=times), tmp_path)
+    assert not set(keys(loaded.train)) & set(keys(loaded.test))
+    assert len(loaded.train) + len(loaded.test) == 24 * times
+    assert counts_of(loaded.test, 2) == [times * (12 * times // 5 // times)] * 2
+    told = [note for note in loaded.notes if note.startswith("Copies")]
+    assert len(told) == 1
+    assert f"{24 * (times - 1)} of {24 * times} pictures" in told[0]
+    assert "none lies in both splits" in told[0]
+
+
+def test_copies_stay_on_one_side_of_what_is_held_out(tmp_path):
+    loaded = load(with_copies(tmp_path / "pets"), tmp_path)
+    module = PictureDataModule(loaded, 8, Augmentation(0, 0.0, 0), val_fraction=0.25)
+    train, watched = set(keys(module.train)), set(keys(module.watched))
+    assert train and watched and not train & watched
+
+
+def test_copies_in_both_splits_that_were_given_are_counted(tmp_path):
+    root = make_folder(tmp_path / "pets", {"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2})
+    shutil.copy(root / "train/a/000.png", root / "test/a/000.png")
+    told = [note for note in load(root, tmp_path).notes if "test pictures" in note]
+    assert told and "1 of 4 test pictures are also among the training pictures" in told[0]
+
+
+def test_a_picture_under_two_labels_is_never_tested_on_and_is_counted(tmp_path):
+    root = make_folder(tmp_path / "pets", {"ant": 6, "bee": 6})
+    shutil.copy(root / "ant/000.png", root / "bee/copy.png")
+    loaded = load(root, tmp_path)
+    torn = [key for key in keys(loaded.train) if keys(loaded.train).count(key) > 1]
+    assert len(torn) == 2
+    assert [note for note in loaded.notes if "2 pictures have a copy under another label" in note]
+
+
+def test_a_class_of_nothing_but_copies_cannot_be_split(tmp_path):
+    root = make_folder(tmp_path / "pets", {"ant": 6, "bee": 1})
+    for number in range(5):
+        shutil.copy(root / "bee/000.png", root / f"bee/copy {number}.png")
+    with pytest.raises(
+        InputError, match=r"held out to test of: bee\. All .* copies of one picture"
+    ):
+        load(root, tmp_path)
+
+
+def test_without_copies_the_choice_is_as_it_is_with_none_looked_for():
+    targets = torch.arange(90) % 3
+    first = torch.arange(90)
+    chosen = stratified_part(targets, 0.2, 0)
+    assert torch.equal(chosen, stratified_part(targets, 0.2, 0, first=first))
+    assert chosen.sum() == 18
+
+
+def test_pictures_of_one_colour_are_named_and_deep_ones_scaled_also_from_the_cache(tmp_path):
+    root = tmp_path / "pets"
+    for name, brightest in (("ant", 4_000), ("bee", 2_000)):
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            ramp = np.linspace(0, brightest - number, 400).astype(np.uint16).reshape(20, 20)
+            Image.fromarray(ramp).save(root / name / f"{number}.png")
+        Image.new("RGB", (20, 20), (0, 0, brightest // 20)).save(root / name / "blank.png")
+    for _ in range(2):
+        loaded = load(root, tmp_path)
+        assert loaded.bits == 12
+        assert int(torch.cat((loaded.train.images, loaded.test.images)).max()) >= 248
+        assert (
+            "6 greyscale pictures of more than 8 bits use 12: 4,095 is shown white." in loaded.notes
+        )
+        flat = "2 files are all of nearly one colour: ant/blank.png, bee/blank.png."
+        assert flat in loaded.notes
+
+
+def test_what_an_archive_holds_beside_pictures_is_named(tmp_path):
+    root = make_folder(tmp_path / "pets", {"oak": 5, "elm": 5})
+    (root / "birch").mkdir()
+    (root / "birch" / "1.HEIC").write_bytes(b"x")
+    archive = shutil.make_archive(tmp_path / "trees", "zip", tmp_path, "pets")
+    loaded = load(archive, tmp_path)
+    assert loaded.classes == ("elm", "oak")
+    assert "Class 'birch' is left out: none of its files can be read (1 .heic)." in loaded.notes

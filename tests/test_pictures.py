@@ -1,13 +1,11 @@
-"""Picture files: every kind becomes the same square RGB array, and folders are read as promised."""
-
-import os
+"""Picture files: every kind becomes the same square RGB array."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from utils import InputError, pictures
-from utils.pictures import fit_picture, read_picture, read_pictures, scan_folder
+from utils.pictures import fit_picture, read_picture, read_pictures
 
 SIZE = 32
 
@@ -260,7 +258,8 @@ def test_many_files_give_what_each_gives_alone_with_failures_at_their_places(
 ):
     monkeypatch.setattr(pictures, "PROCESSES_FROM", 1 if processes else 10**9)
     monkeypatch.setattr(pictures, "CHUNK", 2)
-    images, failures = read_pictures(mixed_files, 24)
+    decoded = read_pictures(mixed_files, 24)
+    images, failures = decoded.images, decoded.failures
     assert images.shape == (9, 3, 24, 24)
     assert images.dtype == np.uint8
     assert sorted(failures) == [2, 3, 8]
@@ -277,9 +276,9 @@ def test_many_files_give_what_each_gives_alone_with_failures_at_their_places(
 
 
 def test_no_files_give_no_pictures():
-    images, failures = read_pictures([], 24)
-    assert images.shape == (0, 3, 24, 24)
-    assert failures == {}
+    decoded = read_pictures([], 24)
+    assert decoded.images.shape == (0, 3, 24, 24)
+    assert decoded.failures == {}
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
@@ -287,148 +286,91 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
         read_picture(tmp_path / "gone.png", SIZE)
 
 
-# folders
+# deep greyscale
 
 
-def make_files(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"never opened")
-
-
-def listed(root, pairs):
-    return [(os.path.relpath(path, root), target) for path, target in pairs]
-
-
-def test_train_and_test_folders_are_read_as_they_are(tmp_path):
-    make_files(
-        tmp_path, "train/dog/b.jpg", "train/dog/a.JPEG", "train/cat/c.png", "test/dog/d.webp",
-        "test/cat/sub/e.bmp",
-    )  # fmt: skip
-    folder = scan_folder(tmp_path)
-    assert folder.classes == ("cat", "dog")
-    assert listed(tmp_path, folder.train) == [
-        ("train/cat/c.png", 0), ("train/dog/a.JPEG", 1), ("train/dog/b.jpg", 1),
-    ]  # fmt: skip
-    assert listed(tmp_path, folder.test) == [("test/cat/sub/e.bmp", 0), ("test/dog/d.webp", 1)]
-    assert folder.notes == ()
-
-
-def test_a_plain_folder_has_no_test_split_of_its_own(tmp_path):
-    make_files(tmp_path, "b/1.jpg", "a/2.jpg", "a/1.jpg")
-    folder = scan_folder(tmp_path)
-    assert listed(tmp_path, folder.train) == [("a/1.jpg", 0), ("a/2.jpg", 0), ("b/1.jpg", 1)]
-    assert folder.test is None
-
-
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_a_validation_folder_stands_in_for_a_missing_test_folder_and_that_is_said(name, tmp_path):
-    make_files(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{name}/a/2.jpg", f"{name}/b/2.jpg")
-    folder = scan_folder(tmp_path)
-    assert listed(tmp_path, folder.test) == [(f"{name}/a/2.jpg", 0), (f"{name}/b/2.jpg", 1)]
-    assert [note for note in folder.notes if f"{name} is used as the test split" in note]
-
-
-def test_beside_a_test_folder_a_validation_folder_is_not_read_and_that_is_said(tmp_path):
-    make_files(
-        tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg", "test/b/2.jpg", "val/a/3.jpg"
-    )
-    folder = scan_folder(tmp_path)
-    assert listed(tmp_path, folder.test) == [("test/a/2.jpg", 0), ("test/b/2.jpg", 1)]
-    assert len(folder.train) == 2
-    assert [note for note in folder.notes if "Not read" in note and "val" in note]
-
-
-def test_hidden_files_are_left_out_and_files_that_are_no_pictures_are_counted(tmp_path):
-    make_files(
-        tmp_path, "a/1.jpg", "b/1.jpg", "a/.DS_Store", "a/._1.jpg", "b/readme.txt", "b/1.gif",
-        ".git/x.jpg", "__MACOSX/a.jpg",
-    )  # fmt: skip
-    folder = scan_folder(tmp_path)
-    assert folder.classes == ("a", "b")
-    assert listed(tmp_path, folder.train) == [("a/1.jpg", 0), ("b/1.jpg", 1)]
-    assert len(folder.notes) == 1
-    assert ": 2 that are no " in folder.notes[0]  # what is hidden is nobody's picture
-
-
-def test_pictures_in_hidden_folders_of_a_class_are_left_out(tmp_path):
-    make_files(tmp_path, "a/1.jpg", "b/1.jpg", "a/.ipynb_checkpoints/1-checkpoint.jpg")
-    assert listed(tmp_path, scan_folder(tmp_path).train) == [("a/1.jpg", 0), ("b/1.jpg", 1)]
-
-
-def test_pictures_that_lie_in_no_class_folder_are_mentioned(tmp_path):
-    make_files(tmp_path, "a/1.jpg", "b/1.jpg", "loose.jpg")
-    folder = scan_folder(tmp_path)
-    assert len(folder.train) == 2
-    assert folder.notes
-
-
-def test_file_names_that_are_no_unicode_are_read(tmp_path):
-    make_files(tmp_path, "a/1.jpg", "b/1.jpg")
-    try:
-        os.rename(tmp_path / "a/1.jpg", os.fsencode(tmp_path) + b"/a/caf\xe9.jpg")
-    except OSError:
-        pytest.skip("this file system takes Unicode names only")
-    assert len(scan_folder(tmp_path).train) == 2
-
-
-def test_a_link_to_nowhere_is_no_crash(tmp_path):
-    make_files(tmp_path, "a/1.jpg", "b/1.jpg")
-    (tmp_path / "a" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
-    try:
-        scan_folder(tmp_path)
-    except InputError as refused:
-        assert "2.jpg" in str(refused)
+def deep(folder, *values, name="{}.png"):
+    """Write a 16-bit picture of each value, and return the paths."""
+    images = [Image.fromarray(np.full((SIZE, SIZE), value, np.uint16)) for value in values]
+    return [str(saved(folder, image, name.format(i))) for i, image in enumerate(images)]
 
 
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("brightest", "bits"),
     [
-        ([], "at least two class folders.*found: none"),
-        (["a.jpg"], "at least two class folders.*found: none"),
-        (["a/1.jpg", "a/2.jpg"], "at least two class folders.*found: a"),
-        (["a/1.jpg", "b/1.txt"], "at least two class folders.*found: a"),
-        (["train/a/1.jpg", "test/a/1.jpg", "test/b/1.jpg"], "at least two class folders"),
-        (
-            ["train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/c/1.jpg", "test/d/1.jpg"],
-            "test pictures but none to train on: c, d",
-        ),
+        (1, 8),
+        (255, 8),
+        (256, 10),
+        (1_023, 10),
+        (4_095, 12),
+        (4_096, 14),
+        (16_383, 14),
+        (65_535, 16),
     ],
 )
-def test_folders_that_cannot_be_learnt_from_are_refused_with_the_reason(files, message, tmp_path):
-    make_files(tmp_path, *files)
-    with pytest.raises(InputError, match=message) as refused:
-        scan_folder(tmp_path)
-    assert str(tmp_path) in str(refused.value)
+@pytest.mark.parametrize("name", ["{}.png", "{}.tif"])
+def test_deep_pictures_are_scaled_by_the_range_that_all_of_them_use(
+    brightest, bits, name, tmp_path
+):
+    half = brightest // 2
+    decoded = read_pictures(deep(tmp_path, half, brightest, name=name), SIZE)
+    assert decoded.bits == bits
+    assert decoded.deep == {0: half.bit_length(), 1: brightest.bit_length()}
+    assert decoded.images[:, 0, 0, 0].tolist() == [half >> (bits - 8), brightest >> (bits - 8)]
 
 
-def test_a_missing_folder_and_a_file_are_refused(tmp_path):
-    make_files(tmp_path, "a.jpg")
-    for path in (tmp_path / "gone", tmp_path / "a.jpg"):
-        with pytest.raises(InputError, match=f"no folder {path}"):
-            scan_folder(path)
+def test_deep_pictures_can_be_scaled_as_others_were(tmp_path):
+    paths = deep(tmp_path, 1_000, 4_095)
+    for bits, expected in ((12, [62, 255]), (16, [3, 15]), (8, [255, 255])):
+        decoded = read_pictures(paths, SIZE, bits=bits)
+        assert decoded.bits == bits
+        assert decoded.images[:, 0, 0, 0].tolist() == expected
+        assert read_picture(paths[0], SIZE, bits)[0, 0, 0] == expected[0]
 
 
-def test_the_key_changes_with_any_name_size_time_or_place_and_with_nothing_else(tmp_path):
-    make_files(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg")
+def test_other_pictures_have_no_say_in_that(tmp_path):
+    paths = [*deep(tmp_path, 4_095), str(saved(tmp_path, noise(), "b.png"))]
+    decoded = read_pictures(paths, SIZE)
+    assert (decoded.bits, list(decoded.deep)) == (12, [0])
+    np.testing.assert_array_equal(decoded.images[1], noise().transpose(2, 0, 1))
+    assert read_pictures(paths[1:], SIZE).bits == 16
 
-    def key():
-        return scan_folder(tmp_path).key
 
-    keys = [key()]
-    assert key() == keys[0]
-    make_files(tmp_path, "a/notes.txt")
-    assert key() == keys[0]
-    os.utime(tmp_path / "a/1.jpg", ns=(1, 1))
-    keys.append(key())
-    (tmp_path / "a/1.jpg").write_bytes(b"of another size")
-    os.utime(tmp_path / "a/1.jpg", ns=(1, 1))
-    keys.append(key())
-    (tmp_path / "a/1.jpg").rename(tmp_path / "a/3.jpg")
-    keys.append(key())
-    (tmp_path / "a/3.jpg").rename(tmp_path / "b/3.jpg")
-    keys.append(key())
-    (tmp_path / "b/3.jpg").unlink()
-    keys.append(key())
-    assert len(set(keys)) == len(keys)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((9, 9), 0.5, np.float32), "floating-point numbers; save it with 8 or 16 bits"),
+        (np.full((9, 9), 70_000, np.int32), "values go up to 70,000; save it with 8 or 16 bits"),
+    ],
+)
+def test_values_of_no_known_range_are_refused(values, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        read_picture(saved(tmp_path, Image.fromarray(values), "a.tif"), SIZE)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.tiff", "a.jfif", "a.jpe", "a.ppm", "a.bmp"])
+def test_other_kinds_of_file_are_read(name, tmp_path):
+    options = {"format": "JPEG"} if name in ("a.jfif", "a.jpe") else {}
+    path = saved(tmp_path, Image.new("RGB", (SIZE, SIZE), (200, 40, 40)), name, **options)
+    assert np.abs(read_picture(path, SIZE).astype(int) - (200, 40, 40)).max() <= 2
+
+
+def test_files_of_several_pictures_give_the_first_and_are_told(tmp_path):
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    paths = [saved(tmp_path, frames[1], "a.png")]
+    paths += [
+        saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
+        for name in ("b.gif", "c.tif")
+    ]
+    decoded = read_pictures([str(path) for path in paths], SIZE)
+    assert decoded.several == {1, 2}
+    assert (decoded.images[1:, 0] > 250).all() and not decoded.images[1:, 1:].any()
+
+
+def test_a_file_larger_than_any_picture_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_FILE_SIZE", 1_000_000)
+    path = saved(tmp_path, noise())
+    with open(path, "ab") as opened:
+        opened.truncate(1_000_001)
+    with pytest.raises(InputError, match="it is larger than 1 MB"):
+        read_picture(path, SIZE)

@@ -624,3 +624,105 @@ def test_fit_keeps_to_the_width():
 def test_long_data_set_titles_are_wrapped():
     figure = exploration.class_counts({"train": [3, 4]}, ["cat", "dog"], "a long name " * 20)
     check(figure)
+
+
+PLANTS = [
+    "Cherry_(including_sour)___Powdery_mildew", "Cherry_(including_sour)___healthy",
+    "Corn_(maize)___Cercospora_leaf_spot Gray_leaf_spot", "Corn_(maize)___Common_rust_",
+    "Corn_(maize)___Northern_Leaf_Blight", "Corn_(maize)___healthy",
+    "Tomato___Tomato_Yellow_Leaf_Curl_Virus", "Tomato___Tomato_mosaic_virus",
+]  # fmt: skip
+#: Alike at the beginning, at the end, and at both.
+ALIKE = [*PLANTS, *(f"{n} of the very long names of a class" for n in "ABC"),
+         *(f"the very long name of class {n} among many others" for n in range(12))]  # fmt: skip
+
+
+@pytest.mark.parametrize("length", [8, 12, 16, 18, 24])
+def test_names_that_differ_stay_different_when_they_are_cut(length):
+    short = [style.shorten(name, length, ALIKE) for name in ALIKE]
+    assert len(set(short)) == len(ALIKE)
+    assert max(map(len, short)) <= length
+    assert style.shorten("cat", length, ["cat", "dog"]) == "cat"
+
+
+def test_names_that_differ_stay_different_in_every_figure():
+    number = len(PLANTS)
+    matrix = np.arange(number**2).reshape(number, number)
+    figure = errors.confusion_matrix(matrix, PLANTS, TITLE)
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        assert len({label.get_text() for label in axis.get_ticklabels()}) == number
+    table = pd.DataFrame(
+        {"class": PLANTS, "precision": 0.5, "recall": 0.4, "f1": 0.45, "support": 9}
+    )
+    bars = errors.per_class_bars(table, TITLE)
+    counts = exploration.class_counts({"train": [3] * number}, PLANTS, TITLE)
+    for drawn in (bars, counts):
+        assert len({label.get_text() for label in drawn.axes[0].get_yticklabels()}) == number
+    images = np.zeros((number, 3, 8, 8), np.uint8)
+    means = exploration.mean_pictures(images / 255, PLANTS, TITLE)
+    captions = [text.get_text() for text in means.axes[0].texts]
+    assert len(set(captions)) == number
+
+
+def test_a_class_without_test_pictures_is_not_tested_and_not_the_weakest():
+    table = pd.DataFrame(
+        {"class": ["red", "green", "blue"], "precision": [0.8, 0, 0.9], "recall": [0.7, 0, 0.9],
+         "f1": [0.75, 0, 0.9], "support": [5, 0, 5]}
+    )  # fmt: skip
+    figure = errors.per_class_bars(table, TITLE)
+    check(figure)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["red", "blue", "green"]
+    assert words(figure).count("not tested") == 1
+    assert "0.0 %" not in words(figure)
+    matrix = np.array([[3, 1, 1], [0, 0, 0], [0, 0, 5]])
+    assert "Not tested: green." in words(
+        errors.confusion_matrix(matrix, ["r", "green", "b"], TITLE)
+    )
+
+
+@pytest.fixture
+def foreign_font(tmp_path):
+    """A font of this machine that has one character more than the house's."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+    from matplotlib.font_manager import fontManager
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 700), (700, 700), (700, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    builder = FontBuilder(1_000)
+    builder.setupGlyphOrder([".notdef", "square"])
+    builder.setupCharacterMap({ord("\u6f22"): "square"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (500, 0), "square": (800, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Foreign", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "foreign.ttf")
+    before = list(fontManager.ttflist)
+    style.fonts_with.cache_clear()
+    fontManager.ttflist = [font for font in before if font.name.startswith("DejaVu")]
+    fontManager.addfont(tmp_path / "foreign.ttf")
+    yield
+    fontManager.ttflist = before
+    style.fonts_with.cache_clear()
+
+
+def test_fonts_of_the_machine_take_over_where_the_house_s_lacks_a_script(foreign_font, capsys):
+    figure = exploration.class_counts({"train": [3, 4]}, ["\u6f22", "dog"], TITLE)
+    render(figure)  # a character without a glyph would warn
+    foreign = [t for t in figure.findobj(Text) if "\u6f22" in t.get_text()]
+    assert foreign and all(t.get_fontfamily() == [style.FONT, "Foreign"] for t in foreign)
+    dog = [t for t in figure.findobj(Text) if t.get_text() == "dog"]
+    assert dog and all("Foreign" not in t.get_fontfamily() for t in dog)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_script_that_no_font_has_is_said_once(foreign_font, capsys):
+    for _ in range(2):
+        render(exploration.class_counts({"train": [3, 4]}, ["\u6f22\u5b57", "dog"], TITLE))
+    assert capsys.readouterr().out.count("No font on this machine has \u5b57") == 1

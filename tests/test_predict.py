@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from utils import InputError
+from utils.cli import main
 from utils.data import load_pictures
 from utils.errors import predict_test
 from utils.models import MODELS
@@ -65,7 +66,7 @@ def test_any_kind_of_picture_file_is_read_as_training_pictures_are(trained, tmp_
     opaque = np.dstack([square, np.full(square.shape[:2], 255, np.uint8)])
     Image.fromarray(opaque).save(tmp_path / "a.webp", lossless=True)
     Image.fromarray(square).save(tmp_path / "b.bmp")
-    _, found, failures = predict_pictures(run, find_pictures([tmp_path]))
+    _, found, failures = predict_pictures(run, find_pictures([tmp_path])[0])
     _, (expected, other), _ = predict_pictures(run, files[:2])
     assert not failures
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
@@ -99,9 +100,10 @@ def test_folders_stand_for_the_pictures_in_them_sorted(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-    found = find_pictures([str(tmp_path / "a.dat"), tmp_path / "b"])
+    found, others = find_pictures([str(tmp_path / "a.dat"), tmp_path / "b"])
     relative = [str(path.relative_to(tmp_path)) for path in found]
     assert relative == ["a.dat", "b/1.png", "b/2.JPG", "b/deeper/3.webp"]
+    assert others == [tmp_path / "b" / "notes.txt"]
 
 
 def test_missing_files_and_folders_without_pictures_are_refused(tmp_path):
@@ -110,3 +112,31 @@ def test_missing_files_and_folders_without_pictures_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(InputError, match=r"holds no pictures .*\.jpg"):
         find_pictures([tmp_path])
+
+
+def test_what_a_folder_holds_beside_pictures_is_named_and_shows_in_the_exit_status(
+    trained, tmp_path, capsys
+):
+    run, _, files = trained
+    (tmp_path / "new").mkdir()
+    Image.open(files[0]).save(tmp_path / "new" / "a.gif")
+    for number in range(7):
+        (tmp_path / "new" / f"{number}.HEIC").write_bytes(b"x")
+    arguments = ["predict", "--run", run.name, "--output-dir", str(run.folder.parent)]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, str(tmp_path / "new")])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    told = stopped.value.code
+    assert "7 files are of no kind that is read (7 .heic)" in told
+    assert str(tmp_path / "new" / "0.HEIC") in told
+    main([*arguments, str(tmp_path / "new" / "a.gif")])
+
+
+def test_deep_pictures_are_scaled_as_those_of_training_were(trained, tmp_path):
+    run, _, _ = trained
+    ramp = np.linspace(0, 4_095, 1_024).astype(np.uint16).reshape(32, 32)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    Image.fromarray((ramp >> 4).astype(np.uint8)).save(tmp_path / "plain.png")
+    run.update_record(data={**run.record["data"], "bits": 12})
+    deep, plain = (predict_pictures(run, [tmp_path / n])[1] for n in ("deep.png", "plain.png"))
+    np.testing.assert_array_equal(deep, plain)

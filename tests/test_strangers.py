@@ -100,11 +100,11 @@ def test_in_the_predictions(kind, bomb, run):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_the_decoded_copy(kind, bomb, tmp_path, capsys):
-    for name in ("ant", "bee"):
+    for green, name in enumerate(("ant", "bee")):
         for number in range(2):
             path = tmp_path / "pets" / name / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (20, 20), (40 * number, 9, 9)).save(path)
+            Image.new("RGB", (20, 20), (40 * number, green, 9)).save(path)
     first = load_pictures(str(tmp_path / "pets"), tmp_path / "data", 16)
     (cache,) = (tmp_path / "data" / "cache").iterdir()
     cache.write_bytes(kind(bomb))

@@ -5,11 +5,13 @@ and the folder appears under its name only when it is whole.
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import stat
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +20,18 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from utils import InputError, first_line, shown
+from utils.folders import is_hidden
+from utils.pictures import MAX_FILE_SIZE
 from utils.progress import progress_bar
-from utils.runs import beside_of, check_space, remove_leftovers, unwritable
+from utils.runs import beside_of, check_space, remove_leftovers, unwritable, write_text
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
-#: No single picture file is larger, in bytes.
-MAX_FILE_SIZE = 256 * 2**20
+#: What an unpacked archive is kept as: a folder of its pictures, and the names of its other files.
+PICTURES, OTHERS = "pictures", "others.json"
+#: Ways of packing that the standard library can unpack, by zip's numbers for them (APPNOTE 4.4.5).
+PACKED_BY = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+#: The flag of a name in a zip that is UTF-8; macOS writes UTF-8 without it (APPNOTE 4.4.4, bit 11).
+UTF8 = 0x800
 #: Pictures hardly shrink when packed; what grows more than this, to more bytes, is a trap.
 MAX_RATIO, SUSPICIOUS_SIZE = 200, 10**9
 
@@ -57,7 +65,7 @@ def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
             or a device, or is too large; there is no room.
     """
     status = archive.stat()
-    version = f"{archive.name} {status.st_size} {status.st_mtime_ns}"
+    version = f"{archive.name} {status.st_size} {status.st_mtime_ns} {PICTURES}"
     of_archive = f"{_stem(archive)}-{_short_hash(str(archive))}"
     folder = place / f"{of_archive}-{_short_hash(version)}"
     if not folder.is_dir():
@@ -65,7 +73,23 @@ def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
         for older in place.glob(f"{of_archive}-*"):
             if older != folder:
                 shutil.rmtree(older, ignore_errors=True)
-    return _inner_folder(folder)
+    return _inner_folder(folder / PICTURES)
+
+
+def left_packed(unpacked: Path) -> list[str]:
+    """Return the names of the files of an archive that were not taken out, hidden ones apart.
+
+    Args:
+        unpacked: what `unpack` returned; the names count from there, and are no more than the
+            file's own for what lies beside it.
+    """
+    top = next(folder for folder in (unpacked, *unpacked.parents) if folder.name == PICTURES)
+    names = json.loads((top.parent / OTHERS).read_text(encoding="utf-8"))
+    within = unpacked.relative_to(top).as_posix()
+    inside = "" if within == "." else f"{within}/"
+    return [
+        n.removeprefix(inside) if n.startswith(inside) else PurePosixPath(n).name for n in names
+    ]
 
 
 def _stem(archive: Path) -> str:
@@ -81,7 +105,10 @@ def _short_hash(text: str) -> str:
 def _inner_folder(folder: Path) -> Path:
     inside = list(folder.iterdir())
     while len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train":
-        folder, inside = inside[0], list(inside[0].iterdir())
+        deeper = list(inside[0].iterdir())
+        if not any(path.is_dir() for path in deeper):  # a class
+            break
+        folder, inside = inside[0], deeper
     return folder
 
 
@@ -90,7 +117,8 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
     try:
         with _members(archive) as members:
             _check_members(archive, members)
-            wanted = [member for member in members if _is_wanted(member.name, extensions)]
+            members = [member for member in members if not _is_hidden(member.name)]
+            wanted = [m for m in members if m.name.lower().endswith(extensions)]
             if not wanted:
                 raise InputError(f"{archive} holds no pictures ({', '.join(extensions)}).")
             check_space(folder, sum(m.size for m in wanted), f"Unpacking {archive}")
@@ -99,7 +127,9 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
             beside.mkdir()
             about = f"Unpacking {archive.name}"
             for member in progress_bar(wanted, description=about, unit="files"):
-                _write(member, beside / member.name)
+                _write(member, beside / PICTURES / member.name)
+            others = sorted({member.name for member in members} - {m.name for m in wanted})
+            write_text(beside / OTHERS, json.dumps(others))
         beside.rename(folder)
     except InputError:
         raise
@@ -115,9 +145,8 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _is_wanted(name: str, extensions: tuple[str, ...]) -> bool:
-    hidden = any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
-    return name.lower().endswith(extensions) and not hidden
+def _is_hidden(name: str) -> bool:
+    return any(map(is_hidden, PurePosixPath(name).parts))
 
 
 def _write(member: _Member, target: Path) -> None:
@@ -158,9 +187,25 @@ def _tar_entries(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     if info.flag_bits & 1:
         raise InputError(f"{archive} is encrypted. Unpack it, and give the folder.")
+    if info.compress_type not in PACKED_BY:
+        how = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
+        raise InputError(
+            f"{archive} is packed by {how}, which is not unpacked here. Unpack it with another "
+            "program, and give the folder."
+        )
     kind = stat.S_IFMT(info.external_attr >> 16)
-    name = _checked_name(archive, info.filename, is_file=kind in (0, stat.S_IFREG))
+    name = _checked_name(archive, _zip_name(info), is_file=kind in (0, stat.S_IFREG))
     return _Member(name, info.file_size, lambda: opened.open(info))
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a file's name, read as UTF-8 also where nothing says so, if it can be."""
+    if info.flag_bits & UTF8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _tar_member(archive: Path, opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
@@ -169,7 +214,8 @@ def _tar_member(archive: Path, opened: tarfile.TarFile, info: tarfile.TarInfo) -
 
 
 def _checked_name(archive: Path, name: str, is_file: bool) -> str:
-    """Return a member's name if it stays inside the folder it is unpacked into."""
+    """Return a member's name, in composed form, if it stays inside the folder it goes into."""
+    name = unicodedata.normalize("NFC", name)
     path = PurePosixPath(name.replace("\\", "/"))
     is_drive = re.match(r"[A-Za-z]:", name) is not None
     if path.is_absolute() or ".." in path.parts or is_drive:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from utils import InputError
 from utils.augment import normalise
 from utils.gradcam import class_activation_maps
-from utils.pictures import fit_picture, open_picture, to_rgb
+from utils.pictures import fit_picture, holds_several, open_picture, prepare_draft, to_rgb, upright
 from utils.weights import read_network
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
@@ -51,6 +51,7 @@ class Bundle:
         about: what ``model.json`` says.
         classes, blocks: names.
         image_size: side in pixels of what the network sees.
+        bits: how many a deep greyscale picture uses, as `utils.pictures.to_rgb` takes them.
         examples, mistakes: pictures of the test split; the most confident mistakes first.
 
     Raises:
@@ -61,7 +62,7 @@ class Bundle:
         self.folder = folder
         self.about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         self.classes = tuple(self.about["classes"])
-        self.image_size = self.about["image_size"]
+        self.image_size, self.bits = self.about["image_size"], self.about["bits"]
         self.network = read_network(
             folder / WEIGHTS,
             self.about["model"],
@@ -96,10 +97,10 @@ class Bundle:
         """
         try:
             with open_picture(BytesIO(content), MAX_PIXELS) as image:
-                moves = getattr(image, "is_animated", False)
-                pixels = fit_picture(image, self.image_size)
+                moves = holds_several(image)
+                pixels = fit_picture(image, self.image_size, self.bits)
             with open_picture(BytesIO(content), MAX_PIXELS) as image:
-                preview = _preview(image)
+                preview = _preview(image, self.bits)
         except ValueError as error:
             raise InputError(f"This file cannot be used: {error}.") from error
         except Exception as error:  # a damaged file can raise nearly anything inside a decoder
@@ -145,10 +146,8 @@ class Bundle:
         return normalise(image, self.about["mean"], self.about["std"])
 
 
-def _preview(image: Image.Image) -> Image.Image:
-    if image.format == "JPEG":
-        image.draft("RGB", (2 * PREVIEW, 2 * PREVIEW))
-    ImageOps.exif_transpose(image, in_place=True)
-    image = to_rgb(image)
+def _preview(image: Image.Image, bits: int) -> Image.Image:
+    prepare_draft(image, PREVIEW)
+    image = to_rgb(upright(image), bits)
     image.thumbnail((PREVIEW, PREVIEW))
     return image

@@ -318,6 +318,7 @@ def _add_predict(commands) -> None:
 
 
 def _predict(options) -> None:
+    from utils.folders import FEW, count_endings
     from utils.predict import find_pictures, predict_pictures
     from utils.runs import find_run
 
@@ -327,13 +328,19 @@ def _predict(options) -> None:
         raise InputError(
             f"There is no trained run in {options.output_dir}. Train one with: python -m utils run"
         )
-    paths = find_pictures(options.pictures)
+    paths, others = find_pictures(options.pictures)
     classes, probabilities, failures = predict_pictures(run, paths)
     classes = [printable(name) for name in classes]
     readable = [printable(str(p)) for position, p in enumerate(paths) if position not in failures]
     (_print_csv if options.csv else _print_table)(readable, classes, probabilities, options.top)
-    if failures:
-        sys.exit("\n".join(f"error: {reason}" for reason in failures.values()))
+    problems = list(failures.values())
+    if others:
+        listed = ", ".join(map(str, others[:FEW])) + (", …" if len(others) > FEW else "")
+        problems.append(
+            f"{len(others)} files are of no kind that is read ({count_endings(others)}): {listed}"
+        )
+    if problems:
+        sys.exit("\n".join(printable(f"error: {problem}") for problem in problems))
 
 
 def _print_csv(paths, classes, probabilities, top) -> None:

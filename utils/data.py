@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -25,12 +26,15 @@ from utils import (
     check_flag,
     check_number,
     check_text,
+    copies,
     first_line,
+    folders,
+    metadata,
     pictures,
     shapes,
     shown,
 )
-from utils.archives import ARCHIVES, is_archive, unpack
+from utils.archives import ARCHIVES, is_archive, left_packed, unpack
 from utils.augment import Augmentation, augment, normalise, resize
 from utils.devices import available_memory
 from utils.runs import ROOT, Run, remove_leftovers, replacing, resolve_path
@@ -42,6 +46,8 @@ TEST_SHARE = 0.2
 #: Splits are drawn from this, not from the run's seed, so that runs can be compared.
 SPLIT_SEED = 0
 EVAL_BATCH_SIZE = 256
+#: A picture none of whose channels spans more levels than this, of 256, shows next to nothing.
+FLAT = 8
 #: While pictures are decoded and split, there are this many copies of them in memory.
 COPIES = 2
 
@@ -82,6 +88,7 @@ class PictureSet:
         fingerprint: of the decoded pictures, before any limit.
         notes: what a person should know about how the source was read.
         options: the arguments of `load_pictures` that give this set again.
+        bits: how many bits its deep greyscale pictures use; 16 where it has none.
     """
 
     name: str
@@ -94,11 +101,23 @@ class PictureSet:
     fingerprint: str
     notes: tuple[str, ...]
     options: dict
+    bits: int = 16
 
     @property
     def image_size(self) -> int:
         """Side of the square pictures in pixels."""
         return self.train.images.shape[-1]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What decoding makes of a source; the fields are those of `PictureSet`."""
+
+    classes: Sequence[str]
+    train: Split
+    test: Split
+    notes: Sequence[str] = ()
+    bits: int = 16
 
 
 @dataclass(frozen=True)
@@ -110,7 +129,7 @@ class _Source:
     identity: str  # of the place; one cache file for each
     key: str  # of the contents; a cache with another key is stale
     size: int  # number of pictures
-    decode: Callable[[int], "tuple[tuple[str, ...], Split, Split, list[str]]"]
+    decode: Callable[[int], "_Decoded"]
     mean_and_std: tuple | None = None
     notes: tuple[str, ...] = ()
 
@@ -150,6 +169,7 @@ def load_pictures(
     return replace(
         picture_set,
         title=dataset_title or picture_set.title,
+        notes=(*source.notes, *picture_set.notes),
         train=_limited(picture_set.train, limit_train, "limit_train"),
         test=_limited(picture_set.test, limit_test, "limit_test"),
         options={
@@ -238,38 +258,40 @@ def _cache_folder(dataset: str, data_dir: str | Path) -> Path:
 
 def _find_source(dataset: str, data_dir: str | Path, skip_unreadable: bool) -> _Source:
     if dataset == "shapes":
-        key = _code_key(shapes.__file__)
+        key = _code_key(shapes, copies)
         size = shapes.TRAIN_SIZE + shapes.TEST_SIZE
         return _Source("shapes", "drawn shapes", "shapes", key, size, _draw_shapes)
     if dataset == "cifar10":
         decode = partial(_read_cifar10, resolve_path(data_dir))
-        key = f"cifar-10-python {_code_key(pictures.__file__)}"
+        key = f"cifar-10-python {_code_key(pictures, copies)}"
         statistics = (CIFAR10_MEAN, CIFAR10_STD)
         return _Source("cifar10", "CIFAR-10", "cifar10", key, CIFAR10_SIZE, decode, statistics)
     place = resolve_path(data_dir if dataset == "folder" else dataset)
     if place.is_dir():
         return _folder_source(place, place.name, skip_unreadable)
     unpacked = unpack(place, resolve_path(data_dir) / "unpacked", pictures.EXTENSIONS)
+    name = place.name.partition(".")[0]
     try:
-        return _folder_source(unpacked, place.name.partition(".")[0], skip_unreadable)
+        source = _folder_source(unpacked, name, skip_unreadable, left_packed(unpacked))
     except InputError as error:  # a person knows the archive, not where it was unpacked
         raise InputError(str(error).replace(str(unpacked), str(place))) from error
+    return replace(source, notes=[n.replace(str(unpacked), str(place)) for n in source.notes])
 
 
-def _code_key(file: str) -> str:
+def _code_key(*modules: ModuleType) -> str:
     """Return a key of the code that makes the pictures: when it changes, they may."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return hashlib.sha256(b"".join(Path(m.__file__).read_bytes() for m in modules)).hexdigest()
 
 
-def _draw_shapes(image_size: int):
+def _draw_shapes(image_size: int) -> _Decoded:
     splits = []
     for name in ("train", "test"):
         drawn = shapes.draw_split(name, image_size=image_size)
         splits.append(Split(*map(torch.from_numpy, (drawn.images, drawn.targets, drawn.masks))))
-    return shapes.CLASSES, *splits, []
+    return _Decoded(shapes.CLASSES, *splits)
 
 
-def _read_cifar10(data_dir: Path, image_size: int):
+def _read_cifar10(data_dir: Path, image_size: int) -> _Decoded:
     from utils.cifar10 import read_cifar10  # torchvision's data sets take a second to import
 
     classes, *arrays = read_cifar10(data_dir)
@@ -277,7 +299,7 @@ def _read_cifar10(data_dir: Path, image_size: int):
         Split(torch.from_numpy(_fit_arrays(images, image_size)), torch.from_numpy(targets))
         for images, targets in arrays
     ]
-    return classes, *splits, []
+    return _Decoded(classes, *splits)
 
 
 def _fit_arrays(images: np.ndarray, image_size: int) -> np.ndarray:
@@ -289,37 +311,79 @@ def _fit_arrays(images: np.ndarray, image_size: int) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def _folder_source(root: Path, name: str, skip_unreadable: bool) -> _Source:
-    folder = pictures.scan_folder(root)
+def _folder_source(
+    root: Path, name: str, skip_unreadable: bool, absent: Sequence[str] = ()
+) -> _Source:
+    folder = folders.scan_folder(root, absent)
     size = len(folder.train) + len(folder.test or [])
-    key = f"{folder.key} {_code_key(pictures.__file__)} {skip_unreadable}"
+    key = f"{folder.key} {_code_key(pictures, metadata, copies)} {skip_unreadable}"
     identity = f"folder-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
     decode = partial(_read_folder, folder, skip_unreadable)
     return _Source(name, name, identity, key, size, decode, notes=folder.notes)
 
 
-def _read_folder(folder: pictures.PictureFolder, skip_unreadable: bool, image_size: int):
+def _read_folder(folder: folders.PictureFolder, skip_unreadable: bool, image_size: int) -> _Decoded:
     listed = folder.train + (folder.test or [])
-    images, failures = pictures.read_pictures([path for path, _ in listed], image_size)
-    notes = _unreadable_notes(failures, len(listed), skip_unreadable)
+    decoded = pictures.read_pictures([path for path, _ in listed], image_size)
+    notes = _unreadable_notes(decoded.failures, len(listed), skip_unreadable)
     targets = torch.tensor([target for _, target in listed])
     readable = torch.ones(len(listed), dtype=torch.bool)
-    readable[list(failures)] = False
+    readable[list(decoded.failures)] = False
     _check_trainable(targets[: len(folder.train)][readable[: len(folder.train)]], folder)
+    notes += _remarks(folder, decoded, [path for path, _ in listed], readable)
+    everything = Split(torch.from_numpy(decoded.images), targets)
     if folder.test is None:
-        _check_splittable(targets[readable], folder)
-        in_test = stratified_part(targets, TEST_SHARE, SPLIT_SEED, among=readable)
+        in_test = _drawn_test(everything, readable, folder)
         notes.append(
             f"No test folder: {in_test.sum()} pictures ({TEST_SHARE:.0%} of each class) "
             "are held out to test."
         )
     else:
         in_test = torch.arange(len(listed)) >= len(folder.train)
-    everything = Split(torch.from_numpy(images), targets)
     train, test = (
         everything.subset(torch.nonzero(part & readable).flatten()) for part in (~in_test, in_test)
     )
-    return folder.classes, train, test, notes
+    return _Decoded(folder.classes, train, test, notes, decoded.bits)
+
+
+def _remarks(
+    folder: folders.PictureFolder,
+    decoded: pictures.Decoded,
+    paths: Sequence[str],
+    readable: Tensor,
+) -> list[str]:
+    """Return what a person should know about how single pictures were read, or what they show."""
+    notes = []
+    if decoded.deep:
+        notes.append(
+            f"{len(decoded.deep):,} greyscale pictures of more than 8 bits use {decoded.bits}: "
+            f"{2**decoded.bits - 1:,} is shown white."
+        )
+    spans = decoded.images.max((2, 3)) - decoded.images.min((2, 3))
+    flat = np.flatnonzero((spans.max(1) <= FLAT) & readable.numpy()).tolist()
+    for positions, about in (
+        (sorted(decoded.several), "hold several pictures, of which the first is read"),
+        (flat, "are all of nearly one colour"),
+    ):
+        if positions:
+            named = [os.path.relpath(paths[i], folder.root) for i in positions[: folders.FEW]]
+            more = ", …" if len(positions) > folders.FEW else ""
+            notes.append(f"{len(positions):,} files {about}: {', '.join(named)}{more}.")
+    return notes
+
+
+def _drawn_test(everything: Split, readable: Tensor, folder: folders.PictureFolder) -> Tensor:
+    """Return which pictures to hold out to test: bool, N. Copies stay on one side."""
+    _check_splittable(everything.targets[readable], folder)
+    first = copies.first_copies(everything.images)
+    in_test = stratified_part(everything.targets, TEST_SHARE, SPLIT_SEED, readable, first)
+    if untested := _classes_with_fewer_than(1, everything.targets[in_test], folder.classes):
+        raise InputError(
+            f"No picture can be held out to test of: {', '.join(untested)}. All that are there are "
+            "copies of one picture, or lie under another class as well. Add others, or give "
+            "separate train and test folders."
+        )
+    return in_test
 
 
 def _unreadable_notes(failures: dict[int, str], total: int, skip_unreadable: bool) -> list[str]:
@@ -333,7 +397,7 @@ def _unreadable_notes(failures: dict[int, str], total: int, skip_unreadable: boo
     return [f"Left out, since skip_unreadable is set: {message}"]
 
 
-def _check_trainable(targets: Tensor, folder: pictures.PictureFolder) -> None:
+def _check_trainable(targets: Tensor, folder: folders.PictureFolder) -> None:
     if empty := _classes_with_fewer_than(1, targets, folder.classes):
         raise InputError(
             f"No training picture can be read of: {', '.join(empty)}. Repair some, or remove the "
@@ -341,7 +405,7 @@ def _check_trainable(targets: Tensor, folder: pictures.PictureFolder) -> None:
         )
 
 
-def _check_splittable(targets: Tensor, folder: pictures.PictureFolder) -> None:
+def _check_splittable(targets: Tensor, folder: folders.PictureFolder) -> None:
     if short := _classes_with_fewer_than(2, targets, folder.classes):
         raise InputError(
             f"Each class needs at least two readable pictures, one to train and one to test on; "
@@ -380,11 +444,13 @@ def _check_memory(source: _Source, image_size: int) -> None:
 
 
 def _decode(source: _Source, image_size: int) -> PictureSet:
-    classes, train, test, notes = source.decode(image_size)
+    decoded = source.decode(image_size)
+    train, test = decoded.train, decoded.test
     mean, std = source.mean_and_std or channel_statistics(train.images)
+    notes = copies.describe_copies((train.images, train.targets), (test.images, test.targets))
     return PictureSet(
-        source.name, source.title, tuple(classes), train, test, mean, std,
-        _fingerprint(classes, train, test), (*source.notes, *notes), {},
+        source.name, source.title, tuple(decoded.classes), train, test, mean, std,
+        _fingerprint(decoded.classes, train, test), (*decoded.notes, *notes), {}, decoded.bits,
     )  # fmt: skip
 
 
@@ -405,7 +471,7 @@ def _write_cache(source: _Source, picture_set: PictureSet, path: Path) -> None:
             tensors[f"{name}.masks"] = split.masks
     described = {
         name: getattr(picture_set, name)
-        for name in ("classes", "mean", "std", "fingerprint", "notes")
+        for name in ("classes", "mean", "std", "fingerprint", "notes", "bits")
     }
     text = json.dumps(described)
     metadata = {"key": source.key, "described": text, "checksum": _checksum(text)}
@@ -450,7 +516,7 @@ def _described(source: _Source, tensors: dict[str, Tensor], described: dict) -> 
     return PictureSet(
         source.name, source.title, tuple(described["classes"]), train, test,
         tuple(described["mean"]), tuple(described["std"]), fingerprint,
-        tuple(described["notes"]), {},
+        tuple(described["notes"]), {}, described["bits"],
     )  # fmt: skip
 
 
@@ -486,27 +552,53 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def stratified_part(
-    targets: Tensor, share: float, seed: int, among: Tensor | None = None
+    targets: Tensor,
+    share: float,
+    seed: int,
+    among: Tensor | None = None,
+    first: Tensor | None = None,
 ) -> Tensor:
     """Choose the same share of every class at random: at least one picture, and never all.
+
+    Copies are chosen together or not at all, and not if they lie under several labels; a class
+    whose pictures are all of that kind has none chosen.
 
     Args:
         targets: int64, N.
         share: between 0 and 1.
         seed: the choice is a function of it.
         among: bool, N: only these may be chosen.
+        first: int64, N, from `utils.copies.first_copies`; None where no two are the same.
 
     Returns:
         bool, N.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(len(targets), dtype=torch.bool)
-    allowed = torch.ones_like(chosen) if among is None else among
+    allowed = torch.ones_like(chosen) if among is None else among.clone()
+    first = torch.arange(len(targets)) if first is None else first
+    allowed &= ~copies.conflicting(first, targets)
     for target in targets.unique():
         members = torch.nonzero((targets == target) & allowed).flatten()
-        count = min(max(1, round(len(members) * share)), len(members) - 1)
-        chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+        kinds, sizes = first[members].unique(return_counts=True)
+        wanted = min(max(1, round(len(members) * share)), len(members) - 1)
+        order = torch.randperm(len(kinds), generator=generator)
+        taken = _filled(sizes[order].tolist(), wanted)
+        chosen[members[torch.isin(first[members], kinds[order[taken]])]] = True
     return chosen
+
+
+def _filled(sizes: Sequence[int], wanted: int) -> list[int]:
+    """Return the places of sizes that add up to at most `wanted`, taken in order as they fit.
+
+    If none fits, the place of the smallest, provided that another remains.
+    """
+    taken, total = [], 0
+    for place, size in enumerate(sizes):
+        if total + size <= wanted:
+            taken.append(place)
+            total += size
+    return taken if taken or len(sizes) < 2 else [int(np.argmin(sizes))]
 
 
 def _limited(split: Split, limit: int | None, name: str) -> Split:
@@ -620,13 +712,15 @@ class PictureDataModule(LightningDataModule):
 def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split]:
     if val_fraction == 0:
         return picture_set.train, picture_set.test
-    held_out = stratified_part(picture_set.train.targets, val_fraction, SPLIT_SEED)
+    whole = picture_set.train
+    first = copies.first_copies(whole.images)
+    held_out = stratified_part(whole.targets, val_fraction, SPLIT_SEED, first=first)
     train, watched = (torch.nonzero(part).flatten() for part in (~held_out, held_out))
     if not len(watched):
         raise InputError(
             f"val_fraction {val_fraction} holds nothing out: no class has two training pictures."
         )
-    return picture_set.train.subset(train), picture_set.train.subset(watched)
+    return whole.subset(train), whole.subset(watched)
 
 
 def shown_pictures(train_size: int, skipped: float) -> int:

@@ -1,10 +1,9 @@
-"""Picture files: finding them in a folder, and turning any of them into a square RGB array.
+"""Picture files: turning any of them into a square RGB array.
 
 `read_picture` is the one way a file becomes what the network sees. Nothing here needs torch, so
 that the decoding workers start quickly.
 """
 
-import hashlib
 import multiprocessing
 import os
 import stat
@@ -12,82 +11,140 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils import InputError, first_line
+from utils.metadata import without_metadata
 from utils.progress import progress_bar
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+#: How the names of files of these formats end, in lower case.
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+    ".ppm", ".pgm",
+)  # fmt: skip
 #: Pillow's names of the formats that are read. Left to itself it would try all it knows, and hand
 #: a PostScript file to Ghostscript, whatever the file is called.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+#: No single picture file is larger, in bytes.
+MAX_FILE_SIZE = 256 * 2**20
 #: More pixels than any camera makes are a trap, since a file of a few bytes can fill the memory.
 MAX_PIXELS = 120_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would warn from 89 million on,
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # where we refuse
-TEST_FOLDERS = ("test", "val", "valid", "validation")
 CHUNK = 500
 #: Below this many files, threads finish before worker processes have started.
 PROCESSES_FROM = 3_000
 
 
-@dataclass(frozen=True)
-class PictureFolder:
-    """What was found below a folder of labelled pictures.
+#: How many bits greyscale of more than 8 bits may use. Scanners and microscopes keep 8, 10, 12 or
+#: 14 in files of 16.
+DEPTHS = (8, 10, 12, 14, 16)
+#: The transposition that shows a picture upright, by EXIF's orientation (EXIF 2.32, tag 0x0112).
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass
+class Decoded:
+    """Many picture files, decoded.
 
     Attributes:
-        root: the folder.
-        classes: sorted class names.
-        train, test: (path, class index) of every picture; `test` is None where there is no
-            separate test folder and a part of `train` is to be held out.
-        key: changes when a file's name, size or time changes.
-        notes: what a person should know about how the folder was read.
+        images: uint8, N×3×S×S; black where a file could not be read.
+        failures: for each of those its position, and what was wrong.
+        bits: how many bits the deep greyscale pictures were taken to use.
+        deep: for each picture of more than 8 bits its position, and how many bits it uses itself.
+        several: positions of files that hold several pictures, of which the first was read.
     """
 
-    root: Path
-    classes: tuple[str, ...]
-    train: list[tuple[str, int]]
-    test: list[tuple[str, int]] | None
-    key: str
-    notes: tuple[str, ...]
+    images: np.ndarray
+    bits: int
+    failures: dict[int, str] = field(default_factory=dict)
+    deep: dict[int, int] = field(default_factory=dict)
+    several: set[int] = field(default_factory=set)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return any picture as 8-bit RGB: 16-bit greyscale scaled, transparency laid on white."""
+def is_deep(image: Image.Image) -> bool:
+    """Tell whether a picture is greyscale of more than 8 bits."""
+    return image.mode.startswith("I")
+
+
+def to_rgb(image: Image.Image, bits: int = 16) -> Image.Image:
+    """Return any picture as 8-bit RGB: deep greyscale scaled, transparency laid on white.
+
+    Args:
+        image: in any mode of Pillow's but floating point.
+        bits: of deep greyscale, those that are used; more become white.
+
+    Raises:
+        ValueError: its values are floating-point numbers, or take more than 16 bits.
+    """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):  # 16-bit greyscale; convert("RGB") would clip it to white
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert(
-            "RGB"
-        )
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if is_deep(image):  # convert("RGB") would clip it to white
+        values = np.asarray(image)
+        if values.max() >= 2**16:
+            raise ValueError(f"its values go up to {values.max():,}; save it with 8 or 16 bits")
+        values = values.clip(0, 2**bits - 1) >> (bits - 8)
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
-def fit_picture(image: Image.Image, image_size: int) -> np.ndarray:
+def upright(image: Image.Image) -> Image.Image:
+    """Return a picture as its EXIF orientation says, which is looked up and never written again."""
+    image.load()  # some formats are turned by this already, and then say so
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # damaged metadata can raise nearly anything, and make no picture unreadable
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def prepare_draft(image: Image.Image, side: int) -> None:
+    """Have a JPEG file decoded at a fraction of its size, where that leaves twice `side` pixels."""
+    if image.format == "JPEG":
+        image.draft("RGB", (2 * side, 2 * side))
+
+
+def fit_picture(image: Image.Image, image_size: int, bits: int = 16) -> np.ndarray:
     """Turn an open picture into what the network sees.
 
     EXIF orientation is applied, the shorter side is resized to `image_size` and the centre cropped.
 
+    Args:
+        image: a picture that `open_picture` returned, or any other of Pillow's.
+        image_size: side in pixels of the result.
+        bits: as `to_rgb` takes it.
+
     Returns:
         uint8 array, image_size × image_size × 3.
     """
-    if image.format == "JPEG":  # decode at a fraction of the size where that is enough
-        image.draft("RGB", (2 * image_size, 2 * image_size))
-    ImageOps.exif_transpose(image, in_place=True)
-    image = to_rgb(image)
+    prepare_draft(image, image_size)
+    image = to_rgb(upright(image), bits)
     if image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), method=Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 
-def open_picture(file, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_picture(file: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a picture without decoding it: known formats only, and not too large to decode.
 
     Args:
@@ -95,11 +152,11 @@ def open_picture(file, max_pixels: int = MAX_PIXELS) -> Image.Image:
         max_pixels: at most ``MAX_PIXELS``.
 
     Raises:
-        ValueError: it is of no such format, or has more than `max_pixels` pixels. (Where the
-            file is damaged, Pillow raises others.)
+        ValueError: it is of no such format, or too large. (Where the file is damaged, Pillow raises
+            others.)
     """
     try:
-        image = Image.open(file, formats=FORMATS)
+        image = Image.open(BytesIO(without_metadata(_content(file))), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ValueError(
             f"it is no picture of a known format ({', '.join(FORMATS)}), or damaged"
@@ -115,7 +172,35 @@ def open_picture(file, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return image
 
 
-def read_picture(path: str | Path, image_size: int) -> np.ndarray:
+def _content(file: str | Path | IO[bytes]) -> bytes:
+    """Return what a file holds, if no more than a picture can."""
+    if not hasattr(file, "read"):
+        if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for without end
+            raise ValueError("it is no file")
+        with open(file, "rb") as opened:
+            return _content(opened)
+    content = file.read(MAX_FILE_SIZE + 1)
+    if len(content) > MAX_FILE_SIZE:
+        raise ValueError(f"it is larger than {MAX_FILE_SIZE / 1e6:,.0f} MB")
+    return content
+
+
+def holds_several(image: Image.Image) -> bool:
+    """Tell whether a file holds more pictures than the one that is read: an animation, or pages."""
+    return getattr(image, "is_animated", False)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Yield an open picture; whatever is wrong with it is an `InputError` that names it."""
+    try:
+        with open_picture(path) as image:
+            yield image
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
+        raise InputError(f"{path} cannot be read as a picture ({first_line(error)}).") from error
+
+
+def read_picture(path: str | Path, image_size: int, bits: int = 16) -> np.ndarray:
     """Read a picture file as `fit_picture` does.
 
     Returns:
@@ -124,38 +209,56 @@ def read_picture(path: str | Path, image_size: int) -> np.ndarray:
     Raises:
         InputError: the file is missing, or no picture that can be read.
     """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
-            raise ValueError("it is no file")
-        with open_picture(path) as image:
-            return fit_picture(image, image_size)
-    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
-        raise InputError(f"{path} cannot be read as a picture ({first_line(error)}).") from error
+    with _opened(path) as image:
+        return fit_picture(image, image_size, bits)
 
 
 def read_pictures(
-    paths: Sequence[str], image_size: int, description: str = "Decoding pictures"
-) -> tuple[np.ndarray, dict[int, str]]:
+    paths: Sequence[str],
+    image_size: int,
+    description: str = "Decoding pictures",
+    bits: int | None = None,
+) -> Decoded:
     """Read many picture files in parallel, with a progress bar.
 
-    Returns:
-        uint8 array N×3×S×S, black where a file was unreadable, and for each of those its
-        position and what was wrong.
+    Args:
+        paths: of the files.
+        image_size: as `fit_picture` takes it.
+        description: of the progress bar.
+        bits: of deep greyscale pictures, those that are used; None looks at all of them, and takes
+            the fewest of ``DEPTHS`` that hold every value.
     """
-    images = np.zeros((len(paths), 3, image_size, image_size), np.uint8)
-    failures: dict[int, str] = {}
-    starts = range(0, len(paths), CHUNK)
-    chunks = [paths[start : start + CHUNK] for start in starts]
+    decoded = Decoded(np.zeros((len(paths), 3, image_size, image_size), np.uint8), bits or 16)
+    _read_into(decoded, paths, range(len(paths)), image_size, description)
+    if bits is None and decoded.deep:
+        decoded.bits = next(depth for depth in DEPTHS if depth >= max(decoded.deep.values()))
+        if decoded.bits < 16:  # at 16 bits, their lowest were lost
+            _read_into(decoded, paths, list(decoded.deep), image_size, "Scaling deep pictures")
+    return decoded
+
+
+def _read_into(
+    decoded: Decoded,
+    paths: Sequence[str],
+    positions: Sequence[int],
+    image_size: int,
+    description: str,
+) -> None:
+    """Decode the files at these positions of `paths` to the same positions of the result."""
+    chunks = [positions[start : start + CHUNK] for start in range(0, len(positions), CHUNK)]
+    of_chunks = [[paths[position] for position in chunk] for chunk in chunks]
+    repeated = ([value] * len(chunks) for value in (image_size, decoded.bits))
     with (
-        _executor(len(paths)) as executor,
-        progress_bar(description=description, total=len(paths), unit="pictures") as bar,
+        _executor(len(positions)) as executor,
+        progress_bar(description=description, total=len(positions), unit="pictures") as bar,
     ):
-        decoded = executor.map(_read_chunk, chunks, [image_size] * len(chunks))
-        for start, (part, failed) in zip(starts, decoded, strict=True):
-            images[start : start + len(part)] = part.transpose(0, 3, 1, 2)
-            failures.update({start + position: reason for position, reason in failed.items()})
-            bar.update(len(part))
-    return images, failures
+        parts = executor.map(_read_chunk, of_chunks, *repeated)
+        for chunk, part in zip(chunks, parts, strict=True):
+            decoded.images[chunk] = part.images
+            decoded.failures |= {chunk[i]: reason for i, reason in part.failures.items()}
+            decoded.deep |= {chunk[i]: used for i, used in part.deep.items()}
+            decoded.several |= {chunk[i] for i in part.several}
+            bar.update(len(chunk))
 
 
 def _executor(count: int) -> Executor:
@@ -168,155 +271,16 @@ def _executor(count: int) -> Executor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method))
 
 
-def _read_chunk(paths: Sequence[str], image_size: int) -> tuple[np.ndarray, dict[int, str]]:
-    images = np.zeros((len(paths), image_size, image_size, 3), np.uint8)
-    failures = {}
+def _read_chunk(paths: Sequence[str], image_size: int, bits: int) -> Decoded:
+    part = Decoded(np.zeros((len(paths), 3, image_size, image_size), np.uint8), bits)
     for position, path in enumerate(paths):
         try:
-            images[position] = read_picture(path, image_size)
+            with _opened(path) as image:
+                if holds_several(image):
+                    part.several.add(position)
+                part.images[position] = fit_picture(image, image_size, bits).transpose(2, 0, 1)
+                if is_deep(image):
+                    part.deep[position] = int(np.asarray(image).max()).bit_length()
         except InputError as error:
-            failures[position] = str(error)
-    return images, failures
-
-
-def scan_folder(root: Path) -> PictureFolder:
-    """Find the labelled pictures below `root`, without opening any.
-
-    Layouts: ``root/train/<class>/*`` with ``root/test/<class>/*``, or just ``root/<class>/*``.
-    A folder called val, valid or validation stands in for a missing test folder.
-
-    Raises:
-        InputError: the folder is missing, or holds fewer than two classes with pictures.
-    """
-    if not root.is_dir():
-        raise InputError(f"There is no folder {root}. Give the folder that holds your pictures.")
-    try:
-        return _scan(root)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or root} cannot be read: {error.strerror}. Change its permissions, "
-            "or leave it out."
-        ) from error
-
-
-def _scan(root: Path) -> PictureFolder:
-    notes: list[str] = []
-    train_root = root / "train" if _has_subfolders(root / "train") else root
-    test_root = _test_folder(root, notes) if train_root != root else None
-    found = {"train": _class_files(train_root, notes)}
-    if test_root is not None:
-        found["test"] = _class_files(test_root, notes)
-        if not any(found["test"].values()):
-            raise InputError(
-                f"{test_root} holds no pictures in class folders. Add some, or remove it to hold "
-                f"out a part of {train_root}."
-            )
-    classes = _agreed_classes(root, found)
-    if untested := [c for c in classes if test_root is not None and not found["test"].get(c)]:
-        notes.append(f"Without test pictures: {', '.join(untested)}.")
-    index = {name: position for position, name in enumerate(classes)}
-    listed = {
-        split: [(path, index[name]) for name, files in by_class.items() for path, _ in files]
-        for split, by_class in found.items()
-    }
-    return PictureFolder(
-        root, classes, listed["train"], listed.get("test"), _listing_key(root, found), tuple(notes)
-    )
-
-
-def _has_subfolders(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
-
-
-def _test_folder(root: Path, notes: list[str]) -> Path | None:
-    present = [name for name in TEST_FOLDERS if (root / name).is_dir()]
-    if present and present[0] != "test":
-        notes.append(f"{root / present[0]} is used as the test split.")
-    if len(present) > 1:
-        notes.append(f"Not read: {', '.join(str(root / name) for name in present[1:])}.")
-    return root / present[0] if present else None
-
-
-def _class_files(folder: Path, notes: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """Map each class folder to the sorted (path, size and time) of the pictures below it."""
-    by_class, ignored = {}, 0
-    for entry in _visible(folder):
-        if not entry.is_dir():
-            ignored += 1
-            continue
-        items = list(_walk(entry.path))
-        files = [item for item in items if item.name.lower().endswith(EXTENSIONS)]
-        by_class[entry.name] = sorted((item.path, _size_and_time(item)) for item in files)
-        ignored += len(items) - len(files)
-    if ignored:
-        notes.append(
-            f"Left out below {folder}: {ignored} that are no {'/'.join(EXTENSIONS)} "
-            "in a class folder."
-        )
-    return by_class
-
-
-def _visible(folder: str | Path) -> list[os.DirEntry]:
-    """Return what is in a folder, sorted, without what is hidden or made by an archiver."""
-    with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith((".", "__"))]
-    return sorted(shown, key=lambda entry: entry.name)
-
-
-def _walk(folder: str | Path) -> Iterator[os.DirEntry]:
-    """Yield every file below `folder`, however deep; links to folders are not followed."""
-    folders = [folder]
-    while folders:
-        for entry in _visible(folders.pop()):
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
-            else:
-                yield entry
-
-
-def files_below(folder: Path) -> list[str]:
-    """Return the paths of all picture files below a folder."""
-    return [e.path for e in _walk(folder) if e.name.lower().endswith(EXTENSIONS)]
-
-
-def _size_and_time(item: os.DirEntry) -> str:
-    try:
-        stat = item.stat()
-    except OSError:  # a link to nowhere; reading it will fail, and say so
-        return "missing"
-    return f"{stat.st_size} {stat.st_mtime_ns}"
-
-
-def _agreed_classes(root: Path, found: dict[str, dict[str, list]]) -> tuple[str, ...]:
-    """Return the class names all splits share, or say what is wrong."""
-    filled = {
-        split: {c for c, files in by_class.items() if files} for split, by_class in found.items()
-    }
-    classes = filled["train"]
-    if odd := [name for name in sorted(classes) if not name.isprintable()]:
-        raise InputError(
-            f"The class folder {odd[0]!r} in {root} has a name that cannot be printed. Rename it."
-        )
-    if len(classes) < 2:
-        names = ", ".join(sorted(classes)) or "none"
-        raise InputError(
-            f"{root} needs at least two class folders with pictures in them; found: {names}. "
-            f"Expected {root}/<class>/*.jpg or {root}/train/<class>/*.jpg "
-            f"(also {', '.join(EXTENSIONS[1:])})."
-        )
-    if unseen := filled.get("test", set()) - classes:
-        raise InputError(
-            f"These classes have test pictures but none to train on: {', '.join(sorted(unseen))}. "
-            f"Add pictures to {root}/train or remove the folders."
-        )
-    return tuple(sorted(classes))
-
-
-def _listing_key(root: Path, found: dict[str, dict[str, list[tuple[str, str]]]]) -> str:
-    digest = hashlib.sha256()
-    for by_class in found.values():
-        for files in by_class.values():
-            for path, size_and_time in files:
-                digest.update(os.fsencode(f"{os.path.relpath(path, root)}\0{size_and_time}\n"))
-        digest.update(b"end of split\n")
-    return digest.hexdigest()
+            part.failures[position] = str(error)
+    return part

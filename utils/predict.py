@@ -9,32 +9,34 @@ import torch
 from utils import InputError
 from utils.augment import normalise
 from utils.devices import choose_device
-from utils.pictures import EXTENSIONS, files_below, read_pictures
+from utils.folders import files_below
+from utils.pictures import EXTENSIONS, read_pictures
 from utils.runs import Run
 from utils.training import load_network
 
 
-def find_pictures(given: Sequence[str | Path]) -> list[Path]:
-    """Return the picture files meant by files and folders.
+def find_pictures(given: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
+    """Return the picture files meant by files and folders, and what else the folders hold.
 
     Raises:
         InputError: something that does not exist, or a folder without pictures.
     """
-    found = []
+    found, others = [], []
     for path in given:
         if path == "":
             raise InputError("A picture's name is empty. Give a file or a folder.")
         path = Path(path)
         if path.is_dir():
-            inside = sorted(map(Path, files_below(path)))
+            inside, unread = (list(map(Path, paths)) for paths in files_below(path))
             if not inside:
                 raise InputError(f"{path} holds no pictures ({', '.join(EXTENSIONS)}).")
             found += inside
+            others += unread
         elif path.exists():
             found.append(path)
         else:
             raise InputError(f"{path} does not exist.")
-    return found
+    return found, others
 
 
 def predict_pictures(
@@ -49,12 +51,14 @@ def predict_pictures(
     data = run.record["data"]
     device, _ = choose_device()
     network = load_network(run, device)
-    images, failures = read_pictures([str(p) for p in paths], run.settings["image_size"], "Reading")
-    readable = [position for position in range(len(paths)) if position not in failures]
+    decoded = read_pictures(
+        [str(p) for p in paths], run.settings["image_size"], "Reading", data.get("bits", 16)
+    )
+    readable = [position for position in range(len(paths)) if position not in decoded.failures]
     probabilities = np.zeros((len(readable), len(data["classes"])), np.float32)
     with torch.inference_mode():
         for start in range(0, len(readable), batch_size):
-            part = torch.from_numpy(images[readable[start : start + batch_size]]).to(device)
+            part = torch.from_numpy(decoded.images[readable[start : start + batch_size]]).to(device)
             logits = network(normalise(part, data["mean"], data["std"]))
             probabilities[start : start + batch_size] = logits.softmax(1).cpu().numpy()
-    return tuple(data["classes"]), probabilities, failures
+    return tuple(data["classes"]), probabilities, decoded.failures

@@ -22,8 +22,8 @@ SOURCE = ROOT / "space"
 #: The modules that the page uses, below ``utils/``.
 MODULES = (
     "__init__.py", "augment.py", "bundle.py", "gradcam.py", "models/__init__.py",
-    "models/convolution.py", "models/davidnet.py", "models/sizes.py", "models/speednet.py",
-    "pictures.py",
+    "metadata.py", "models/convolution.py", "models/davidnet.py", "models/sizes.py",
+    "models/speednet.py", "pictures.py",
     "plots/__init__.py", "plots/gradcam.py", "plots/style.py", "progress.py", "weights.py",
 )  # fmt: skip
 MOST_EXAMPLES, MOST_MISTAKES, MOST_MISTAKES_OF_A_CLASS = 10, 500, 25
@@ -88,6 +88,7 @@ def _about(run: Run) -> dict:
         "title": data["title"],
         "classes": data["classes"],
         "image_size": settings["image_size"],
+        "bits": data.get("bits", 16),
         "mean": data["mean"],
         "std": data["std"],
         "test_acc": metrics["test_acc"],

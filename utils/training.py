@@ -486,6 +486,7 @@ def _start_record(plan: TrainingPlan, network: nn.Module, data: PictureDataModul
             "std": list(picture_set.std),
             "fingerprint": picture_set.fingerprint,
             "notes": list(picture_set.notes),
+            "bits": picture_set.bits,
         },
         model={
             "name": plan.settings["model"],

@@ -52,12 +52,14 @@ def confusion_matrix(matrix, classes, dataset_title):
         note += f" One class in {stride} is named."
     if not matrix[~right].any():
         note += " There is no error."
+    if untested := [classes[row] for row in np.flatnonzero(matrix.sum(axis=1) == 0)]:
+        note += f" Not tested: {', '.join(shorten(name, 60) for name in untested[:MOST_ROWS])}."
     figure, axes = new_figure(
         title, dataset_title, width=max(side + 1, 6.5), height=side + 0.6, note=note
     )
     draw_cells(axes, matrix, right, annotate=number <= MOST_ANNOTATED)
     places = np.arange(0, number, stride)
-    names = [shorten(classes[place], 16) for place in places]
+    names = [shorten(classes[place], 16, classes) for place in places]
     axes.set_xticks(places + 0.5, names, rotation=90)
     axes.set_yticks(places + 0.5, names, rotation=0)
     axes.set(xlabel="predicted class", ylabel="actual class")
@@ -104,7 +106,8 @@ def per_class_bars(table, dataset_title):
     title = "Precision, recall and F1 by class"
     if not len(table):
         return message_figure(title, dataset_title, "There is no class to compare.")
-    order = np.argsort(np.asarray(table["f1"]), kind="stable")[:MOST_ROWS]
+    tested = np.asarray(table["support"]) > 0
+    order = np.lexsort((table["f1"], ~tested))[:MOST_ROWS]
     note = (
         "Precision: how many of those predicted to be the class are. Recall: how many of the "
         f"class are found. {some_of(len(order), len(table), 'classes, lowest F1 first,')}"
@@ -112,7 +115,8 @@ def per_class_bars(table, dataset_title):
     figure, axes = new_figure(title, dataset_title, height=1.9 + 0.27 * len(order), note=note)
     rows = np.arange(len(order))
     precision, recall, f1 = (
-        100 * np.asarray(table[name], dtype=float)[order] for name in ("precision", "recall", "f1")
+        np.where(tested, 100 * np.asarray(table[name], dtype=float), np.nan)[order]
+        for name in ("precision", "recall", "f1")
     )
     colours = [class_colour(index, len(table)) for index in order]
     axes.hlines(rows, np.fmin(precision, recall), np.fmax(precision, recall), color=FAINT, lw=2)
@@ -123,11 +127,14 @@ def per_class_bars(table, dataset_title):
     axes.scatter(f1, rows, s=75, c=colours, edgecolor=INK, linewidth=0.8, zorder=4)
     axes.scatter([], [], s=75, c="white", edgecolor=INK, label="F1 (in the class colour)")
     names = np.asarray(table["class"])[order]
-    axes.set_yticks(rows, [shorten(name, 24) for name in names])
+    axes.set_yticks(rows, [shorten(name, 24, names) for name in names])
     axes.set(xlabel="percent", ylim=(len(order) - 0.4, -0.6))
     values = axes.secondary_yaxis("right")
     support = np.asarray(table["support"])[order]
-    words = [f"{score:.1f} %  ({count:,.0f})" for score, count in zip(f1, support, strict=True)]
+    words = [
+        f"{score:.1f} %  ({count:,.0f})" if count else "not tested"
+        for score, count in zip(f1, support, strict=True)
+    ]
     values.set_yticks(rows, words)
     values.tick_params(length=0, labelsize=SMALL, colors=INK)
     values.set_ylabel("F1 (pictures of the class)", fontsize=SMALL)
@@ -162,9 +169,9 @@ def misclassified_grid(images, actual, predicted, confidences, classes, dataset_
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
         sheet.picture(row, column, channels_last(image))
-        first = fit(classes[actual[index]], sheet.tile, before[0])
+        first = fit(classes[actual[index]], sheet.tile, before[0], among=classes)
         sure = f", {percent(confidences[index])}"
-        second = fit(classes[predicted[index]], sheet.tile, before[1], sure)
+        second = fit(classes[predicted[index]], sheet.tile, before[1], sure, classes)
         sheet.write_caption(row, column, f"{first}\n{second}")
     return sheet.figure
 
@@ -235,8 +242,12 @@ def most_confused(pairs, dataset_title):
     numbers = zip(counts, shares, strict=True)
     words = [f"{count:,} ({percent(share, 1)})" for count, share in numbers]
     axes.bar_label(bars, words, padding=4, size=SMALL)
-    names = zip(shown["actual"], shown["predicted"], strict=True)
-    axes.set_yticks(rows, [f"{shorten(first)} → {shorten(second)}" for first, second in names])
+    names = {*shown["actual"], *shown["predicted"]}
+    pairs = [
+        " → ".join(shorten(name, among=names) for name in pair)
+        for pair in zip(shown["actual"], shown["predicted"], strict=True)
+    ]
+    axes.set_yticks(rows, pairs)
     axes.set(xlabel="pictures (share of the actual class)", ylim=(len(shown) - 0.4, -0.6))
     axes.margins(x=0.14)
     axes.grid(False, axis="y")

@@ -47,7 +47,7 @@ def sample_grid(images, targets, classes, dataset_title, per_class=10):
         return message_figure("Pictures by class", dataset_title, "There is no picture to show.")
     shown = found[:MOST_PICTURE_ROWS]
     rows = [np.flatnonzero(targets == target)[:per_class] for target in shown]
-    names = [shorten(classes[target]) for target in shown]
+    names = [shorten(classes[target], among=classes) for target in shown]
     sheet = TileSheet(
         len(shown),
         max(len(row) for row in rows),
@@ -122,7 +122,7 @@ def class_counts(counts, classes, dataset_title):
         axes.bar_label(bars, [f"{number:,}" for number in numbers], padding=3, size=SMALL)
         grey = {"facecolor": FAINT if filling is None else "white", "edgecolor": MUTED}
         axes.bar(0, 0, hatch=filling, label=plain(split), **grey)
-    axes.set_yticks(rows, [shorten(name, 24) for name in classes[:shown]])
+    axes.set_yticks(rows, [shorten(name, 24, classes) for name in classes[:shown]])
     axes.set(xlabel="pictures", ylim=(shown - 0.4, -0.6), xlim=(0, None))
     axes.margins(x=0.1)
     axes.grid(False, axis="y")
@@ -154,7 +154,7 @@ def mean_pictures(means, classes, dataset_title):
     for index in range(shown):
         row, column = divmod(index, columns)
         sheet.picture(row, column, np.clip(channels_last(means[index]), 0, 1))
-        sheet.write_caption(row, column, fit(classes[index], sheet.tile))
+        sheet.write_caption(row, column, fit(classes[index], sheet.tile, among=classes))
     return sheet.figure
 
 

@@ -97,14 +97,13 @@ def misclassified_maps(
     )  # fmt: skip
     for index, image in enumerate(images):
         row, group = divmod(index, columns)
-        true, taken = (classes[which[index]] for which in (actual, predicted))
+        sure = f", {percent(confidences[index])}"
+        true = fit(classes[actual[index]], sheet.tile, among=classes)
+        taken = fit(classes[predicted[index]], sheet.tile, after=sure, among=classes)
         tiles = (
-            (channels_last(image), "picture\n" + fit(true, sheet.tile)),
-            (
-                overlay(image, maps_predicted[index], map_weight),
-                "predicted\n" + fit(taken, sheet.tile, after=f", {percent(confidences[index])}"),
-            ),
-            (overlay(image, maps_true[index], map_weight), "actual\n" + fit(true, sheet.tile)),
+            (channels_last(image), f"picture\n{true}"),
+            (overlay(image, maps_predicted[index], map_weight), f"predicted\n{taken}"),
+            (overlay(image, maps_true[index], map_weight), f"actual\n{true}"),
         )
         for place, (picture, words) in enumerate(tiles):
             sheet.picture(row, 3 * group + place, picture)

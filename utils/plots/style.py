@@ -6,11 +6,14 @@ it makes, and a notebook would show each of them twice.
 """
 
 import textwrap
+from collections import Counter
+from functools import cache, wraps
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
 WIDTH = 9.0  # inches; about the width of a README
@@ -35,9 +38,11 @@ PALETTE = (
     "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
 
+FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine
+LAST_RESORT = "Last Resort High-Efficiency"  # comes with it, too: it has a box for everything
 STYLE = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
+    "font.sans-serif": [FONT],
     "font.size": NORMAL,
     "axes.labelsize": NORMAL,
     "axes.titlesize": NORMAL,
@@ -65,7 +70,58 @@ STYLE = {
     "ytick.color": INK,
 }
 
-styled = mpl.rc_context(STYLE)  # used as a decorator: the style holds inside the function only
+
+def styled(draw):
+    """Gives a function the house's style while it runs, and its figure fonts for every script."""
+
+    @wraps(draw)
+    def drawn(*arguments, **keywords):
+        with mpl.rc_context(STYLE):
+            made = draw(*arguments, **keywords)
+        if isinstance(made, Figure):
+            use_fonts_of_every_script(made)
+        return made
+
+    return drawn
+
+
+def use_fonts_of_every_script(figure):
+    """Has fonts of this machine take over where the house's font lacks a character."""
+    for text in figure.findobj(Text):
+        missing = frozenset(filter(str.isprintable, text.get_text())) - characters_of(
+            findfont(FONT)
+        )
+        if missing:
+            text.set_fontfamily([FONT, *fonts_with(missing)])
+
+
+@cache
+def characters_of(file):
+    """The characters that a font file has, as a frozen set."""
+    return frozenset(map(chr, get_font(file).get_charmap()))
+
+
+@cache
+def fonts_with(wanted):
+    """Names of installed fonts that have these characters between them, the fewest that do.
+
+    Says so, once, where some character is in none.
+    """
+    upright = [font for font in fontManager.ttflist if font.style == "normal"]
+    files = {font.name: font.fname for font in sorted(upright, key=lambda f: (f.name, f.fname))}
+    boxes = [LAST_RESORT] * (files.pop(LAST_RESORT, None) is not None)
+    found = []
+    while wanted:
+        has = {name: wanted & characters_of(file) for name, file in files.items()}
+        best = max(has, key=lambda name: len(has[name]))
+        if not has[best]:
+            few = " ".join(sorted(wanted)[:10])
+            print(f"No font on this machine has {few}. Install one, such as Noto Sans, to see it.")
+            found += boxes
+            break
+        found.append(best)
+        wanted -= has[best]
+    return tuple(found)
 
 
 def class_colour(index, number_of_classes):
@@ -81,13 +137,52 @@ def class_colour(index, number_of_classes):
 
 def plain(text):
     """`text` on one line, with dollar signs escaped: matplotlib would read them as mathematics."""
-    return " ".join(str(text).split()).replace("$", r"\$")
+    return on_one_line(text).replace("$", r"\$")
 
 
-def shorten(name, length=18):
-    """`name` cut to at most `length` characters, the last one an ellipsis if anything was cut."""
-    name = " ".join(str(name).split())
-    return plain(name if len(name) <= length else name[: length - 1].rstrip() + "…")
+def cut_end(name, length):
+    """`name` in at most `length` characters, the last one an ellipsis if anything was cut."""
+    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+
+
+def cut_middle(name, length):
+    """`name` in at most `length` characters, with its beginning and its end."""
+    tail = (length - 1) // 2
+    return name if len(name) <= length else name[: length - 1 - tail] + "…" + name[-tail:]
+
+
+def cut_start(name, length):
+    """`name` in at most `length` characters, with its end."""
+    return name if len(name) <= length else "…" + name[1 - length :].lstrip()
+
+
+@cache
+def cut_apart(names, length):
+    """Names by name in at most `length` characters each, cut where they then stay different.
+
+    What no cut tells apart is numbered.
+    """
+    cut = {}
+    for shorter in (cut_end, cut_middle, cut_start):
+        made = {name: shorter(name, length) for name in names if name not in cut}
+        times = Counter([*cut.values(), *made.values()])
+        cut |= {name: short for name, short in made.items() if times[short] == 1}
+    alike = [name for name in names if name not in cut]
+    for number, name in enumerate(alike, 1):
+        mark = f"…{number}"
+        cut[name] = name[: max(length - len(mark), 0)] + mark
+    return cut
+
+
+def on_one_line(text):
+    return " ".join(str(text).split())
+
+
+def shorten(name, length=18, among=()):
+    """`name` cut to at most `length` characters, and not to the same as another of `among`."""
+    name = on_one_line(name)
+    names = tuple(dict.fromkeys((name, *map(on_one_line, among))))
+    return plain(cut_apart(tuple(sorted(names)), length)[name])
 
 
 def characters(inches, size=SMALL):
@@ -96,11 +191,14 @@ def characters(inches, size=SMALL):
 
 
 @styled
-def fit(name, inches, before="", after=""):
-    """`name` between two texts, shortened until all of it fits into `inches` at size SMALL."""
+def fit(name, inches, before="", after="", among=()):
+    """`name` between two texts, shortened until all of it fits into `inches` at size SMALL.
+
+    It stays different from the other names of `among`.
+    """
     font = FontProperties(size=SMALL)
     for length in range(max(len(str(name)), 3), 2, -1):
-        line = f"{before}{shorten(name, length)}{after}"
+        line = f"{before}{shorten(name, length, among)}{after}"
         width, _, _ = text_to_path.get_text_width_height_descent(line, font, ismath=False)
         if width <= 72 * inches:
             break
