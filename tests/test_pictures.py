@@ -356,12 +356,10 @@ def test_other_kinds_of_file_are_read(name, tmp_path):
 
 
 def test_files_of_several_pictures_give_the_first_and_are_told(tmp_path):
-    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
-    paths = [saved(tmp_path, frames[1], "a.png")]
-    paths += [
-        saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
-        for name in ("b.gif", "c.tif")
-    ]
+    paths = [saved(tmp_path, Image.new("RGB", (9, 9), "blue"), "a.png")]
+    for name in ("b.gif", "c.tif"):
+        red, blue = (Image.new("RGB", (9, 9), colour) for colour in ("red", "blue"))
+        paths.append(saved(tmp_path, red, name, save_all=True, append_images=[blue]))
     decoded = read_pictures([str(path) for path in paths], SIZE)
     assert decoded.several == {1, 2}
     assert (decoded.images[1:, 0] > 250).all() and not decoded.images[1:, 1:].any()

@@ -674,11 +674,10 @@ def test_a_class_without_test_pictures_is_not_tested_and_not_the_weakest():
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["red", "blue", "green"]
     assert words(figure).count("not tested") == 1
-    assert "0.0 %" not in words(figure)
+    assert "(0)" not in words(figure)
     matrix = np.array([[3, 1, 1], [0, 0, 0], [0, 0, 5]])
-    assert "Not tested: green." in words(
-        errors.confusion_matrix(matrix, ["r", "green", "b"], TITLE)
-    )
+    confused = errors.confusion_matrix(matrix, ["red", "green", "blue"], TITLE)
+    assert "Not tested: green." in words(confused)
 
 
 @pytest.fixture
@@ -705,7 +704,7 @@ def foreign_font(tmp_path):
     builder.save(tmp_path / "foreign.ttf")
     before = list(fontManager.ttflist)
     style.fonts_with.cache_clear()
-    fontManager.ttflist = [font for font in before if font.name.startswith("DejaVu")]
+    fontManager.ttflist = [font for font in before if font.name.startswith(("DejaVu", "Last"))]
     fontManager.addfont(tmp_path / "foreign.ttf")
     yield
     fontManager.ttflist = before
