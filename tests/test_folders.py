@@ -290,6 +290,12 @@ def test_a_name_composed_and_decomposed_is_one_class(tmp_path):
     assert [target for _, target in folder.test] == [0, 1]
 
 
+def test_classes_that_differ_in_case_or_spaces_alone_are_told(tmp_path):
+    make_files(tmp_path, "Cat/1.jpg", "cat/1.jpg", "cat /1.jpg", "dog/1.jpg")
+    (note,) = scan_folder(tmp_path).notes
+    assert note.startswith("'Cat' and 'cat' and 'cat ' are read as different classes")
+
+
 @pytest.mark.parametrize("name", ["__none__", "__", "_a", "~", "a.b"])
 def test_names_that_begin_oddly_are_read(name, tmp_path):
     make_files(tmp_path, f"{name}/__1__.jpg", "b/1.jpg", "__MACOSX/b/1.jpg", "b/__MACOSX/2.jpg")

@@ -210,7 +210,7 @@ def _scan(root: Path, tree: _Folder) -> PictureFolder:
     notes += [_vanished(name, folder) for name, folder in vanished.items()]
     if untested := [c for c in classes if "test" in found and not found["test"].get(c)]:
         notes.append(f"Without test pictures: {', '.join(untested)}.")
-    notes += _pooled(splits["train"])
+    notes += _pooled(splits["train"]) + _nearly_alike(classes)
     notes += _left_out(root, tree, found, list(vanished.values()))
     index = {name: position for position, name in enumerate(classes)}
     listed = {
@@ -467,6 +467,18 @@ def _pooled(classes: Mapping[str, _Folder]) -> list[str]:
     inner = {name: list(folder.filled()) for name, folder in classes.items()}
     several = [f"{name} ({_few(names)})" for name, names in inner.items() if len(names) > 1]
     return [f"Pictures in subfolders count as their class: {_few(several)}."] if several else []
+
+
+def _nearly_alike(classes: Iterable[str]) -> list[str]:
+    """Return a note on classes whose names differ in case and spaces alone."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault("".join(name.split()).casefold(), []).append(shown(name))
+    return [
+        f"{' and '.join(names)} are read as different classes, though only case or spaces differ."
+        for names in alike.values()
+        if len(names) > 1
+    ]
 
 
 def _left_out(
