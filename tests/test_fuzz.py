@@ -31,7 +31,7 @@ from test_training import SmallDavidNet, make_plan
 
 import utils.data
 from utils import InputError, Interrupted, errors, history, lr_finder, pipeline, printable, runs
-from utils.archives import unpack
+from utils.archives import OTHERS, unpack
 from utils.callbacks import RunCheckpointIO, TrainingLog
 from utils.cli import check_parameters, main, parse_value
 from utils.data import check_data_options, load_pictures, pictures_of
@@ -342,6 +342,9 @@ def unpack_safely(folder, name: str, data: bytes) -> None:
         assert len(tops) == (inner is not None), f"left in its place: {tops}"
         assert not any(top.startswith(".") for top in tops), "a half-made folder"
         assert not any(os.path.islink(path) for path in new), "a link"
+        ours = {os.path.join(place, top, OTHERS) for top in tops}  # the names of what stayed packed
+        assert ours <= new
+        new -= ours
         assert all(path.lower().endswith(EXTENSIONS) or os.path.isdir(path) for path in new)
 
 
