@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from utils import InputError, as_markdown
-from utils.book import DOCS, smaller_picture
+from utils.book import DOCS
 from utils.models import MODELS
 from utils.runs import ROOT, Run, replacing, shown_path, write_text
+from utils.safe_outputs import smaller_picture
 from utils.trials import Trial, mean_and_spread, read_trial
 
 #: Figures of the reference run that the results show, each with what it says to who cannot see it.
