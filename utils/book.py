@@ -100,8 +100,9 @@ def chapters_of(run: Run) -> dict[str, NotebookNode]:
     if not run.record:
         raise InputError(f"Run {run.name!r} does not exist in {shown_path(run.folder.parent)}.")
     if run.status != "complete":
-        failure = run.record.get("failure", {})
-        reason = f": {failure['notebook']}, {failure['error']}" if "notebook" in failure else ""
+        failure, reason = run.record.get("failure"), ""
+        if isinstance(failure, dict) and "notebook" in failure:
+            reason = f": {failure['notebook']}, {failure.get('error')}"
         raise InputError(
             f"Run {run.name!r} is {run.status}{reason}, so there is no whole book to make of it. "
             "Run it to its end first."
