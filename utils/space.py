@@ -276,7 +276,7 @@ def describe_space(folder: Path) -> str:
     if others := sorted(_names_in(folder).keys() - set(names)):
         more = ", …" if len(others) > MOST_NAMES else ""
         listed = ", ".join(others[:MOST_NAMES])
-        lines.append(f"left out, as no part of it: {len(others)} files ({listed}{more})")
+        lines.append(f"left out, as no part of it ({len(others)}): {listed}{more}")
     return "\n".join(lines)
 
 
