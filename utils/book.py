@@ -35,6 +35,7 @@ MOST_OF_A_CHAPTER, MOST_OF_ALL = 1_000_000, 5_000_000
 MOST_OF_A_NOTEBOOK = 100_000_000
 #: Characters that the cell may have in which papermill sets parameters.
 MOST_OF_PARAMETERS = 10_000
+#: What every chapter says of itself; a run's own could tell MyST-NB to do other things.
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
@@ -100,9 +101,8 @@ def chapters_of(run: Run) -> dict[str, NotebookNode]:
     if not run.record:
         raise InputError(f"Run {run.name!r} does not exist in {shown_path(run.folder.parent)}.")
     if run.status != "complete":
-        failure, reason = run.record.get("failure"), ""
-        if isinstance(failure, dict) and "notebook" in failure:
-            reason = f": {failure['notebook']}, {failure.get('error')}"
+        failure = run.record.get("failure", {})
+        reason = f": {failure['notebook']}, {failure['error']}" if "notebook" in failure else ""
         raise InputError(
             f"Run {run.name!r} is {run.status}{reason}, so there is no whole book to make of it. "
             "Run it to its end first."
