@@ -6,7 +6,6 @@ import re
 from io import BytesIO
 
 import nbformat
-import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -41,18 +40,23 @@ def chapter(name):
         new_output("display_data", {"text/markdown": "Next: [training](03_training.ipynb)."}),
     ])  # fmt: skip
     notebook = new_notebook(cells=[title, setup, parameters, cell, last])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "x", "language": "python"}
     notebook.metadata.papermill = {"input_path": f"{ROOT}/notebooks/{name}.ipynb"}
     return notebook
 
 
 @pytest.fixture
-def run(tmp_path):
-    """A complete run with six executed chapters."""
+def run(tmp_path, monkeypatch):
+    """A complete run with six executed chapters, made of as many short ones."""
     run = Run("made", tmp_path)
     run.update_record(status="complete")
+    own = {name: tmp_path / "own" / f"{name}.ipynb" for name in NOTEBOOKS}
+    monkeypatch.setattr(book, "NOTEBOOKS", own)
     run.path("notebooks").mkdir()
-    for name in NOTEBOOKS:
-        nbformat.write(chapter(name), run.path("notebooks", f"{name}.ipynb"))
+    (tmp_path / "own").mkdir()
+    for name, path in own.items():
+        nbformat.write(chapter(name), run.path("notebooks", path.name))
+        nbformat.write(chapter(name), path)
     return run
 
 
@@ -76,19 +80,6 @@ def test_chapters_are_kept_small_and_free_of_the_machine(run, tmp_path):
             assert small.mode == "RGB" and small.size == (120, 90)
     again = [path.read_bytes() for path in book.keep_chapters(run, tmp_path / "again")]
     assert again == [path.read_bytes() for path in kept]
-
-
-def test_photographs_keep_their_colours_and_charts_get_few():
-    photograph = base64.b64decode(picture())
-    kept = book.smaller_picture(photograph)
-    with Image.open(BytesIO(photograph)) as before, Image.open(BytesIO(kept)) as after:
-        assert np.array_equal(before, after)
-    made = BytesIO()
-    Image.linear_gradient("L").resize((900, 700)).convert("RGB").save(made, "PNG")
-    chart = book.smaller_picture(made.getvalue())
-    with Image.open(BytesIO(chart)) as after:
-        assert after.mode == "P" and after.size == (900, 700)
-    assert len(chart) < len(made.getvalue())
 
 
 def test_a_chapter_that_grew_too_large_is_named_and_none_is_written(run, tmp_path, monkeypatch):
@@ -135,6 +126,99 @@ def test_a_chapter_not_run_to_its_end_is_refused_with_the_cell(run):
     change(run, "03_training", lambda nb: nb.cells[4].update(execution_count=None))
     with pytest.raises(InputError, match=r"03_training\.ipynb, cell 5 of 5, was not executed"):
         book.chapters_of(run)
+
+
+def inserted(source):
+    """Papermill's cell, behind the default parameters."""
+    cell = new_code_cell(source, execution_count=9, metadata={"tags": ["injected-parameters"]})
+    return lambda notebook: notebook.cells.insert(3, cell)
+
+
+def test_what_papermill_set_is_shown(run):
+    source = "# Parameters\nepochs = 3\n"
+    change(run, "03_training", inserted(source))
+    cells = book.chapters_of(run)["03_training"].cells
+    assert [cell.source for cell in cells[2:4]] == ["epochs = 2", source]
+    assert cells[3].metadata.tags == ["injected-parameters"]
+    assert [cell.id for cell in cells] == [
+        *(cell.id for cell in nbformat.read(book.NOTEBOOKS["03_training"], 4).cells[:3]),
+        "injected-parameters",
+        *(cell.id for cell in nbformat.read(book.NOTEBOOKS["03_training"], 4).cells[3:]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os", "epochs = os.getcwd()", "epochs: int = 3", "epochs = seed = 3", "x = 3",
+        "epochs = [3]", "epochs = 3\nprint(epochs)", "epochs.x = 3", "epochs = (", "epochs = 1j",
+        "epochs = " + 9_000 * "-" + "1", "epochs = '" + 10_000 * "a" + "'",
+    ],
+)  # fmt: skip
+def test_a_cell_that_papermill_did_not_write_is_refused(run, source):
+    change(run, "03_training", inserted(source))
+    with pytest.raises(InputError, match=r"03_training\.ipynb, cell 4 of 6, is not that of this"):
+        book.chapters_of(run)
+
+
+CHANGES = {
+    "other text": lambda nb: nb.cells[0].update(source="# 3 · Chapter\n\n```{eval-rst}\n```"),
+    "other code": lambda nb: nb.cells[3].update(source="show(1)"),
+    "a cell more": lambda nb: nb.cells.append(new_markdown_cell("```{include} /etc/passwd\n```")),
+    "two cells more": lambda nb: nb.cells.extend([new_markdown_cell("a"), new_markdown_cell("b")]),
+    "a cell less": lambda nb: nb.cells.pop(3),
+    "another order": lambda nb: nb.cells.reverse(),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_cells_that_are_not_this_repositorys_are_refused(run, kind):
+    change(run, "03_training", CHANGES[kind])
+    with pytest.raises(InputError, match=r"03_training\.ipynb, cell \d of \d, is not that of this "
+                       r"version's chapter.* --run-name made --only 03"):  # fmt: skip
+        book.chapters_of(run)
+
+
+def test_a_chapter_that_is_a_link_or_without_end_is_refused(run, monkeypatch):
+    path = run.path("notebooks", "03_training.ipynb")
+    monkeypatch.setattr(book, "MOST_OF_A_NOTEBOOK", path.stat().st_size - 1)
+    with pytest.raises(InputError, match=r"01_data_exploration\.ipynb is a link, or has more than"):
+        book.chapters_of(run)
+    monkeypatch.undo()
+    path.unlink()
+    path.symlink_to(NOTEBOOKS["03_training"])
+    with pytest.raises(InputError, match=r"03_training\.ipynb is a link"):
+        book.chapters_of(run)
+
+
+def test_kept_chapters_of_an_earlier_version_are_shown_without_what_could_act(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(book, "RENDERED", tmp_path / "rendered")
+    book.keep_chapters(run, tmp_path / "rendered")
+    kept = book.kept_chapters()
+    assert kept == book.chapters_of(run)
+    path = tmp_path / "rendered" / "03_training.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[
+        0
+    ].source = (
+        f"# 3 · As it *was*\n\nSee [this](03_training.ipynb).\n\n[![x]({BADGE})](javascript:x)"
+    )
+    notebook.cells.insert(1, new_markdown_cell(
+        "```{eval-rst}\n.. automodule:: x\n```\n\n![](attachment:x.svg)",
+        attachments={"x.svg": {"image/svg+xml": "<svg/>"}}, metadata={"mystnb": {"a": 1}},
+    ))  # fmt: skip
+    notebook.metadata.mystnb = {"execution_mode": "force"}
+    nbformat.write(notebook, path)
+    changed = book.kept_chapters()["03_training"]
+    assert changed.cells[0].source.startswith(
+        "# 3 · As it *was*\n\nSee [this](03_training.ipynb).\n\n[![Open in Colab]("
+    )
+    assert "javascript" not in changed.cells[0].source
+    assert "attachments" not in changed.cells[1] and not changed.cells[1].metadata
+    assert "{eval-rst}\n" not in changed.cells[1].source and "![" not in changed.cells[1].source
+    assert set(changed.metadata) == {"kernelspec", "language_info"}
 
 
 @pytest.mark.parametrize("arguments", [["docs", "--run", "nobody"], ["results", "nobody"]])

@@ -1,12 +1,16 @@
 """The results of several runs, as they are written into pages."""
 
+import html
+import re
+import shutil
 import statistics
 
 import pytest
+from markdown_it import MarkdownIt
 from PIL import Image
 from test_training import SmallDavidNet, make_pictures
 
-from utils import InputError, results
+from utils import InputError, results, safe_outputs
 from utils.models import MODELS
 from utils.recipes import RECIPES
 from utils.results import BEGIN, END, FIGURES, write_results
@@ -107,6 +111,57 @@ def test_a_run_that_is_not_trained_or_lacks_a_figure_is_named(runs, pages, tmp_p
     with pytest.raises(InputError, match=r"04_schedule\.png does not exist"):
         write_results(runs[1], (), pages, tmp_path / "docs" / "results")
     assert "old text" in pages[0].read_text()
+
+
+@pytest.fixture
+def stranger(runs, tmp_path):
+    """A copy of a run that may have come from anywhere."""
+    shutil.copytree(runs[0].folder, tmp_path / "stranger")
+    return Run("stranger", tmp_path)
+
+
+def test_names_that_a_run_brings_are_shown_as_they_are(stranger, pages, tmp_path):
+    evil = f"a | b `c` <script>x</script> ![x](//evil) [y](javascript:x) {END} --- $5 {{eval}}`x`"
+    record = stranger.record
+    stranger.update_record(data={**record["data"], "title": evil}, device={
+        **record["device"], "name": evil,
+    })  # fmt: skip
+    write_results(stranger, (), pages, tmp_path / "docs" / "results")
+    write_results(stranger, (), pages, tmp_path / "docs" / "results")  # the page's end is found
+    shown = MarkdownIt("commonmark").enable("table").render(pages[0].read_text())
+    assert shown.count("<th>") == 3
+    assert "<script" not in shown and "javascript:x)" in shown
+    assert re.findall(r'(?:src|href)="([^"]*)"', shown) == [
+        f"docs/results/{name}.png" for name in FIGURES
+    ]
+    assert rows(pages[0])["n"] == ["1", "1"] and "\nafter" in pages[0].read_text()
+    cells = html.unescape(shown)
+    assert f"<td>{evil}</td>" in cells and f"<td>{evil}, {record['precision']}</td>" in cells
+
+
+@pytest.mark.parametrize("kind", ["text", "jpeg", "svg", "huge"])
+def test_a_figure_that_is_no_picture_of_a_chapter_is_refused(
+    kind, stranger, pages, tmp_path, monkeypatch
+):
+    path = stranger.path("figures", "04_losses.png")
+    if kind == "jpeg":
+        Image.new("RGB", (9, 9)).save(path, "JPEG")
+    elif kind == "huge":
+        monkeypatch.setattr(safe_outputs, "MOST_PIXELS", 256 * 256 - 1)
+    else:
+        path.write_text({"text": "the secret", "svg": "<svg onload='x'/>"}[kind])
+    with pytest.raises(
+        InputError, match=r"04_[a-z]+\.png is not a PNG picture .* chapter 04 again"
+    ):
+        write_results(stranger, (), pages, tmp_path / "docs" / "results")
+    assert "old text" in pages[0].read_text()
+    assert not (tmp_path / "docs" / "results").exists()
+
+
+def test_a_network_that_nobody_knows_is_named(stranger, pages, tmp_path):
+    stranger.update_record(model={**stranger.record["model"], "name": "evilnet"})
+    with pytest.raises(InputError, match="model 'evilnet' is unknown"):
+        write_results(stranger, (), pages, tmp_path / "docs" / "results")
 
 
 def test_the_pages_of_the_project_have_a_place_for_results():

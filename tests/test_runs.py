@@ -460,6 +460,12 @@ def test_a_damaged_run_is_left_out_by_name_and_hides_no_other(tmp_path, capsys):
         (("data", "mean"), [0.1, 0.2], "data.mean must contain at least 3"),
         (("model", "blocks"), "prep", "model.blocks must be array"),
         (("seconds",), {"training": "long"}, "seconds.training must be number"),
+        (("settings", "recipe"), "`<script>`", "settings.recipe must match pattern"),
+        (("settings", "views"), "2", "settings.views must be integer"),
+        (("precision",), "32 | x", "precision must match pattern"),
+        (("model", "sha256"), "../x", "model.sha256 must match pattern"),
+        (("versions",), {"torch": "[2](//evil)"}, "versions.torch must match pattern"),
+        (("versions",), {"<b>": "2"}, "versions must not contain"),
     ],
 )
 def test_a_record_that_says_the_impossible_is_refused(path, value, said, tmp_path):

@@ -1,6 +1,8 @@
 """A run made into a Space: the folder, the network in it, the page's settings, the upload."""
 
+import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from markdown_it import MarkdownIt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from settings import default_settings, settings_from_link
 from uploads import READABLE, UNREADABLE
 from view import METHOD_NAMES, Seen, answer, maps
@@ -297,6 +302,115 @@ def test_a_built_folder_is_pushed(built, tiny_run, monkeypatch, capsys):
     assert created["space_sdk"] == "gradio"
     assert uploaded["folder_path"] == built
     assert "huggingface.co/spaces/ann/bees" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def handed_over(tiny_run, built, tmp_path_factory):
+    """A run with its Space, as a stranger may have packed it."""
+    folder = tmp_path_factory.mktemp("handed_over") / "tiny"
+    left = shutil.ignore_patterns("tensorboard", "checkpoints", "figures", "notebooks")
+    shutil.copytree(tiny_run.folder, folder, ignore=left)
+    return folder
+
+
+def test_only_what_belongs_to_a_space_is_pushed_or_started(handed_over, monkeypatch, capsys):
+    hub, run = FakeHub(), Run("tiny", handed_over.parent)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=lambda: hub))
+    folder = handed_over / "space"
+    wanted = set(space.files_of_space(folder))
+    added = ("torch.py", "utils/evil.py", "examples/private.png", "__pycache__/app.pyc", ".env")
+    for name in added:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("raise SystemExit('it went off')")
+    main(
+        ["space", "push", "--repo", "a/b", "--run", "tiny", "--output-dir", str(run.folder.parent)]
+    )
+    assert set(hub.calls[-1][2]["allow_patterns"]) == wanted
+    said = capsys.readouterr().out
+    assert "left out, as no part of it" in said and ".env, __pycache__" in said
+    with space.clean_copy(space.built_space(run)) as copy:
+        found = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+        assert found == wanted
+        assert Bundle(copy).classes == Bundle(folder).classes
+
+
+def longer(path):
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def linked(path):
+    path.unlink()
+    path.symlink_to(ROOT / "README.md")
+
+
+def piped(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def other_side(path):
+    Image.new("RGB", (17, 16)).save(path)
+
+
+def with_more(path):
+    about = PngInfo()
+    about.add_text("Comment", "evil")
+    with Image.open(path) as picture:
+        picture.save(path, pnginfo=about)
+
+
+def says(**changes):
+    def change(path):
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+CHANGES = {
+    "page": ("app.py", longer), "module": ("utils/gradcam.py", longer),
+    "list": ("requirements.txt", longer), "readme": ("README.md", longer),
+    "weights": ("model.safetensors", longer), "picture": ("examples/001.png", longer),
+    "text in a picture": ("examples/001.png", with_more), "size": ("examples/001.png", other_side),
+    "missing": ("examples/001.png", os.unlink), "no page": ("app.py", os.unlink),
+    "link": ("examples/001.png", linked), "link to a page": ("app.py", linked),
+    "link to a module": ("utils/plots/style.py", linked), "pipe": ("utils/pictures.py", piped),
+    "title": ("model.json", says(title="other")), "more": ("model.json", says(evil="x")),
+    "weights of another": ("model.json", says(sha256="0" * 64)),
+    "path": ("model.json", says(examples=[
+        {"file": "../../secret.png", "target": 0, "predicted": 0, "probability": 0.5}
+    ])),
+    "no JSON": ("model.json", lambda path: path.write_text("{")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_space_in_which_something_was_exchanged_is_neither_pushed_nor_started(
+    kind, handed_over, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setattr("utils.visitors.running_space", None)
+    name, change = CHANGES[kind]
+    path = handed_over / "space" / name
+    before = path.read_bytes()
+    change(path)
+    try:
+        for action in (["push", "--repo", "a/b"], ["measure"]):
+            refused = rf"{re.escape(name)} is (not what|damaged)|holds a link"
+            with pytest.raises(SystemExit, match=refused):
+                main(["space", *action, "--run", "tiny", "--output-dir", str(handed_over.parent)])
+    finally:
+        path.unlink(missing_ok=True)
+        path.write_bytes(before)
+
+
+def test_what_a_run_is_called_stays_text_in_the_readme(built):
+    evil = "a\"'--- `b` $network <script>x</script> ![x](//evil) [y](javascript:x) | # *c*"
+    text = space._readme(json.loads((built / "model.json").read_text()) | {"title": evil})
+    _, header, shown = text.split("---\n", 2)
+    assert yaml.safe_load(header)["title"] == "What DavidNet sees"
+    page = MarkdownIt("commonmark").render(shown)
+    assert evil in html.unescape(page)
+    assert not re.findall("<(?:script|img|a) ", page)
 
 
 def test_a_dry_run_uploads_nothing_and_lists_all(built, tiny_run, monkeypatch, capsys):

@@ -1,19 +1,27 @@
-"""Files from strangers: a pickle bomb in each place where one could be put never goes off."""
+"""Files from strangers: a pickle bomb in each place where one could be put never goes off.
 
+Nor does what a run's chapters say or put out do anything in the book that is made of them.
+"""
+
+import base64
+import html
 import io
 import os
 import pickle
+import re
 import shutil
 import tarfile
 import zipfile
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbformat.v4 import new_output
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from utils import InputError
+from utils import InputError, book
 from utils.archives import unpack
 from utils.callbacks import RunCheckpointIO
 from utils.data import load_pictures
@@ -186,3 +194,140 @@ def test_settings_that_tensorboard_keeps_beside_the_run_are_not_read(bomb, run, 
     fit(plan_training(picture_set, run_name=run.name, output_dir=run.folder.parent, epochs=1))
     assert "resumed" in capsys.readouterr().out
     assert run.status == "complete"
+
+
+# In a run's chapters
+
+
+@pytest.fixture(scope="module")
+def attacked(tiny_run, tmp_path_factory):
+    """The book of a run whose chapters try everything, made with the project's own settings.
+
+    Yields its folder, what was printed about it, and a folder that holds a secret and a module.
+    """
+    folder = tmp_path_factory.mktemp("attacked")
+    shutil.copytree(tiny_run.folder, folder / "run")
+    (folder / "secret.txt").write_text("the secret of this machine")
+    (folder / "evil_module.py").write_text(
+        f'"""the doc of evil"""\nopen({str(folder / "it went off")!r}, \'w\')'
+    )
+    for path in folder.glob("run/notebooks/*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        _attack(notebook, folder)
+        nbformat.write(notebook, path)
+    pages = folder / "pages"  # the project's own have 60 more, for its modules
+    shutil.copytree(book.DOCS, pages, ignore=lambda _, names: set(names) - {
+        "conf.py", "book.css", "_static", "_templates", "open-in-colab.svg", "your_pictures.md",
+    })  # fmt: skip
+    (pages / "api").mkdir()
+    (pages / "api" / "index.md").write_text("# Code\n")
+    (pages / "index.md").write_text(
+        "# Book\n\n```{toctree}\n:glob:\nrendered/*\nyour_pictures\napi/index\n```\n"
+    )
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book, "DOCS", pages)
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.setattr("sys.stdout", said)
+        book.build_site(Run("run", folder), folder / "site")
+    return folder / "site", said.getvalue(), folder
+
+
+def _attack(notebook, folder):
+    secret = folder / "secret.txt"
+    texts = [
+        "```{eval-rst}\n.. automodule:: evil_module\n```", "```{automodule} evil_module\n```",
+        f"```{{include}} {secret}\n```", f"```{{literalinclude}} {secret}\n```",
+        f"```{{eval-rst}}\n.. include:: {secret}\n```", f"{{download}}`evil <{secret}>`",
+        "```{raw} html\n<script>evil()</script>\n```", "```{figure} http://evil/a.png\n```",
+        "<script>evil()</script>", "<img src=x onerror=evil()>", "![evil](http://evil/a.png)",
+        f"![evil]({secret})", "[evil](javascript:evil())", "[evil](http://evil)", "<http://evil>",
+        f"[evil]({secret})", "[evil]\n\n[evil]: http://evil", "{{ repository }}", "% evil said",
+        "---\nsd_hide_title: true\nevil: evil\n---", "(evil)=\n# evil", ":::{note}\nevil\n:::",
+        "{py:obj}`evil_module`", "$$evil$$", "{eval}`evil`", "| evil |\n| --- |\n| evil |",
+        "+++ {\"evil\": 1}", "[^evil]\n\n[^evil]: evil", "```{code-cell}\nevil\n```",
+        "```{math}\nevil\n```", "{ref}`evil`", "&lt;script&gt;evil()&lt;/script&gt;",
+    ]  # fmt: skip
+    outputs = [new_output("display_data", {"text/markdown": text}) for text in texts]
+    outputs += [new_output("display_data", {kind: content}) for kind, content in (
+        ("text/html", "<script>evil()</script>"), ("text/html", "<iframe src=http://evil></iframe>"),
+        ("text/html", "<table onclick=evil()><tr id=evil><td>&lt;script&gt;</td></tr></table>"),
+        ("application/javascript", "evil()"), ("image/svg+xml", "<svg onload='evil()'/>"),
+        ("text/latex", "$\\evil$"), ("application/vnd.evil", "evil"), ("image/png", "evil"),
+        ("text/plain", "<script>evil()</script>\x1b]8;;http://evil\x07"),
+    )]  # fmt: skip
+    outputs.append(new_output("stream", text="\x1b[31m<script>evil()</script>"))
+    figure = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(figure, "PNG")
+    outputs.append(new_output(
+        "display_data", {"image/png": base64.b64encode(figure.getvalue()).decode()},
+        metadata={"image/png": {"width": "9\" onload=evil()", "alt": "\"><script>evil()</script>"}},
+    ))  # fmt: skip
+    notebook.cells[-1].outputs += outputs
+    shown = {"image": {"alt": "evil", "classes": "evil"}, "code_prompt_show": "<script>evil()"}
+    notebook.metadata.mystnb = {"execution_mode": "force", **shown}
+    notebook.metadata.widgets = {
+        "application/vnd.jupyter.widget-state+json": {"state": {"evil": 1}}
+    }
+    notebook.metadata.jupytext = notebook.metadata.myst = {"html_meta": {"evil": "evil"}}
+    for cell in notebook.cells:
+        cell.metadata.tags = [*cell.metadata.get("tags", []), "remove-input", "evil"]
+        cell.metadata.mystnb = shown
+    notebook.cells[0].attachments = {"evil.svg": {"image/svg+xml": "<svg/>"}}
+
+
+def test_nothing_that_chapters_put_out_acts_in_the_book(attacked):
+    site, _, folder = attacked
+    assert not (folder / "it went off").exists()
+    own = _scripts(site / "your_pictures.html")
+    for path in site.glob("rendered/*.html"):
+        text = path.read_text()
+        assert _scripts(path) == own
+        assert not re.findall(r"<[^>]*evil[^>]*>", text)
+        assert not re.findall(r'(?:src|href)="(?:\w+:)?//(?!www.sphinx|pradyunsg|github)', text)
+        assert "evil said" in text  # and what is text can be read
+        assert html.escape("<img src=x onerror=evil()>") in text
+    for path in site.rglob("*.*"):
+        content = path.read_bytes()
+        assert b"the secret of this machine" not in content
+        assert b"the doc of evil" not in content
+        assert not path.match("*.svg") or path.parent.name == "_static"
+
+
+def _scripts(page):
+    """Return a page's scripts, as they would stand on a page at the top of the site."""
+    found = re.findall(r"<script.*?</script>", page.read_text(), re.DOTALL)
+    return [script.replace("../", "").replace("./", "") for script in found]
+
+
+def test_what_is_left_out_is_said_with_its_chapter_and_cell(attacked):
+    said = attacked[1].splitlines()
+    assert len(said) == len(book.NOTEBOOKS)
+    for name, line in zip(book.NOTEBOOKS, said, strict=True):
+        assert re.fullmatch(
+            rf"Left out of {name}, cell (\d+) of \1: 2 text/html, 1 application/javascript, "
+            r"1 image/svg\+xml, 1 text/latex, 1 application/vnd\.evil, 1 image/png",
+            line,
+        ), line
+
+
+def test_honest_outputs_beside_them_look_as_they_do_without(attacked, tiny_run):
+    site = attacked[0]
+    following = dict(
+        zip(book.NOTEBOOKS, [*list(book.NOTEBOOKS)[1:], "../your_pictures"], strict=True)
+    )
+    for name in book.NOTEBOOKS:
+        text = (site / "rendered" / f"{name}.html").read_text()
+        honest = nbformat.read(tiny_run.path("notebooks", f"{name}.ipynb"), as_version=4)
+        outputs = [output for cell in honest.cells for output in cell.get("outputs", [])]
+        data = [output.data for output in outputs if "data" in output]
+        figures = sum("image/png" in kinds for kinds in data)
+        assert len(re.findall('<img alt="../_images', text)) == figures + 1  # of the attack
+        assert len(re.findall('_images/[^>]*width="900"|_images/[^>]*width="650"', text)) == figures
+        tables = [kinds["text/html"] for kinds in data if "text/html" in kinds]
+        assert text.count("<table>") == len(tables) + 1
+        for table in tables:
+            for cell in re.findall(r"<td[^>]*>(.*?)</td>", table):
+                assert f"<td>{cell}</td>" in text
+        assert re.search(f'href="{following[name]}.html"><span class="[^"]*doc', text)
+        assert text.count("cell tag_hide-input") >= 3 and "tag_remove-input" not in text

@@ -20,8 +20,12 @@ def shown(value) -> str:
 
 def as_markdown(text: str) -> str:
     """Return what shows `text` as it is, on one line of Markdown: a name may hold markup."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_{}\[\]()|~$!#])", r"\\\1", escaped)
+    return escape_markdown(" ".join(text.split()))
+
+
+def escape_markdown(text: str) -> str:
+    """Return a piece of a line, spaces around it included, with its markup escaped."""
+    return re.sub(r"([\\`*_{}\[\]()|~$!#])", r"\\\1", html.escape(text, quote=False))
 
 
 def first_line(error: Exception) -> str:

@@ -1,21 +1,28 @@
-"""The book: executed notebooks as chapters, and the site that Sphinx makes of them."""
+"""The book: executed notebooks as chapters, and the site that Sphinx makes of them.
 
-import base64
+What a chapter says is this repository's own; from a run come its outputs alone, rebuilt.
+"""
+
+import ast
 import shutil
 import subprocess
 import sys
 import tempfile
-from io import BytesIO
+from collections.abc import Collection
+from itertools import zip_longest
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from PIL import Image
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from papermill.translators import PythonTranslator
 
-from utils import InputError, first_line
-from utils.badges import BADGE
+from utils import InputError, first_line, printable
+from utils.badges import BADGE, colab_badge, repository
+from utils.engine import parameters_of
 from utils.pipeline import NOTEBOOKS
 from utils.runs import ROOT, Run, replacing_folder, shown_path, write_text
+from utils.safe_outputs import safe_markdown, safe_outputs
 
 DOCS = ROOT / "docs"
 #: The reference run's chapters, as they are kept with the sources.
@@ -24,8 +31,15 @@ RENDERED = DOCS / "rendered"
 LOCAL_BADGE = "../_static/open-in-colab.svg"
 #: Bytes that one chapter, and all together, may take.
 MOST_OF_A_CHAPTER, MOST_OF_ALL = 1_000_000, 5_000_000
-#: What has more colours than this is no chart.
-COLOURS_OF_A_CHART = 4_096
+#: Bytes that an executed notebook may have to be read at all.
+MOST_OF_A_NOTEBOOK = 100_000_000
+#: Characters that the cell may have in which papermill sets parameters.
+MOST_OF_PARAMETERS = 10_000
+#: What every chapter says of itself; a run's own could tell MyST-NB to do other things.
+METADATA = {
+    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+}
 
 
 def executed_chapters(folder: Path) -> dict[str, NotebookNode]:
@@ -35,8 +49,8 @@ def executed_chapters(folder: Path) -> dict[str, NotebookNode]:
         folder: with a notebook for each chapter.
 
     Raises:
-        InputError: a chapter is missing, unreadable, not executed to its end, or shows an error;
-            the message names it, and its cell.
+        InputError: a chapter is missing, unreadable, a link, not executed to its end, or shows an
+            error; the message names it, and its cell.
     """
     missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").is_file()]
     if missing:
@@ -48,6 +62,11 @@ def executed_chapters(folder: Path) -> dict[str, NotebookNode]:
 
 
 def _executed(path: Path) -> NotebookNode:
+    if path.is_symlink() or path.stat().st_size > MOST_OF_A_NOTEBOOK:
+        raise InputError(
+            f"{shown_path(path)} is a link, or has more than {MOST_OF_A_NOTEBOOK:,} bytes, as no "
+            "chapter of this project does. Run the chapter again."
+        )
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
@@ -73,8 +92,11 @@ def _executed(path: Path) -> NotebookNode:
 def chapters_of(run: Run) -> dict[str, NotebookNode]:
     """Return the executed chapters of a complete run by name, as the book shows them.
 
+    Cells are this repository's, outputs the run's; what is left out of these is printed.
+
     Raises:
-        InputError: the run is missing, was not finished or failed, or a chapter cannot be shown.
+        InputError: the run is missing, was not finished or failed, or a chapter cannot be shown,
+            as its cells are not those of this repository's chapter.
     """
     if not run.record:
         raise InputError(f"Run {run.name!r} does not exist in {shown_path(run.folder.parent)}.")
@@ -86,14 +108,96 @@ def chapters_of(run: Run) -> dict[str, NotebookNode]:
             "Run it to its end first."
         )
     executed = executed_chapters(run.path("notebooks"))
-    return {name: portable(notebook) for name, notebook in executed.items()}
+    cells = {name: _own_cells(run, name, notebook.cells) for name, notebook in executed.items()}
+    return {name: _chapter(name, cells[name], executed[name].cells) for name in executed}
+
+
+def _own_cells(run: Run, name: str, executed: list[NotebookNode]) -> list[NotebookNode]:
+    """Return this repository's cells of a chapter, one for each that the run executed.
+
+    Papermill puts one cell more behind the default parameters, which is written anew.
+    """
+    own, compared = nbformat.read(NOTEBOOKS[name], as_version=4).cells, list(executed)
+    if len(executed) > len(own):
+        place = 1 + next(n for n, cell in enumerate(own) if "parameters" in _tags(cell))
+        made = _parameters_cell(executed[place].source, parameters_of(NOTEBOOKS[name]))
+        if made is not None:
+            own.insert(place, made)
+            compared[place] = made
+    for number, (cell, other) in enumerate(zip_longest(own, compared), 1):
+        if not cell or not other or not _same(cell, other):
+            path = shown_path(run.path("notebooks", f"{name}.ipynb"))
+            raise InputError(
+                f"{path}, cell {number} of {len(executed)}, is not that of this version's chapter, "
+                "so its outputs cannot be shown there. Run the chapter again: python -m utils run "
+                f"--run-name {run.name} --only {name[:2]}, with the same parameters."
+            )
+    return own
+
+
+def _same(cell: NotebookNode, other: NotebookNode) -> bool:
+    return (cell.cell_type, cell.source) == (other.cell_type, other.source)
+
+
+def _parameters_cell(source: str, names: Collection[str]) -> NotebookNode | None:
+    """Return papermill's cell, written anew; None where `source` is not one that it writes."""
+    values = {}
+    try:
+        if len(source) > MOST_OF_PARAMETERS:
+            return None
+        for statement in ast.parse(source).body:
+            (target,), value = statement.targets, ast.literal_eval(statement.value)
+            if target.id not in names or not isinstance(value, (str, int, float, type(None))):
+                return None
+            values[target.id] = _rewritten(value) if isinstance(value, str) else value
+        made = PythonTranslator.codify(values)
+    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+        return None
+    tags = {"tags": ["injected-parameters"]}
+    return new_code_cell(made, id="injected-parameters", metadata=tags)
+
+
+def _chapter(name: str, cells: list[NotebookNode], executed: list[NotebookNode]) -> NotebookNode:
+    """Return a notebook of these cells with the outputs of those, and print what is left out."""
+    chapter, pages = new_notebook(metadata=METADATA), _pages()
+    for number, (cell, other) in enumerate(zip(cells, executed, strict=True), 1):
+        source, metadata = _rewritten(cell.source), {"tags": _tags(cell)} if _tags(cell) else {}
+        if cell.cell_type != "code":
+            chapter.cells.append(new_markdown_cell(source, id=cell.id, metadata=metadata))
+            continue
+        outputs, left_out = safe_outputs(other.get("outputs", []), _rewritten, pages)
+        chapter.cells.append(
+            new_code_cell(
+                source, id=cell.id, metadata=metadata, outputs=outputs,
+                execution_count=other.get("execution_count"),
+            )
+        )  # fmt: skip
+        if left_out:
+            kinds = ", ".join(f"{count} {kind[:60]}" for kind, count in left_out.items())
+            print(printable(f"Left out of {name}, cell {number} of {len(cells)}: {kinds}"))
+    return chapter
+
+
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def _rewritten(text: str) -> str:
+    """Return text with paths, and links to pages, as the book has them."""
+    return text.replace(f"{ROOT}/", "").replace("](../docs/", "](../")
+
+
+def _pages() -> set[str]:
+    """Return the addresses of chapters and pages, as chapters link to them."""
+    pages = {f"../{path.relative_to(DOCS).as_posix()}" for path in DOCS.rglob("*.md")}
+    return pages | {f"{name}.ipynb" for name in NOTEBOOKS}
 
 
 # Chapters as they are kept
 
 
 def keep_chapters(run: Run, folder: Path = RENDERED) -> list[Path]:
-    """Write a run's executed chapters into `folder`, small and free of where they were made.
+    """Write a run's executed chapters into `folder`, as the book shows them.
 
     Raises:
         InputError: as `chapters_of`; or they are too large to be kept with the sources.
@@ -114,35 +218,30 @@ def keep_chapters(run: Run, folder: Path = RENDERED) -> list[Path]:
     return list(paths.values())
 
 
-def portable(notebook: NotebookNode) -> NotebookNode:
-    """Return an executed notebook with small pictures, and with paths as the book has them."""
-    text = nbformat.writes(notebook).replace(f"{ROOT}/", "").replace("](../docs/", "](../")
-    slim = nbformat.reads(text, as_version=4)
-    slim.metadata = NotebookNode(
-        kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"},
-        language_info={"name": "python", "pygments_lexer": "ipython3"},
-    )
-    for cell in slim.cells:
-        cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k == "tags" and v})
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                png = smaller_picture(base64.b64decode(output.data["image/png"]))
-                output.data["image/png"] = base64.b64encode(png).decode()
-    return slim
+def kept_chapters() -> dict[str, NotebookNode]:
+    """Return the reference run's chapters by name, as the book shows them.
 
+    An earlier version made them. Where it said something else than today's, that is shown without
+    what could act, since it came through a run's folder.
 
-def smaller_picture(png: bytes) -> bytes:
-    """Return a PNG file's contents as small as they get without a difference that can be seen.
-
-    A chart has few colours and is kept with 256 of them; what holds photographs or maps keeps all.
+    Raises:
+        InputError: as `executed_chapters`.
     """
-    with Image.open(BytesIO(png)) as opened:
-        picture = opened.convert("RGB")
-    if picture.getcolors(COLOURS_OF_A_CHART):
-        picture = picture.quantize(256, dither=Image.Dither.NONE)
-    made = BytesIO()
-    picture.save(made, format="PNG", optimize=True)
-    return made.getvalue()
+    chapters = {}
+    for name, notebook in executed_chapters(RENDERED).items():
+        today = {_rewritten(cell.source) for cell in nbformat.read(NOTEBOOKS[name], 4).cells}
+        for cell in notebook.cells:
+            if cell.cell_type != "code" and cell.source not in today:
+                cell.source = _without_what_acts(name, cell.source)
+        chapters[name] = _chapter(name, notebook.cells, notebook.cells)
+    return chapters
+
+
+def _without_what_acts(name: str, source: str) -> str:
+    lines = source.splitlines()
+    text = safe_markdown("\n".join(x for x in lines if BADGE not in x), _pages(), headings=True)
+    badge = any(BADGE in line for line in lines)
+    return f"{text}\n\n{colab_badge(repository(), f'{name}.ipynb')}" if badge else text
 
 
 # The site
@@ -158,7 +257,7 @@ def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -
     Raises:
         InputError: as `chapters_of`; or Sphinx had a warning, which it printed.
     """
-    chapters = executed_chapters(RENDERED) if run is None else chapters_of(run)
+    chapters = kept_chapters() if run is None else chapters_of(run)
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="book-", dir=target.parent) as folder,

@@ -502,11 +502,11 @@ def _space_build(options) -> None:
 
 def _space_measure(options) -> None:
     from utils.runs import Run
-    from utils.space import built_space
+    from utils.space import built_space, clean_copy
     from utils.visitors import print_waiting
 
-    folder = built_space(Run(options.run, options.output_dir))
-    print_waiting(folder, options.python, options.people, options.requests)
+    with clean_copy(built_space(Run(options.run, options.output_dir))) as folder:
+        print_waiting(folder, options.python, options.people, options.requests)
 
 
 def _space_push(options) -> None:
@@ -515,7 +515,8 @@ def _space_push(options) -> None:
 
     check_repository(options.repo)
     folder = built_space(Run(options.run, options.output_dir))
+    print(printable(describe_space(folder)))
     if options.dry_run:
-        print(printable(f"{describe_space(folder)}\n\nwould go to {options.repo}"))
+        print(f"\nwould go to {options.repo}")
         return
     print(f"The Space: {push_space(folder, options.repo)}")

@@ -4,10 +4,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from utils import InputError, as_markdown
-from utils.book import DOCS, smaller_picture
+from utils import InputError, as_markdown, check_choice, first_line
+from utils.book import DOCS
 from utils.models import MODELS
 from utils.runs import ROOT, Run, replacing, shown_path, write_text
+from utils.safe_outputs import MOST_OF_A_PICTURE, smaller_picture
 from utils.trials import Trial, mean_and_spread, read_trial
 
 #: Figures of the reference run that the results show, each with what it says to who cannot see it.
@@ -50,18 +51,29 @@ def write_results(
         pictures: folder for the figures.
 
     Raises:
-        InputError: a run is not complete, lacks a figure, or was trained on other pictures; or a
-            page has no place for results.
+        InputError: a run is not complete, lacks a figure or has another file in its place, or was
+            trained on other pictures; or a page has no place for results.
     """
     columns = [_column(runs) for runs in _by_recipe([reference, *others])]
-    for name in FIGURES:
-        source = reference.existing(f"figures/{name}.png").read_bytes()
+    for name, content in {name: _figure(reference, name) for name in FIGURES}.items():
         with replacing(pictures / f"{name}.png") as beside:
-            beside.write_bytes(smaller_picture(source))
+            beside.write_bytes(content)
     for page in pages:
         folder = pictures.relative_to(page.parent).as_posix()
         text = "\n".join([*_table(columns), "", *_remarks(reference), "", *_shown(folder)])
         _put(page, text)
+
+
+def _figure(run: Run, name: str) -> bytes:
+    path = run.existing(f"figures/{name}.png")
+    try:
+        with path.open("rb") as file:
+            return smaller_picture(file.read(MOST_OF_A_PICTURE + 1))
+    except Exception as error:  # damage can make a decoder raise nearly anything
+        raise InputError(
+            f"{path} is not a PNG picture that can be shown ({first_line(error)}). Run chapter "
+            f"{name[:2]} again."
+        ) from error
 
 
 def _by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
@@ -82,6 +94,7 @@ def _column(runs: list[Run]) -> dict[str, str]:
     """Return the results of one recipe's runs, by the table's rows."""
     trials = [read_trial(run.settings["recipe"], run) for run in runs]
     record, settings = runs[0].record, runs[0].settings
+    check_choice("model", record["model"]["name"], MODELS)
 
     def over_runs(value: Callable[[Trial], float | None], digits: int, unit: str) -> str:
         values = [v for v in map(value, trials) if v is not None]
@@ -118,7 +131,9 @@ def _table(columns: list[dict[str, str]]) -> list[str]:
 
 def _remarks(reference: Run) -> list[str]:
     record = reference.record
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in record.get("versions", {}).items()
+    )
     return [
         f"This project's numbers are of {record['data']['test_size']:,} test pictures in float32 "
         "after the last epoch, one view each, but where the table says otherwise. Time is training "

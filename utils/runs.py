@@ -457,8 +457,9 @@ def _finite(text: str) -> float:
 # What the JSON files must hold for the rest of the program to rely on.
 
 
-def _object(**properties) -> dict:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _object(optional: Mapping | None = None, **properties) -> dict:
+    known = {**properties, **(optional or {})}
+    return {"type": "object", "properties": known, "required": list(properties)}
 
 
 def _some(kind: str, least: int = 0, **more) -> dict:
@@ -467,6 +468,7 @@ def _some(kind: str, least: int = 0, **more) -> dict:
 
 _FLAG = {"type": "boolean"}
 _TEXT = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}  # no control characters
+_WORDS = {"type": "string", "pattern": r"^[\w .,=+-]*$"}  # no markup: pages show it as it is
 _NUMBER = {"type": "number", "minimum": -(2**53), "maximum": 2**53}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _CLASSES = {"type": "array", "items": _TEXT, "minItems": 2, "uniqueItems": True}
@@ -481,24 +483,49 @@ _RECORD = {
         dataset=_TEXT, data_dir=_TEXT, dataset_title=_TEXT, data_fingerprint=_TEXT,
         image_size={"type": "integer", "minimum": 16, "maximum": 256}, limit_train=_LIMIT,
         limit_test=_LIMIT, skip_unreadable=_FLAG, val_fraction=_NUMBER,
-        model=_TEXT, recipe=_TEXT, epochs=_COUNT, batch_size=_COUNT, max_lr=_NUMBER,
-        precision=_TEXT, devices=_TEXT, seed=_COUNT,
+        model=_WORDS, recipe=_WORDS, epochs=_COUNT, batch_size=_COUNT, max_lr=_NUMBER,
+        precision=_WORDS, devices=_WORDS, seed=_COUNT, optional={"views": _COUNT},
     ),
     "data": _object(
         name=_TEXT, title=_TEXT, classes=_CLASSES, train_size=_COUNT,
         watched={"enum": ["test", "validation"]}, watched_size=_COUNT, test_size=_COUNT,
         mean=_CHANNELS, std=_SPREADS, fingerprint=_TEXT, notes=_some("string"),
     ),
-    "model": _object(name=_TEXT, parameters=_COUNT, blocks=_some("string", 1)),
+    "model": _object(
+        name=_WORDS, parameters=_COUNT, blocks=_some("string", 1),
+        optional={"sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
+    ),
     "device": _object(type=_TEXT, name=_TEXT),
+    "precision": _WORDS,
+    "versions": {
+        "type": "object", "additionalProperties": False,
+        "patternProperties": {r"^[\w.-]+$": _WORDS},
+    },
+}  # fmt: skip
+#: Pictures that come with a Space.
+_PICTURES = {
+    "type": "array",
+    "items": {
+        **_object(
+            file={"type": "string", "pattern": r"^(examples|mistakes)/[0-9]{3}\.png$"},
+            target=_COUNT, predicted=_COUNT, probability=_NUMBER,
+        ),
+        "additionalProperties": False,
+    },
 }  # fmt: skip
 #: Training writes these together.
 _TOGETHER = ["settings", "data", "model", "device", "precision"]
 _SCHEMAS = {
     "run.json": {"properties": _RECORD, "dependencies": {"settings": _TOGETHER}},
-    "metrics.json": _object(test_acc=_NUMBER, test_loss=_NUMBER, test_size=_COUNT),
+    "metrics.json": _object(
+        test_acc=_NUMBER, test_loss=_NUMBER, test_size=_COUNT,
+        optional={"averaged": _object(test_acc=_NUMBER, seconds=_NUMBER)},
+    ),
+    "space/model.json": _object(
+        examples=_PICTURES, mistakes=_PICTURES, wrong={"type": "array", "items": _COUNT}
+    ),
     "lr_finder.json": _object(suggestion={**_NUMBER, "type": ["number", "null"]}),
-}
+}  # fmt: skip
 
 
 @cache

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils import check_number
+from utils import as_markdown, check_number
 from utils.data import PictureSet
 from utils.recipes import Recipe, choose_recipe, without_each_part
 from utils.runs import HISTORY_COLUMNS, Run, derive_run_name, write_text
@@ -127,8 +127,8 @@ def table(trials: list[Trial]) -> Iterator[str]:
     """
     record, variants = trials[0].run.record, dict.fromkeys(trial.variant for trial in trials)
     yield (
-        f"{record['data']['title']}, {record['data']['test_size']:,} test pictures, "
-        f"n = {len(trials) // len(variants)} seeds; {record['device']['name']}, "
+        f"{as_markdown(record['data']['title'])}, {record['data']['test_size']:,} test pictures, "
+        f"n = {len(trials) // len(variants)} seeds; {as_markdown(record['device']['name'])}, "
         f"{record['precision']}, torch {record['versions']['torch']}"
     )
     yield ""
