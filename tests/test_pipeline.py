@@ -151,14 +151,6 @@ def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
     assert (tmp_path / "again" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_the_kernel_talks_over_sockets_in_a_folder():
-    from utils.engine import _kernel_settings
-
-    with _kernel_settings() as config:
-        expected = "tcp" if sys.platform == "win32" else "ipc"
-        assert config.KernelManager.get("transport", "tcp") == expected
-
-
 def test_open_run_refuses_what_the_run_was_not_trained_with(tiny_run):
     place = tiny_run.folder.parent
     assert pipeline.open_run(None, place).name == "tiny"
@@ -295,16 +287,3 @@ def test_other_settings_are_refused_before_any_notebook_writes(tiny_run, capsys)
     with pytest.raises(SystemExit, match=r"exists with other settings \(.*epochs was 1, now 2"):
         main([*arguments, "-p", "epochs", "2"])
     assert before == {p: p.stat().st_mtime_ns for p in tiny_run.folder.rglob("*") if p.is_file()}
-
-
-def test_a_kernel_that_dies_is_a_failure_with_a_reason(tmp_path, monkeypatch):
-    notebook = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
-    )
-    notebook.cells = [nbformat.v4.new_code_cell("import os; os._exit(1)")]
-    nbformat.write(notebook, tmp_path / "04_curves.ipynb")
-    monkeypatch.setitem(pipeline.NOTEBOOKS, "04_curves", tmp_path / "04_curves.ipynb")
-    run = Run("dies", tmp_path)
-    with pytest.raises(pipeline.PipelineError, match=r"04_curves failed in cell.*kernel died.*mem"):
-        pipeline.run_notebooks(run, {}, ["04_curves"])
-    assert run.status == "failed"

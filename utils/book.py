@@ -4,7 +4,6 @@ import base64
 import shutil
 import subprocess
 import sys
-import tempfile
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image
 
 from utils import InputError, first_line
 from utils.badges import BADGE
+from utils.locks import private_folder
 from utils.pipeline import NOTEBOOKS
 from utils.runs import ROOT, Run, replacing_folder, shown_path, write_text
 
@@ -161,7 +161,7 @@ def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -
     chapters = executed_chapters(RENDERED) if run is None else chapters_of(run)
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="book-", dir=target.parent) as folder,
+        private_folder(target.parent) as folder,
         replacing_folder(target) as site,
     ):
         source = Path(folder, "source")

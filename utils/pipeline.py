@@ -141,7 +141,8 @@ def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> Non
         try:
             execute(NOTEBOOKS[name], beside, values, ROOT, on_progress)
         except NotebookError as error:
-            failure = {"notebook": name, "cell": error.cell, "error": error.error}
+            where = {} if error.cell is None else {"cell": error.cell}
+            failure = {"notebook": name, **where, "error": error.error}
         except KeyboardInterrupt as error:
             stopped, failure = error, {"notebook": name, "error": "interrupted"}
     if failure is None:
@@ -150,6 +151,8 @@ def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> Non
     if stopped is not None:
         kept = f"What run {run.name!r} has finished is kept: the same command goes on from there."
         raise Interrupted(f"{name} was stopped. {str(stopped) or kept}")
+    if "cell" not in failure:
+        raise PipelineError(f"{name} could not be run: {failure['error']}.")
     raise PipelineError(
         f"{name} failed in cell [{failure['cell']}]: {failure['error']}\n"
         f"What it did until then is in {target}."

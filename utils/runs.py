@@ -72,17 +72,19 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write to; it takes the target's place if all went well.
 
     Raises:
-        InputError: the disk is full, the folder is read-only, or the like.
+        InputError: the disk is full, the folder is read-only, or the like. Errors about anything
+            else that is done within pass through as they are.
     """
     beside = beside_of(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, target)
-    except OSError as error:
-        raise unwritable(target, error) from error
+        with _writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with _writing(target, beside):
+            yield beside
+        with _writing(target):
+            with open(beside, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(beside, target)
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -97,14 +99,38 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     """
     beside = beside_of(target)
     try:
-        beside.mkdir(parents=True)
-        yield beside
-        shutil.rmtree(target, ignore_errors=True)
-        beside.rename(target)
-    except OSError as error:
-        raise unwritable(target, error) from error
+        with _writing(target):
+            beside.mkdir(parents=True)
+        with _writing(target, beside):
+            yield beside
+        with _writing(target):
+            shutil.rmtree(target, ignore_errors=True)
+            beside.rename(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+#: What only writing comes to. A failing write does not say of which file it was.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextmanager
+def _writing(target: Path, within: Path | None = None) -> Iterator[None]:
+    """Say that `target` cannot be written where the system says so, of `within` if given."""
+    try:
+        yield
+    except OSError as error:
+        if within is None or _concerns(error, within):
+            raise unwritable(target, error) from error
+        raise
+
+
+def _concerns(error: OSError, place: Path) -> bool:
+    """Tell whether an error is about writing a file or folder, or something in it."""
+    names = [n for n in (error.filename, error.filename2) if isinstance(n, str | bytes | Path)]
+    if not names:
+        return error.errno in _NO_ROOM
+    return any(Path(os.fsdecode(name)).is_relative_to(place) for name in names)
 
 
 def write_text(target: Path, text: str) -> None:
