@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -211,6 +212,20 @@ def derive_run_name(dataset: str, recipe: str, seed: int, **overrides) -> str:
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
 
 
+def _links_in(folder: Path, depth: int = 2) -> list[str]:
+    """Return the links in a folder, and in those in it: what they are called, from it on."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:  # there is no such folder yet
+        return []
+    links = [entry.name for entry in entries if entry.is_symlink()]
+    if depth > 1:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                links += [f"{entry.name}/{name}" for name in _links_in(entry, depth - 1)]
+    return links
+
+
 class Run:
     """One training and what came of it, in the folder ``<output_dir>/<name>``.
 
@@ -242,10 +257,7 @@ class Run:
 
     def _check_links(self) -> None:
         """Refuse a folder that came with links: what is written into it would land elsewhere."""
-        try:
-            links = [entry.name for entry in os.scandir(self.folder) if entry.is_symlink()]
-        except OSError:  # there is no such folder yet
-            return
+        links = _links_in(self.folder)
         if links:
             raise InputError(
                 f"Run {self.name!r} in {self.folder.parent} holds a link ({links[0]}), and what is "
@@ -255,6 +267,26 @@ class Run:
     def path(self, *parts: str) -> Path:
         """Return the path of a file in this run's folder."""
         return self.folder.joinpath(*parts)
+
+    def has(self, *parts: str) -> bool:
+        """Tell whether this file is there.
+
+        Raises:
+            InputError: something else has its name, such as a pipe, which would be waited for
+                without end.
+        """
+        path = self.path(*parts)
+        try:
+            mode = path.lstat().st_mode
+        except OSError:
+            return False
+        if stat.S_ISREG(mode):
+            return True
+        kinds = {stat.S_ISDIR: "a folder", stat.S_ISLNK: "a link", stat.S_ISFIFO: "a pipe"}
+        kind = next((name for is_one, name in kinds.items() if is_one(mode)), "a device")
+        raise InputError(
+            f"{path} does not exist as a file: {kind} has its name. Remove that, and run again."
+        )
 
     # run.json
 
@@ -277,7 +309,7 @@ class Run:
     def is_trained(self) -> bool:
         """Whether training finished, whatever happened to later notebooks."""
         made = ("model.safetensors", "metrics.json")
-        return all(self.path(name).exists() for name in made) and bool(self.settings)
+        return all(self.has(name) for name in made) and bool(self.settings)
 
     def update_record(self, **changes) -> None:
         """Replace these entries of ``run.json``; an entry given as None is taken out."""
@@ -371,7 +403,7 @@ class Run:
 
     def update_metrics(self, **figures) -> None:
         """Add these entries to ``metrics.json``, replacing those of the same name."""
-        known = self.read_json("metrics.json") if self.path("metrics.json").exists() else {}
+        known = self.read_json("metrics.json") if self.has("metrics.json") else {}
         self.write_json("metrics.json", {**known, **figures})
 
     def write_csv(self, name: str, columns: Iterable[str], rows: Iterable[Mapping]) -> None:
@@ -438,12 +470,11 @@ class Run:
         Raises:
             InputError: it is not; the message says which notebook makes it.
         """
-        path = self.path(name)
-        if not path.is_file():  # nor a pipe, which would be waited for without end
+        if not self.has(name):
             raise InputError(
-                f"{path} does not exist. {_MADE_BY.get(name, 'Run 03_training first.')}"
+                f"{self.path(name)} does not exist. {_MADE_BY.get(name, 'Run 03_training first.')}"
             )
-        return path
+        return self.path(name)
 
 
 _MADE_BY = {
@@ -552,7 +583,8 @@ def list_runs(output_dir: str | Path = "outputs") -> list[Run]:
 def _readable_run(name: str, output_dir: str | Path) -> Run | None:
     try:
         run = Run(name, output_dir)
-        return run if run.record else None
+        record, _ = run.record, run.is_trained  # either may find what cannot be read
+        return run if record else None
     except InputError as error:
         print(f"Left out: {error}")
         return None

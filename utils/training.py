@@ -54,6 +54,8 @@ from utils.weights import as_bytes, read_network
 NOT_IDENTITY = {
     "dataset", "dataset_title", "data_dir", "skip_unreadable", "devices", "max_lr_source",
 }  # fmt: skip
+#: Where a run keeps what it resumes from.
+CHECKPOINT = ("checkpoints", "last.ckpt")
 #: So many training pictures tell a network's first layer what pictures are like.
 PICTURES_TO_FIT = 5_000
 #: In the order in which they may be removed at any moment; what says "trained" goes first.
@@ -358,8 +360,8 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
 
 
 def _train(plan: TrainingPlan) -> None:
-    run, checkpoint = plan.run, plan.run.path("checkpoints", "last.ckpt")
-    resumed = checkpoint.exists()
+    run, checkpoint = plan.run, plan.run.path(*CHECKPOINT)
+    resumed = run.has(*CHECKPOINT)
     classifier, data_module = plan.classifier(), plan.data_module()
     _check_space(run, classifier.network)
     _start_record(plan, classifier.network, data_module)
@@ -425,10 +427,9 @@ def _check_space(run: Run, network: nn.Module) -> None:
 
 
 def _remove_training(run: Run) -> None:
-    rmtree(run.path("checkpoints"), ignore_errors=True)
-    for name in TRAINED_FILES:
-        run.path(name).unlink(missing_ok=True)
-    rmtree(run.path("tensorboard"), ignore_errors=True)
+    for name in ("checkpoints", *TRAINED_FILES, "tensorboard"):
+        path = run.path(name)
+        rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     run.update_record(settings=None, status=None, failure=None)
 
 
