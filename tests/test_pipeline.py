@@ -1,6 +1,8 @@
 """The command line and the pipeline: what is refused, and what a run leaves behind."""
 
+import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,8 +14,9 @@ import nbformat
 import pytest
 from conftest import valid_record
 from jupyter_client.manager import start_new_kernel
+from PIL import Image
 
-from utils import InputError, pipeline
+from utils import InputError, cli, pipeline
 from utils.cli import check_parameters, main, parse_value
 from utils.runs import ROOT, Run
 
@@ -177,8 +180,6 @@ def test_a_chapter_opened_alone_trains_what_is_missing(tmp_path, monkeypatch, ca
 
 
 def test_predict_prints_a_table_and_csv(tiny_run, tmp_path, capsys):
-    from PIL import Image
-
     from utils.data import pictures_of
 
     picture_set = pictures_of(tiny_run)
@@ -204,6 +205,33 @@ def test_data_command_says_what_is_there(tmp_path, capsys):
     assert "10 classes" in said
     assert "8000 train" in said
     assert "2000 test" in said
+
+
+def test_what_the_output_has_no_letters_for_is_escaped(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "größe"
+    for name in ("ähnlich", "日本"):
+        (folder / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (20, 20), (90 * number, 0, 0)).save(folder / name / f"{number}.png")
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    main(["data", "--dataset", str(folder), "--data-dir", str(tmp_path)])
+    sys.stdout.seek(0)
+    assert r"\u65e5\u672c" in sys.stdout.read()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["data"]])
+def test_output_that_nobody_reads_ends_the_program_without_a_word(arguments, monkeypatch, capfd):
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr(cli, "_data", lambda options: print("x" * 100_000))
+    with open(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        closed.flush()  # as the interpreter does at its end
+    assert stopped.value.code == 141
+    assert capfd.readouterr().err == ""
 
 
 def test_run_json_is_plain_json(tiny_run):

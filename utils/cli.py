@@ -18,15 +18,32 @@ if TYPE_CHECKING:
 
 QUICKSTART = "quickstart"
 INTERRUPTED = 130  # what a shell reports of a program stopped by Ctrl+C
+READER_GONE = 141  # and of one whose output nobody reads to its end, as by `| head`
 SHORTCUTS = ("dataset", "recipe", "data_dir")
 SOURCES = ("shapes", "cifar10", "folder")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command given by `arguments` (None: the process's own) and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):  # what its encoding has no letters for is escaped
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            _command(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still unsaid
+        sys.exit(READER_GONE)
+
+
+def _command(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
+    except BrokenPipeError:
+        raise
     except (InputError, OSError) as error:
         sys.exit(f"error: {_for_shell(str(error), options.command)}")
     except KeyboardInterrupt as stopped:
