@@ -5,6 +5,7 @@ import pickle
 import socket
 import tarfile
 import urllib.error
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import md5
 from io import BytesIO
@@ -483,6 +484,23 @@ def test_a_run_gets_its_pictures_back_and_refuses_others(cached_folder, tmp_path
     Image.fromarray(coloured((200, 0, 0))).save(root / "ant" / "000.png")
     with pytest.raises(InputError, match=r"have changed since run 'r'"):
         pictures_of(run)
+
+
+def test_a_copy_that_another_process_made_meanwhile_is_read(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "pets", {"ant": 3, "bee": 3})
+    expected = load(root, tmp_path)
+    (cache,) = (tmp_path / "data" / "cache").iterdir()
+    content = cache.read_bytes()
+    cache.unlink()
+
+    @contextmanager
+    def after_another(path, work):
+        path.write_bytes(content)
+        yield True
+
+    monkeypatch.setattr(data, "one_at_a_time", after_another)
+    monkeypatch.setattr(data, "_decode", None)
+    assert same(load(root, tmp_path), expected)
 
 
 # Limits and hold-out

@@ -44,8 +44,8 @@ def test_who_comes_second_says_so_waits_and_finds_what_the_first_made(
         return waits(self, **options)
 
     monkeypatch.setattr(locks.FileLock, "acquire", let_the_first_go_on)
-    with one_at_a_time(tmp_path / "made", "Making it"):
-        assert (tmp_path / "made").read_text() == "first"
+    with one_at_a_time(tmp_path / "made", "Making it") as waited:
+        assert waited and (tmp_path / "made").read_text() == "first"
     expected = "Making it: another process is at it, and this one waits for it.\n"
     assert capsys.readouterr().out == expected
     assert os.listdir(tmp_path) == ["made"]
@@ -53,8 +53,8 @@ def test_who_comes_second_says_so_waits_and_finds_what_the_first_made(
 
 def test_where_nothing_can_be_written_nobody_is_kept_waiting(tmp_path):
     (tmp_path / "file").write_text("")
-    with one_at_a_time(tmp_path / "file" / "made", "Making it"):
-        pass
+    with one_at_a_time(tmp_path / "file" / "made", "Making it") as waited:
+        assert not waited
 
 
 def test_folders_of_the_dead_are_removed_and_no_others(holder, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from utils import InputError, first_line, shown
+from utils.locks import one_at_a_time
 from utils.progress import progress_bar
 from utils.runs import beside_of, check_space, remove_leftovers, unwritable
 
@@ -60,8 +61,11 @@ def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
     version = f"{archive.name} {status.st_size} {status.st_mtime_ns}"
     of_archive = f"{_stem(archive)}-{_short_hash(str(archive))}"
     folder = place / f"{of_archive}-{_short_hash(version)}"
-    if not folder.is_dir():
-        _unpack(archive, folder, tuple(extensions))
+    if folder.is_dir():
+        return _inner_folder(folder)
+    with one_at_a_time(folder, f"Unpacking {archive.name}"):
+        if not folder.is_dir():
+            _unpack(archive, folder, tuple(extensions))
         for older in place.glob(f"{of_archive}-*"):
             if older != folder:
                 shutil.rmtree(older, ignore_errors=True)

@@ -18,6 +18,7 @@ from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_url
 
 from utils import InputError, first_line
+from utils.locks import one_at_a_time
 from utils.progress import progress_bar
 from utils.runs import check_space, remove_leftovers, replacing
 
@@ -71,7 +72,11 @@ def _reader(data_dir: Path) -> Callable[[str], bytes]:
     if not archive.exists() and folder.is_dir():
         return partial(_read_from_folder, folder)
     if not archive.exists():
-        _download(archive)
+        with one_at_a_time(archive, "Downloading CIFAR-10"):
+            if not archive.exists():
+                _download(archive)
+    if not archive.is_file():  # a pipe would be waited for without end
+        raise InputError(f"{archive} is not a file. Remove it to have CIFAR-10 downloaded.")
     content = archive.read_bytes()
     if (found := hashlib.md5(content).hexdigest()) != CIFAR10.tgz_md5:
         raise InputError(

@@ -33,6 +33,7 @@ from utils import (
 from utils.archives import ARCHIVES, is_archive, unpack
 from utils.augment import Augmentation, augment, normalise, resize
 from utils.devices import available_memory
+from utils.locks import one_at_a_time
 from utils.runs import ROOT, Run, remove_leftovers, replacing, resolve_path
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -361,10 +362,13 @@ def _cached(source: _Source, image_size: int, cache_dir: Path) -> PictureSet:
     """Read the decoded pictures from the cache, or decode them and write it."""
     path = cache_dir / f"{source.identity}-{image_size}.safetensors"
     _check_memory(source, image_size)
-    picture_set = _read_cache(source, path)
-    if picture_set is None:
-        picture_set = _decode(source, image_size)
-        _write_cache(source, picture_set, path)
+    if (picture_set := _read_cache(source, path)) is not None:
+        return picture_set
+    with one_at_a_time(path, f"Decoding the pictures of {source.title}") as waited:
+        picture_set = _read_cache(source, path) if waited else None
+        if picture_set is None:
+            picture_set = _decode(source, image_size)
+            _write_cache(source, picture_set, path)
     return picture_set
 
 

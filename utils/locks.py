@@ -21,37 +21,42 @@ NEWBORN = 60.0
 
 
 @contextmanager
-def one_at_a_time(target: Path, work: str) -> Iterator[None]:
+def one_at_a_time(target: Path, work: str) -> Iterator[bool]:
     """Wait until no other process is making `target`, saying so in one line, and keep others out.
 
-    Whoever waited looks first whether `target` is there now. Where the folder cannot be written to
-    nobody is kept out: whoever then writes is told.
+    Yields whether there was another: then `target` may be there now. Where the folder cannot be
+    written to nobody is kept out: whoever then writes is told.
 
     Args:
         target: what is made within.
         work: what is being done, in the words of the line.
     """
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    lock, is_new = FileLock(target.with_name(f".{target.name}.lock")), not target.parent.exists()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, work)
+        waited = _acquire(lock, work)
     except OSError:
-        yield
+        yield False
         return
     try:
-        yield
+        yield waited
     finally:
         with suppress(OSError):  # whoever waits for the file that is gone makes a new one
             os.unlink(lock.lock_file)
         lock.release()
+        with suppress(OSError):  # something is in it, as a rule
+            target.parent.rmdir() if is_new else None
 
 
-def _acquire(lock: FileLock, work: str) -> None:
+def _acquire(lock: FileLock, work: str) -> bool:
+    """Take the lock, and tell whether another process had it."""
     try:
         lock.acquire(blocking=False)
+        return False
     except Timeout:
         print(f"{work}: another process is at it, and this one waits for it.", flush=True)
         lock.acquire()
+        return True
 
 
 @contextmanager
