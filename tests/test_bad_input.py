@@ -179,7 +179,7 @@ def test_more_pictures_than_the_memory_holds(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data.pictures, "read_pictures", lambda *_: pytest.fail("decoded"))
     root = pets(tmp_path, ant=60, bee=60)
     arguments = ["data", "--dataset", root, "--data-dir", tmp_path / "data", "--image-size", 256]
-    match = r"120 pictures of 256 × 256 pixels need about 0.0 GB of memory, and 0.0 GB are free"
+    match = r"120 pictures of 256 × 256 pixels need about 0.2 GB of memory, and 0.0 GB are free"
     check("memory", messages(arguments, capsys), match, tmp_path)
 
 

@@ -3,6 +3,8 @@
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import tarfile
 import urllib.error
 from contextlib import contextmanager
@@ -38,7 +40,7 @@ from utils.data import (
 )
 from utils.models import create_model
 from utils.recipes import choose_recipe
-from utils.runs import Run
+from utils.runs import ROOT, Run
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.3, 0.25, 0.2)
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -501,6 +503,54 @@ def test_a_copy_that_another_process_made_meanwhile_is_read(tmp_path, monkeypatc
     monkeypatch.setattr(data, "one_at_a_time", after_another)
     monkeypatch.setattr(data, "_decode", None)
     assert same(load(root, tmp_path), expected)
+
+
+PEAKS = """
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from utils import cifar10, data
+
+place, side, count = Path(sys.argv[1]), 256, 300
+
+def size(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+def peak(load):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = size("VmRSS")
+    load()
+    return size("VmHWM") - before
+
+def read_cifar10(folder):
+    images, targets = np.full((count // 2, 32, 32, 3), 7, np.uint8), np.arange(count // 2) % 2
+    return ("a", "b"), (images, targets), (images, targets.copy())
+
+cifar10.read_cifar10 = read_cifar10
+data.CIFAR10_SIZE = count
+data.load_pictures(str(place / "plain"), place / "first", 16)  # what is imported and kept for good
+for dataset in (str(place / "plain"), str(place / "split"), "cifar10"):
+    load = partial(data.load_pictures, dataset, place / "data", side)
+    print(peak(load), peak(load))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux tells the peak")
+def test_no_more_memory_is_used_than_is_asked_for(tmp_path):
+    for name, parts in (("plain", ("",)), ("split", ("train/", "test/"))):
+        make_folder(tmp_path / name, {f"{p}{c}": 150 // len(parts) for p in parts for c in "ab"})
+    command = [sys.executable, "-c", PEAKS, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one = 300 * 3 * 256**2
+    for line in done.stdout.splitlines():
+        decoded, read = (int(peak) / one for peak in line.split())
+        print(f"decoding: {decoded:.2f} copies, reading: {read:.2f}")
+        assert decoded < data.COPIES + 0.2 and read < data.COPIES_READ
 
 
 # Limits and hold-out

@@ -43,8 +43,9 @@ TEST_SHARE = 0.2
 #: Splits are drawn from this, not from the run's seed, so that runs can be compared.
 SPLIT_SEED = 0
 EVAL_BATCH_SIZE = 256
-#: While pictures are decoded and split, there are this many copies of them in memory.
-COPIES = 2
+#: As many copies of the pictures as are in memory at most, while they are decoded, split and kept
+#: in the cache, or read from there; measured, masks included. Decoders take some bytes beside.
+COPIES, COPIES_READ, DECODERS = 3, 1.5, 80_000_000
 
 
 @dataclass(frozen=True)
@@ -283,11 +284,12 @@ def _read_cifar10(data_dir: Path, image_size: int):
 
 def _fit_arrays(images: np.ndarray, image_size: int) -> np.ndarray:
     """Bring uint8 N×H×W×3 to uint8 N×3×S×S, as `pictures.fit_picture` does it."""
-    if images.shape[1] != image_size:
-        images = np.stack(
-            [pictures.fit_picture(pictures.Image.fromarray(i), image_size) for i in images]
-        )
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    fitted = np.empty((len(images), 3, image_size, image_size), np.uint8)
+    for image, place in zip(images, fitted, strict=True):
+        if images.shape[1] != image_size:
+            image = pictures.fit_picture(pictures.Image.fromarray(image), image_size)
+        place[:] = image.transpose(2, 0, 1)
+    return fitted
 
 
 def _folder_source(root: Path, name: str, skip_unreadable: bool) -> _Source:
@@ -361,9 +363,11 @@ def _classes_with_fewer_than(least: int, targets: Tensor, classes: tuple[str, ..
 def _cached(source: _Source, image_size: int, cache_dir: Path) -> PictureSet:
     """Read the decoded pictures from the cache, or decode them and write it."""
     path = cache_dir / f"{source.identity}-{image_size}.safetensors"
-    _check_memory(source, image_size)
+    if path.is_file():
+        _check_memory(source, image_size, COPIES_READ)
     if (picture_set := _read_cache(source, path)) is not None:
         return picture_set
+    _check_memory(source, image_size, COPIES)
     with one_at_a_time(path, f"Decoding the pictures of {source.title}") as waited:
         picture_set = _read_cache(source, path) if waited else None
         if picture_set is None:
@@ -372,9 +376,10 @@ def _cached(source: _Source, image_size: int, cache_dir: Path) -> PictureSet:
     return picture_set
 
 
-def _check_memory(source: _Source, image_size: int) -> None:
-    """Refuse more pictures than the memory can hold, before the first is decoded."""
-    needed, free = COPIES * source.size * 3 * image_size**2, available_memory()
+def _check_memory(source: _Source, image_size: int, copies: float) -> None:
+    """Refuse more pictures than the memory can hold so often, before the first is decoded."""
+    needed = copies * source.size * 3 * image_size**2 + DECODERS
+    free = available_memory()
     if needed > free:
         raise InputError(
             f"{source.size:,} pictures of {image_size} × {image_size} pixels need about "
