@@ -17,8 +17,10 @@ from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
 from utils import InputError, cli, pipeline
+from utils.book import chapters_of
 from utils.cli import check_parameters, main, parse_value
-from utils.runs import ROOT, Run
+from utils.data import load_pictures
+from utils.runs import ROOT, Run, find_run
 
 ALL = list(pipeline.NOTEBOOKS)
 
@@ -127,8 +129,11 @@ def test_a_failing_notebook_is_named_kept_and_marks_the_run(tiny_run, tmp_path):
     assert "metrics.csv is damaged" in ran.stderr
     assert "Traceback" not in ran.stderr
     run = Run("broken", tmp_path)
-    assert run.status == "failed"
+    assert run.status == "complete"  # its training is
     assert run.record["failure"]["notebook"] == "04_curves"
+    assert find_run(None, tmp_path).name == "broken"
+    with pytest.raises(InputError, match=r"is not finished: 04_curves, .*damaged"):
+        chapters_of(run)
     partial = nbformat.read(run.path("notebooks", "04_curves.ipynb"), as_version=4)
     assert any(o.output_type == "error" for c in partial.cells for o in c.get("outputs", []))
 
@@ -140,6 +145,20 @@ def test_a_mended_notebook_makes_the_run_complete_again(tiny_run, tmp_path):
     pipeline.run_notebooks(run, {}, ["04_curves"])
     assert run.status == "complete"
     assert "failure" not in run.record
+
+
+def test_only_the_chapter_that_failed_mends_the_run(tmp_path, monkeypatch):
+    run = Run("r", tmp_path)
+    run.update_record(status="complete", **valid_record())
+    run.path("model.safetensors").write_bytes(b"weights")
+    run.write_json("metrics.json", {"test_acc": 0.5, "test_loss": 1.0, "test_size": 4})
+    run.update_record(failure={"notebook": "05_misclassified", "error": "interrupted"})
+    monkeypatch.setattr(pipeline, "_execute", lambda *_: None)
+    pipeline.run_notebooks(run, {}, ["04_curves"])
+    assert (run.status, run.failure) == ("complete", "05_misclassified, interrupted")
+    assert pipeline.open_run(None, tmp_path).name == "r"
+    pipeline.run_notebooks(run, {}, ["05_misclassified"])
+    assert (run.status, run.failure) == ("complete", "")
 
 
 def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
@@ -162,6 +181,31 @@ def test_open_run_refuses_what_the_run_was_not_trained_with(tiny_run):
         pipeline.open_run("tiny", place, seed=7)
     with pytest.raises(InputError, match="'other' does not exist"):
         pipeline.open_run("other", place)
+
+
+def test_open_run_takes_the_pictures_from_any_place_that_holds_them(tmp_path, monkeypatch):
+    picture_set = load_pictures(str(pets(tmp_path / "pets")), tmp_path / "data")
+    run = Run("r", tmp_path)
+    run.update_record(
+        status="complete",
+        **valid_record(**picture_set.options, data_fingerprint=picture_set.fingerprint),
+    )
+    shutil.copytree(tmp_path / "pets", tmp_path / "copy")
+    run.path("model.safetensors").write_bytes(b"weights")
+    run.write_json("metrics.json", {"test_acc": 0.5, "test_loss": 1.0, "test_size": 4})
+    assert pipeline.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
+    (tmp_path / "copy" / "ant" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"/copy' holds other pictures .* were '.*/pets'"):
+        pipeline.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
+
+
+def pets(root):
+    for value, name in enumerate(("ant", "bee")):
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            picture = Image.new("RGB", (20, 20), (90 * value, 30 * number, 0))
+            picture.save(root / name / f"{number}.png")
+    return root
 
 
 def test_a_chapter_opened_alone_trains_what_is_missing(tmp_path, monkeypatch, capsys):
@@ -209,10 +253,8 @@ def test_data_command_says_what_is_there(tmp_path, capsys):
 
 def test_what_the_output_has_no_letters_for_is_escaped(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "größe"
-    for name in ("ähnlich", "日本"):
-        (folder / name).mkdir(parents=True)
-        for number in range(2):
-            Image.new("RGB", (20, 20), (90 * number, 0, 0)).save(folder / name / f"{number}.png")
+    pets(folder)
+    (folder / "ant").rename(folder / "日本")
     for stream in ("stdout", "stderr"):
         monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     main(["data", "--dataset", str(folder), "--data-dir", str(tmp_path)])

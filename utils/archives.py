@@ -43,7 +43,9 @@ def is_archive(path: Path) -> bool:
     return os.path.isfile(path) and path.name.lower().endswith(ARCHIVES)
 
 
-def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
+def unpack(
+    archive: Path, place: Path, extensions: Sequence[str], known_place: Path | None = None
+) -> Path:
     """Return the folder that holds the pictures of an archive, unpacked the first time.
 
     A folder that is alone at the top of the archive is stepped into.
@@ -52,6 +54,7 @@ def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
         archive: a file for which `is_archive` is true.
         place: where unpacked archives are kept.
         extensions: how the names of the files to take out end, in lower case.
+        known_place: another such place; what it holds is taken, and nothing is written to it.
 
     Raises:
         InputError: the archive is damaged or encrypted; a member's name leads outside, is a link
@@ -61,8 +64,9 @@ def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
     version = f"{archive.name} {status.st_size} {status.st_mtime_ns}"
     of_archive = f"{_stem(archive)}-{_short_hash(str(archive))}"
     folder = place / f"{of_archive}-{_short_hash(version)}"
-    if folder.is_dir():
-        return _inner_folder(folder)
+    for there in (folder, folder if known_place is None else known_place / folder.name):
+        if os.path.isdir(there):
+            return _inner_folder(there)
     with one_at_a_time(folder, f"Unpacking {archive.name}"):
         if not folder.is_dir():
             _unpack(archive, folder, tuple(extensions))

@@ -78,11 +78,11 @@ def chapters_of(run: Run) -> dict[str, NotebookNode]:
     """
     if not run.record:
         raise InputError(f"Run {run.name!r} does not exist in {shown_path(run.folder.parent)}.")
-    if run.status != "complete":
-        failure = run.record.get("failure", {})
-        reason = f": {failure['notebook']}, {failure['error']}" if "notebook" in failure else ""
+    if run.status != "complete" or run.failure:
+        reason = f": {run.failure}" if run.failure else ""
+        state = "not finished" if run.status == "complete" else run.status
         raise InputError(
-            f"Run {run.name!r} is {run.status}{reason}, so there is no whole book to make of it. "
+            f"Run {run.name!r} is {state}{reason}, so there is no whole book to make of it. "
             "Run it to its end first."
         )
     executed = executed_chapters(run.path("notebooks"))

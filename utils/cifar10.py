@@ -6,6 +6,7 @@ torchvision lists them, before it is opened. Nothing is unpacked to disk.
 
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 from collections.abc import Callable, Sequence
@@ -48,6 +49,11 @@ def read_cifar10(data_dir: Path) -> tuple[tuple[str, ...], Arrays, Arrays]:
         _read_split(read, batches) for batches in (CIFAR10.train_list, CIFAR10.test_list)
     )
     return tuple(meta[CIFAR10.meta["key"]]), train, test
+
+
+def is_there(data_dir: Path) -> bool:
+    """Tell whether `read_cifar10` would find the archive or its folder here, and fetch nothing."""
+    return any(os.path.exists(data_dir / n) for n in (CIFAR10.filename, CIFAR10.base_folder))
 
 
 def _read_split(read: Callable[[str], bytes], batches: Sequence[tuple[str, str]]) -> Arrays:

@@ -54,7 +54,14 @@ def _command(arguments: Sequence[str] | None) -> None:
 def _for_shell(message: str, command) -> str:
     """Return a message with its advice as one types it on the command line."""
     option = "--skip-unreadable" if command is _data else r"-p \1 true"
-    return re.sub(r"\b(overwrite|skip_unreadable)=True\b", option, message)
+    message = re.sub(r"\b(overwrite|skip_unreadable)=True\b", option, message)
+    message = re.sub(r'\b(dataset|data_dir)="([^"]*)"', _as_option, message)
+    return re.sub(r'\b(precision|devices)="([^"]*)"', r"-p \1 \2", message)
+
+
+def _as_option(written: re.Match) -> str:
+    """Return an assignment as the option of a command."""
+    return f"--{written[1].replace('_', '-')} {written[2]}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,6 +145,8 @@ def _run(options) -> None:
     for notebook in finished:
         print(f"{notebook.notebook:24}{notebook.seconds:8.1f}")
     print(f"{'all':24}{sum(notebook.seconds for notebook in finished):8.1f}")
+    if run.failure:
+        print(f"\nStill to be mended: {run.failure}")
     folder = printable(str(run.folder))
     print(f"\nExecuted notebooks, figures and the trained network: {folder}")
 
@@ -488,6 +497,9 @@ def _add_space(commands) -> None:
     build.add_argument("--run", required=True, help="a complete run")
     build.add_argument("--output-dir", default="outputs", help="where runs are kept")
     build.add_argument("--data-dir", help="where its data are kept now (default: where they were)")
+    build.add_argument(
+        "--dataset", help="what it was trained on, where that lies now (default: where it lay)"
+    )
     about = "Start what was built and measure it: start, one visitor, many at once, memory."
     measure = _add_command(actions, "measure", _space_measure, about)
     measure.add_argument("--run", required=True, help="whose space/ to measure")
@@ -506,7 +518,8 @@ def _space_build(options) -> None:
     from utils.runs import Run
     from utils.space import build_space, describe_space
 
-    folder = build_space(Run(options.run, options.output_dir), options.data_dir)
+    dataset = None if options.dataset is None else _dataset_from_shell(options.dataset)
+    folder = build_space(Run(options.run, options.output_dir), options.data_dir, dataset)
     print(printable(f"{describe_space(folder)}\n\nThe Space: {folder}\nStart it: python app.py"))
 
 

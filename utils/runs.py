@@ -302,8 +302,25 @@ class Run:
 
     @property
     def status(self) -> str | None:
-        """``"running"``, ``"complete"`` or ``"failed"``; None for a run that never started."""
+        """Of the training: ``"running"``, ``"complete"`` or ``"failed"``; None before it starts.
+
+        A chapter that fails later is noted as ``failure``, and the run stays complete.
+        """
         return self.record.get("status")
+
+    @property
+    def failure(self) -> str:
+        """What is noted of the last failure of a notebook or of training; empty if nothing is."""
+        noted = self.record.get("failure")
+        if not isinstance(noted, Mapping):
+            return "" if noted is None else printable(str(noted))
+        return ", ".join(printable(str(noted[n])) for n in ("notebook", "error") if n in noted)
+
+    @property
+    def failed_notebook(self) -> str | None:
+        """The name of the notebook that failed last and was not run to its end since."""
+        noted = self.record.get("failure")
+        return noted.get("notebook") if isinstance(noted, Mapping) else None
 
     @property
     def is_trained(self) -> bool:

@@ -347,7 +347,8 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
             _remove_training(run)
         plan = as_begun(plan)
         if run.is_trained:
-            run.update_record(status="complete", failure=None)
+            place = {name: plan.settings[name] for name in ("dataset", "data_dir")}
+            run.update_record(status="complete", failure=None, settings={**run.settings, **place})
             print(
                 f"Run {run.name!r} is complete with these settings and is reused "
                 "(overwrite=True trains again). It went so:"
@@ -457,7 +458,10 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
     changed = {n: (before.get(n), plan.settings.get(n)) for n in names}
     changed = {n: (was, new) for n, (was, new) in changed.items() if was != new}
     if changed:
-        others = ["it was trained on other pictures"] * bool(changed.pop("data_fingerprint", None))
+        others = []
+        if changed.pop("data_fingerprint", None):
+            places = before["dataset"], plan.settings["dataset"]
+            others = ["it was trained on other pictures: {!r}, now {!r}".format(*places)]
         listed = [f"{n} was {was!r}, now {new!r}" for n, (was, new) in changed.items()]
         listed = "; ".join(others + listed)
         raise InputError(
