@@ -147,6 +147,17 @@ def choose_precision(precision: str, device: str) -> tuple[str, str]:
     return "32-true", f"this {device.upper()} has no fast bfloat16"
 
 
+def computes_in(precision: str, device: str) -> bool:
+    """Tell whether a device has units for a number format; slower ways may do as well."""
+    if precision == "32-true":
+        return True
+    if precision == "16-mixed":
+        return device != "cpu"
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    return device == "cpu" and _cpu_bfloat16() is not None
+
+
 def _cpu_bfloat16() -> str | None:
     """Return the name of the CPU's bfloat16 instructions, or None."""
     if hasattr(torch.cpu, "get_capabilities"):

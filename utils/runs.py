@@ -551,6 +551,10 @@ _RECORD = {
     "name": _TEXT,
     "status": {"enum": ["running", "complete", "failed"]},
     "seconds": {"type": "object", "additionalProperties": _NUMBER},
+    "changes": {"type": "array", "items": _object(
+        epoch=_COUNT,
+        settings={"type": "object", "additionalProperties": _some("string", 2, maxItems=2)},
+    )},
     "settings": _object(
         dataset=_TEXT, data_dir=_TEXT, dataset_title=_TEXT, data_fingerprint=_TEXT,
         image_size={"type": "integer", "minimum": 16, "maximum": 256}, limit_train=_LIMIT,
