@@ -186,12 +186,12 @@ def test_more_pictures_than_the_memory_holds(tmp_path, capsys, monkeypatch):
 # what · parameters · what the message must say
 PARAMETERS = [
     ("dataset", "cifar100", "dataset 'cifar100' is unknown. Choose shapes, cifar10"),
-    ("dataset", "5", "dataset is 5; it must be printable text"),
+    ("dataset", "5", "dataset '5' is unknown. Choose shapes, cifar10"),
     ("recipe", "fastest", "recipe 'fastest' is unknown. Choose one of: original, quick"),
     ("model", "resnet", "model 'resnet' is unknown. Choose one of: davidnet"),
     ("method", "gradcam2", "method 'gradcam2' is unknown. Choose one of: gradcam"),
     ("block", "layer9", "block 'layer9' is unknown. Choose one of: prep"),
-    ("precision", "8", "precision 8 is unknown. Choose one of: auto"),
+    ("precision", "8", "precision '8' is unknown. Choose one of: auto"),
     ("precision", "16-mixed", "precision '16-mixed' needs a GPU. Use 'auto'"),
     ("devices", "tpu", "devices 'tpu' is unknown. Choose one of: auto, cpu, gpu"),
     ("epoch", "5", "Parameter 'epoch' is unknown. Allowed here: .*epochs"),

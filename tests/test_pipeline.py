@@ -18,8 +18,9 @@ from PIL import Image
 
 from utils import InputError, cli, pipeline
 from utils.book import chapters_of
-from utils.cli import check_parameters, main, parse_value
+from utils.cli import check_parameters, main
 from utils.data import load_pictures
+from utils.parameters import parse_value
 from utils.runs import ROOT, Run, find_run
 
 ALL = list(pipeline.NOTEBOOKS)

@@ -1,7 +1,6 @@
 """The command line: ``python -m utils run | data | predict | bench | docs | space …``."""
 
 import argparse
-import ast
 import csv
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import InputError, check_choice, check_flag, check_number, check_text, printable
+from utils.parameters import from_shell
 
 if TYPE_CHECKING:
     from utils.runs import Run
@@ -173,7 +173,7 @@ def check_settings(run: "Run", parameters: Mapping) -> None:
 
 def _run_parameters(options) -> dict:
     """Return the parameters that were given, by name."""
-    given = [(name, parse_value(text)) for name, text in options.parameter]
+    given = [(name, from_shell(name, text)) for name, text in options.parameter]
     given += [(n, getattr(options, n)) for n in SHORTCUTS if getattr(options, n) is not None]
     parameters = dict(given)
     for name in parameters:
@@ -192,17 +192,6 @@ def _dataset_from_shell(dataset: str) -> str:
     """Return a folder's path in full: a shell user means it from the current directory."""
     is_path = dataset not in ("", *SOURCES) and os.path.exists(dataset)
     return os.path.realpath(dataset) if is_path else dataset
-
-
-def parse_value(text: str):
-    """Read a parameter's value as a Python literal (numbers, True, None …), or else as text."""
-    literal = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in literal:
-        return literal[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return text
 
 
 def _run_name(given: str | None, parameters: Mapping) -> str:
