@@ -19,7 +19,7 @@ from PIL import Image
 from utils import InputError, cli, pipeline
 from utils.book import chapters_of
 from utils.cli import check_parameters, main
-from utils.data import load_pictures
+from utils.data import bytes_to_keep, load_pictures
 from utils.parameters import parse_value
 from utils.runs import ROOT, Run, find_run
 
@@ -71,6 +71,28 @@ def test_refused_before_any_notebook_starts(no_kernel, tmp_path, name, value, sa
     for words in said:
         assert words in str(stopped.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_disk_has_no_room_for_is_refused_before_any_notebook(
+    no_kernel, tmp_path, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)
+    place = ["run", "--run-name", "r", "--output-dir", str(tmp_path / "out")]
+    place += ["--data-dir", str(tmp_path / "data")]
+    weights = 7 * 4 * 6_573_130
+    for free, said in ((weights, "Training"), (weights + 30_000_000, "with a decoded copy")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        with pytest.raises(SystemExit, match=rf"{said}.* needs 0\.2\d GB in .*, and .* are free"):
+            main(place)
+    archive = shutil.make_archive(str(tmp_path / "pets"), "zip", pets(tmp_path / "pets"))
+    size = sum(path.stat().st_size for path in (tmp_path / "pets").rglob("*.png"))
+    folder, needed = bytes_to_keep(archive, tmp_path / "data", 32)
+    assert (folder, needed) == (tmp_path / "data" / "cache", size)
+    load_pictures(archive, tmp_path / "data")
+    assert bytes_to_keep(archive, tmp_path / "data", 32)[1] == 0
+    assert bytes_to_keep(str(tmp_path / "pets"), tmp_path / "data", 32)[1] == 6 * 3 * 32**2
+    assert bytes_to_keep("cifar10", tmp_path / "data", 32)[1] == 180_000_000 + 60_000 * 3_072
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_name_only_another_notebook_takes_is_refused():
@@ -330,7 +352,7 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_pa
 
 def test_a_closed_kernel_leaves_a_run_that_goes_on(tmp_path, capsys):
     train = f"""
-from utils.data import load_pictures
+from utils.data import bytes_to_keep, load_pictures
 from utils.training import fit, plan_training
 pictures = load_pictures("shapes", {str(tmp_path / "data")!r}, 16, 32, 20)
 options = dict(run_name="closed", output_dir={str(tmp_path)!r}, batch_size=16)

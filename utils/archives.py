@@ -12,7 +12,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -60,20 +60,42 @@ def unpack(
         InputError: the archive is damaged or encrypted; a member's name leads outside, is a link
             or a device, or is too large; there is no room.
     """
-    status = archive.stat()
-    version = f"{archive.name} {status.st_size} {status.st_mtime_ns}"
-    of_archive = f"{_stem(archive)}-{_short_hash(str(archive))}"
-    folder = place / f"{of_archive}-{_short_hash(version)}"
+    folder = _folder_of(archive, place)
     for there in (folder, folder if known_place is None else known_place / folder.name):
         if os.path.isdir(there):
             return _inner_folder(there)
     with one_at_a_time(folder, f"Unpacking {archive.name}"):
         if not folder.is_dir():
             _unpack(archive, folder, tuple(extensions))
-        for older in place.glob(f"{of_archive}-*"):
+        for older in place.glob(f"{_prefix_of(archive)}-*"):
             if older != folder:
                 shutil.rmtree(older, ignore_errors=True)
     return _inner_folder(folder)
+
+
+def unpacked_size(archive: Path, place: Path) -> int:
+    """Return how many bytes unpacking an archive takes in `place`, as far as it tells at once.
+
+    Nothing where it is unpacked, and of a tar its own size: pictures hardly shrink when packed.
+    """
+    if _folder_of(archive, place).is_dir():
+        return 0
+    if zipfile.is_zipfile(archive):
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(archive) as opened:
+            return sum(info.file_size for info in opened.infolist())
+    return archive.stat().st_size
+
+
+def _folder_of(archive: Path, place: Path) -> Path:
+    """Return where this version of an archive is unpacked."""
+    status = archive.stat()
+    version = f"{archive.name} {status.st_size} {status.st_mtime_ns}"
+    return place / f"{_prefix_of(archive)}-{_short_hash(version)}"
+
+
+def _prefix_of(archive: Path) -> str:
+    """Return how the names of the folders begin into which an archive's versions are unpacked."""
+    return f"{_stem(archive)}-{_short_hash(str(archive))}"
 
 
 def _stem(archive: Path) -> str:

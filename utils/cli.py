@@ -135,6 +135,7 @@ def _run(options) -> None:
         if parameters.get("max_lr") == "found" and "02_lr_finder" not in names:
             run.existing("lr_finder.json")
         check_settings(run, parameters)
+        check_room(run, parameters)
     elif names[-1] > "03_training":  # a chapter about a run: it must be there
         find_run(run.name, options.output_dir)
     try:
@@ -169,6 +170,34 @@ def check_settings(run: "Run", parameters: Mapping) -> None:
     )
     place = {"run_name": run.name, "output_dir": run.folder.parent}
     as_begun(plan_training(load_pictures(**load), **place, **plan))
+
+
+def check_room(run: "Run", parameters: Mapping) -> None:
+    """Refuse to begin what the disks have no room for, before the first notebook.
+
+    Raises:
+        InputError: with what training and keeping the pictures need, and what is free.
+    """
+    if run.is_trained and not parameters.get("overwrite"):
+        return
+    from utils.data import bytes_to_keep
+    from utils.models import create_model
+    from utils.recipes import choose_recipe
+    from utils.runs import check_space, existing_part
+    from utils.training import bytes_to_train
+
+    given = {name: value for name, value in parameters.items() if value is not None}
+    dataset, image_size = given.get("dataset", "shapes"), given.get("image_size", 32)
+    recipe = choose_recipe(given.get("recipe"), dataset, model=given.get("model"))
+    network = create_model(recipe.model, num_classes=10, image_size=image_size)
+    train = bytes_to_train(network)
+    cache, keep = bytes_to_keep(dataset, given.get("data_dir", "data"), image_size)
+    devices = {existing_part(folder).stat().st_dev for folder in (run.folder, cache)}
+    if len(devices) == 1:
+        check_space(run.folder, train + keep, "Training, with a decoded copy of the pictures,")
+    else:
+        check_space(run.folder, train, "Training")
+        check_space(cache, keep, "A decoded copy of the pictures")
 
 
 def _run_parameters(options) -> dict:

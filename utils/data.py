@@ -30,7 +30,7 @@ from utils import (
     shapes,
     shown,
 )
-from utils.archives import ARCHIVES, is_archive, unpack
+from utils.archives import ARCHIVES, is_archive, unpack, unpacked_size
 from utils.augment import Augmentation, augment, normalise, resize
 from utils.devices import available_memory
 from utils.locks import one_at_a_time
@@ -39,6 +39,8 @@ from utils.runs import ROOT, Run, remove_leftovers, replacing, resolve_path
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 CIFAR10_SIZE = 60_000
+#: Data sets that are not named by their path.
+SOURCES = ("shapes", "cifar10", "folder")
 TEST_SHARE = 0.2
 #: Splits are drawn from this, not from the run's seed, so that runs can be compared.
 SPLIT_SEED = 0
@@ -184,7 +186,7 @@ def check_data_options(
         InputError: naming the parameter, its value and what is allowed.
     """
     check_text("dataset", dataset)
-    if dataset not in ("shapes", "cifar10", "folder"):
+    if dataset not in SOURCES:
         place = resolve_path(dataset)
         if not (os.path.isdir(place) or is_archive(place)):
             raise InputError(
@@ -445,6 +447,28 @@ def _check_memory(source: _Source, image_size: int, copies: float) -> None:
             f"{needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free. Lower "
             "image_size, use fewer pictures, or close other programs."
         )
+
+
+def bytes_to_keep(dataset: str, data_dir: str | Path, image_size: int) -> tuple[Path, int]:
+    """Return where a data set's decoded copy would be kept, and what it takes there, in bytes.
+
+    With what is downloaded and unpacked before, as far as that can be known without doing it:
+    nothing for what is there, and of a tar its own size.
+    """
+    place = resolve_path(data_dir if dataset == "folder" else dataset)
+    folder = _cache_folder(dataset, data_dir)
+    packed = dataset not in SOURCES and is_archive(place)
+    if packed and (size := unpacked_size(place, resolve_path(data_dir) / "unpacked")):
+        return folder, size
+    source = _find_source(dataset, data_dir, False)
+    if (folder / _cache_name(source, image_size)).is_file():
+        return folder, 0
+    fetched = 0
+    if dataset == "cifar10":
+        from utils.cifar10 import ARCHIVE_SIZE, is_there
+
+        fetched = 0 if is_there(resolve_path(data_dir)) else ARCHIVE_SIZE
+    return folder, fetched + source.size * 3 * image_size**2
 
 
 def _decode(source: _Source, image_size: int) -> PictureSet:

@@ -172,6 +172,11 @@ def unwritable(target: Path, error: Exception) -> InputError:
     return InputError(f"{target} cannot be written: {reason}. {remedy}.")
 
 
+def existing_part(folder: Path) -> Path:
+    """Return what there is of a path: the folder itself, or the nearest above it."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def check_space(folder: Path, needed: int, purpose: str) -> None:
     """Refuse to begin what the disk has no room for.
 
@@ -183,8 +188,7 @@ def check_space(folder: Path, needed: int, purpose: str) -> None:
     Raises:
         InputError: with what is needed and what is free.
     """
-    place = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(existing_part(folder)).free
     if free < needed:
         raise InputError(
             f"{purpose} needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free "

@@ -414,7 +414,7 @@ def _train(plan: TrainingPlan) -> None:
     run, checkpoint = plan.run, plan.run.path(*CHECKPOINT)
     resumed = run.has(*CHECKPOINT)
     classifier, data_module = plan.classifier(), plan.data_module()
-    _check_space(run, classifier.network)
+    check_space(run.folder, bytes_to_train(classifier.network), "Training this network")
     _start_record(plan, classifier.network, data_module)
     log = TrainingLog(run, "validation" if plan.settings["val_fraction"] else "test")
     trainer = _training_trainer(plan, log, checkpoint)
@@ -467,14 +467,13 @@ def interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _check_space(run: Run, network: nn.Module) -> None:
-    """Refuse to begin where the checkpoints would not fit.
+def bytes_to_train(network: nn.Module) -> int:
+    """Return what training a network writes to its run's folder, in bytes.
 
     Weights and Adam's two moments in float32, twice while one checkpoint replaces the other, and
     the weights once more at the end.
     """
-    weights = sum(4 * p.numel() for p in network.parameters())
-    check_space(run.folder, 7 * weights + 10_000_000, "Training this network")
+    return 7 * sum(4 * p.numel() for p in network.parameters()) + 10_000_000
 
 
 def _remove_training(run: Run) -> None:
