@@ -2,13 +2,17 @@
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
+from contextlib import contextmanager
 
 import pytest
 
 from utils import InputError, archives
 from utils.archives import is_archive, left_packed, unpack
+from utils.runs import ROOT
 
 EXTENSIONS = (".jpg", ".png")
 ENDINGS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz"]
@@ -184,6 +188,46 @@ def test_what_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 5}))
     archive = packed(tmp_path / "pets.zip", PICTURES)
     refused(archive, tmp_path, "needs 0.00 GB .* Free some space")
+
+
+def test_processes_that_start_together_unpack_once_and_all_find_it(tmp_path):
+    archive = packed(tmp_path / "pets.zip", {f"cat/{i}.jpg": b"x" * 1_000 for i in range(300)})
+    code = """
+import sys
+from pathlib import Path
+from utils.archives import unpack
+sys.stdin.read(1)
+print(unpack(Path(sys.argv[1]), Path(sys.argv[2]), (".jpg",)))
+"""
+    command = [sys.executable, "-c", code, str(archive), str(tmp_path / "place")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = [subprocess.Popen(command, text=True, cwd=ROOT, **pipes) for _ in range(3)]
+    for process in started:  # all have imported what they need, or nearly
+        process.stdin.write("x")
+        process.stdin.close()
+    results = [(p.stdout.read().splitlines(), p.stderr.read(), p.wait()) for p in started]
+    for process in started:
+        process.stdout.close(), process.stderr.close()
+    assert [status for _, _, status in results] == [0, 0, 0], results
+    assert len({said[-1] for said, _, _ in results}) == 1
+    assert sum("Unpacking" in shown for _, shown, _ in results) == 1  # the bar of one of them
+    assert len(os.listdir(tmp_path / "place")) == 1
+
+
+def test_what_another_made_meanwhile_is_taken(tmp_path, monkeypatch):
+    archive = packed(tmp_path / "pets.zip", PICTURES)
+    unpack_it, calls = archives._unpack, []
+
+    @contextmanager
+    def after_another(folder, work):
+        calls.append(work)
+        unpack_it(archive, folder, EXTENSIONS)
+        monkeypatch.setattr(archives, "_unpack", lambda *_: pytest.fail("unpacked twice"))
+        yield True
+
+    monkeypatch.setattr(archives, "one_at_a_time", after_another)
+    assert contents(unpack(archive, tmp_path / "place", EXTENSIONS)) == PICTURES
+    assert calls == ["Unpacking pets.zip"]
 
 
 # names, and what stays packed

@@ -22,7 +22,9 @@ from safetensors.torch import load_file, save_file
 from utils import InputError, data
 from utils.cli import main
 from utils.folders import files_below, scan_folder
-from utils.runs import Run
+from utils.runs import Run, find_run
+from utils.training import fit, plan_training
+from utils.weights import read_network
 
 
 def picture(path, value=0):
@@ -178,19 +180,19 @@ def test_more_pictures_than_the_memory_holds(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data.pictures, "read_pictures", lambda *_: pytest.fail("decoded"))
     root = pets(tmp_path, ant=60, bee=60)
     arguments = ["data", "--dataset", root, "--data-dir", tmp_path / "data", "--image-size", 256]
-    match = r"120 pictures of 256 × 256 pixels need about 0.0 GB of memory, and 0.0 GB are free"
+    match = r"120 pictures of 256 × 256 pixels need about 0.2 GB of memory, and 0.0 GB are free"
     check("memory", messages(arguments, capsys), match, tmp_path)
 
 
 # what · parameters · what the message must say
 PARAMETERS = [
     ("dataset", "cifar100", "dataset 'cifar100' is unknown. Choose shapes, cifar10"),
-    ("dataset", "5", "dataset is 5; it must be printable text"),
+    ("dataset", "5", "dataset '5' is unknown. Choose shapes, cifar10"),
     ("recipe", "fastest", "recipe 'fastest' is unknown. Choose one of: original, quick"),
     ("model", "resnet", "model 'resnet' is unknown. Choose one of: davidnet"),
     ("method", "gradcam2", "method 'gradcam2' is unknown. Choose one of: gradcam"),
     ("block", "layer9", "block 'layer9' is unknown. Choose one of: prep"),
-    ("precision", "8", "precision 8 is unknown. Choose one of: auto"),
+    ("precision", "8", "precision '8' is unknown. Choose one of: auto"),
     ("precision", "16-mixed", "precision '16-mixed' needs a GPU. Use 'auto'"),
     ("devices", "tpu", "devices 'tpu' is unknown. Choose one of: auto, cpu, gpu"),
     ("epoch", "5", "Parameter 'epoch' is unknown. Allowed here: .*epochs"),
@@ -360,7 +362,8 @@ def test_damaged_files_of_a_stage_are_named_by_the_notebook(
     ]
     assert error["ename"] == "InputError"
     assert error["traceback"] == [f"InputError: {error['evalue']}"]  # short, the explanation first
-    assert run.status == "failed"
+    assert run.status == ("failed" if number == "03" else "complete")
+    assert run.failed_notebook.startswith(number)
 
 
 def test_a_run_folder_with_links_is_not_written_to(run, tmp_path, capsys):
@@ -384,18 +387,74 @@ def test_a_run_from_elsewhere_does_not_choose_where_decoded_pictures_go(run, tmp
     with pytest.raises(ZeroDivisionError):
         data.pictures_of(run)
     assert not used[0].is_relative_to(place)
-    (place / "cache").mkdir()  # it is where this run's pictures are, after all
+    (place / "cache").mkdir()  # even where it says so of a place that has them
     with pytest.raises(ZeroDivisionError):
         data.pictures_of(run)
-    assert used[1] == place / "cache"
+    assert used[1] == used[0]
+    with pytest.raises(ZeroDivisionError):
+        data.pictures_of(run, place)  # a person may
+    assert used[2] == place / "cache"
 
 
-@pytest.mark.parametrize("name", ["metrics.csv", "predictions.npz", "model.safetensors"])
+RUN_FILES = ["metrics.csv", "predictions.npz", "model.safetensors", "run.json", "metrics.json"]
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_a_pipe_in_a_run_folder_is_not_waited_for(name, run):
     run.path(name).unlink()
     os.mkfifo(run.path(name))
     with pytest.raises(InputError, match=f"{name} does not exist"):
         run.existing(name)
+
+
+@pytest.mark.parametrize(
+    ("made", "called"),
+    [
+        (os.mkfifo, "a pipe"),
+        (os.mkdir, "a folder"),
+        (lambda p: os.symlink(os.devnull, p), "a link"),
+    ],
+)
+def test_a_checkpoint_that_is_no_file_is_told_in_a_sentence(made, called, run):
+    run.path("metrics.json").unlink()  # the training is to be finished
+    checkpoint = run.path("checkpoints", "last.ckpt")
+    checkpoint.unlink()
+    made(checkpoint)
+    with pytest.raises(InputError) as refused:
+        fit(planned_again(run))
+    said = str(refused.value)
+    assert called in said and "last.ckpt" in said and "Remove" in said
+
+
+def planned_again(run):
+    from conftest import TINY
+
+    names = ("data_dir", "image_size", "limit_train", "limit_test")
+    picture_set = data.load_pictures("shapes", **{name: run.settings[name] for name in names})
+    place = {"run_name": run.name, "output_dir": run.folder.parent}
+    return plan_training(picture_set, epochs=TINY["epochs"], **place)
+
+
+def test_a_stranger_s_run_hides_no_other(run, tiny_run, capsys):
+    shutil.copytree(tiny_run.folder, run.folder.with_name("good"))
+    for name in ("model.safetensors", "metrics.json"):
+        bad = run.folder.with_name(f"bad-{name}")
+        shutil.copytree(tiny_run.folder, bad)
+        (bad / name).unlink()
+        os.mkfifo(bad / name)
+    (run.path("checkpoints") / "link").symlink_to("/etc/passwd")
+    assert find_run(None, run.folder.parent).name == "good"
+    said = capsys.readouterr().out
+    assert said.count("Left out: ") == 3 and "holds a link (checkpoints/link)" in said
+
+
+@pytest.mark.parametrize("made", [os.mkfifo, os.mkdir])
+def test_weights_that_are_no_file_are_told_in_a_sentence(made, tmp_path):
+    made(tmp_path / "model.safetensors")
+    with pytest.raises(
+        InputError, match=r"model.safetensors is damaged \(it is not a file\). Bring"
+    ):
+        read_network(tmp_path / "model.safetensors", "davidnet", 10, 32, None, "Bring it back.")
 
 
 def test_a_folder_of_any_depth_is_searched(tmp_path):

@@ -4,8 +4,11 @@ import os
 import pickle
 import shutil
 import socket
+import subprocess
+import sys
 import tarfile
 import urllib.error
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import md5
 from io import BytesIO
@@ -38,7 +41,7 @@ from utils.data import (
 )
 from utils.models import create_model
 from utils.recipes import choose_recipe
-from utils.runs import Run
+from utils.runs import ROOT, Run
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.3, 0.25, 0.2)
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -484,6 +487,155 @@ def test_a_run_gets_its_pictures_back_and_refuses_others(cached_folder, tmp_path
     Image.fromarray(coloured((200, 0, 0))).save(root / "ant" / "000.png")
     with pytest.raises(InputError, match=r"have changed since run 'r'"):
         pictures_of(run)
+
+
+def test_a_copy_that_another_process_made_meanwhile_is_read(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "pets", {"ant": 3, "bee": 3})
+    expected = load(root, tmp_path)
+    (cache,) = (tmp_path / "data" / "cache").iterdir()
+    content = cache.read_bytes()
+    cache.unlink()
+
+    @contextmanager
+    def after_another(path, work):
+        path.write_bytes(content)
+        yield True
+
+    monkeypatch.setattr(data, "one_at_a_time", after_another)
+    monkeypatch.setattr(data, "_decode", None)
+    assert same(load(root, tmp_path), expected)
+
+
+PEAKS = """
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from utils import cifar10, data
+
+place, side, count = Path(sys.argv[1]), 256, 300
+
+def size(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+def peak(load):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = size("VmRSS")
+    load()
+    return size("VmHWM") - before
+
+def read_cifar10(folder):
+    images, targets = np.full((count // 2, 32, 32, 3), 7, np.uint8), np.arange(count // 2) % 2
+    return ("a", "b"), (images, targets), (images, targets.copy())
+
+cifar10.read_cifar10 = read_cifar10
+data.CIFAR10_SIZE = count
+data.load_pictures(str(place / "plain"), place / "first", 16)  # what is imported and kept for good
+for dataset in (str(place / "plain"), str(place / "split"), "cifar10"):
+    load = partial(data.load_pictures, dataset, place / "data", side)
+    print(peak(load), peak(load))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux tells the peak")
+def test_no_more_memory_is_used_than_is_asked_for(tmp_path):
+    for name, parts in (("plain", ("",)), ("split", ("train/", "test/"))):
+        make_folder(tmp_path / name, {f"{p}{c}": 150 // len(parts) for p in parts for c in "ab"})
+    command = [sys.executable, "-c", PEAKS, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one = 300 * 3 * 256**2
+    for line in done.stdout.splitlines():
+        decoded, read = (int(peak) / one for peak in line.split())
+        print(f"decoding: {decoded:.2f} copies, reading: {read:.2f}")
+        assert decoded < data.COPIES + 0.2 and read < data.COPIES_READ
+
+
+@pytest.fixture
+def run_of(tmp_path):
+    """Return a function that makes the record of a run on a data set."""
+
+    def make(picture_set, **settings):
+        run = Run("r", tmp_path / "outputs")
+        options = {**picture_set.options, "data_fingerprint": picture_set.fingerprint, **settings}
+        run.update_record(**valid_record(**options))
+        return run
+
+    return make
+
+
+def test_pictures_that_moved_are_taken_wherever_they_are_the_same(run_of, tmp_path):
+    root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
+    first = load(root, tmp_path)
+    run = run_of(first)
+    moved = root.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"were in '.*/pets', and nothing is there.* dataset="):
+        pictures_of(run)
+    with pytest.raises(InputError, match=r"and nothing is there"):  # an unmounted drive
+        pictures_of(run, data_dir=tmp_path / "data")
+    assert same(pictures_of(run, tmp_path / "data", str(moved)), first)
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", moved)
+    assert same(pictures_of(run, tmp_path / "data", archive), first)
+    other = make_folder(tmp_path / "other", {"ant": 3, "bee": 4})
+    with pytest.raises(InputError, match=r"'.*/other' holds other pictures .* were '.*/pets'"):
+        pictures_of(run, tmp_path / "data", str(other))
+
+
+def test_a_folder_given_as_data_dir_may_have_moved_too(run_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
+    first = load_pictures("folder", root)
+    run = run_of(first)
+    moved = root.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"were in '.*/pets', and nothing is there"):
+        pictures_of(run)
+    assert same(pictures_of(run, data_dir=moved), first)
+    assert same(pictures_of(run, dataset=str(moved)), first)
+    run = run_of(first, data_dir="C:\\Users\\me\\pets")  # of another machine
+    assert same(pictures_of(run, dataset=str(moved)), first)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_a_run_says_of_places_is_read_and_never_written_to(
+    packed, run_of, tmp_path, monkeypatch
+):
+    for module in (data, runs):
+        monkeypatch.setattr(module, "ROOT", tmp_path / "repository")
+    root, theirs = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4}), tmp_path / "theirs"
+    dataset = shutil.make_archive(str(tmp_path / "packed"), "zip", root) if packed else str(root)
+    first = load_pictures(dataset, theirs)
+    run, before = run_of(first), listing(theirs)
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "_decode", None)
+        assert same(pictures_of(run), first)  # what is kept there is read
+    assert listing(theirs) == before and not (tmp_path / "repository").exists()
+    for path in theirs.iterdir():
+        shutil.rmtree(path)
+    assert same(pictures_of(run), first)
+    assert listing(theirs) == {}
+    assert list((tmp_path / "repository" / "data" / "cache").iterdir())
+
+
+def test_cifar10_is_read_where_a_run_found_it_and_fetched_elsewhere(run_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "ROOT", tmp_path / "repository")
+    places, theirs = [], tmp_path / "theirs"
+    arrays = np.zeros((4, 32, 32, 3), np.uint8), np.arange(4) % 2
+
+    def read(place):
+        places.append(place)
+        return (("a", "b"), arrays, arrays)
+
+    monkeypatch.setattr("utils.cifar10.read_cifar10", read)
+    monkeypatch.setattr(data, "_write_cache", lambda *_: None)
+    run = run_of(load_pictures("cifar10", theirs))
+    pictures_of(run)
+    (theirs / CIFAR10.base_folder).mkdir(parents=True)
+    pictures_of(run)
+    assert places == [theirs, tmp_path / "repository" / "data", theirs]
 
 
 # Limits and hold-out

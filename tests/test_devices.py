@@ -24,6 +24,40 @@ def test_available_memory_respects_the_limit_of_a_container(tmp_path, monkeypatc
     assert devices.available_memory() > 2_000_000
 
 
+def group(folder, names, limit, used, reclaimable=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names.limit).write_text(f"{limit}\n")
+    (folder / names.used).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"cache 7\n{names.reclaimable} {reclaimable}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "names"),
+    [
+        ("0::/user.slice/job", "user.slice/job", devices.VERSION_2),  # the process's own group
+        ("0::/user.slice/job", "user.slice", devices.VERSION_2),  # one that it lies in
+        ("0::/docker/0123", "", devices.VERSION_2),  # a container: the mounted folder is the group
+        ("0::/../../outside", "", devices.VERSION_2),
+        ("4:memory:/slurm/job_7", "memory/slurm/job_7", devices.VERSION_1),
+        ("9:cpu,memory:/slurm/job_7", "memory/slurm", devices.VERSION_1),
+        ("4:memory:/docker/0123", "memory", devices.VERSION_1),
+    ],
+)
+def test_available_memory_respects_the_groups_of_both_versions(
+    line, place, names, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(devices, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(devices, "OWN_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text(f"8:pids:/\n{line}\n")
+    group(tmp_path / "another", names, 1_000, 999)
+    group(tmp_path / place, names, 5_000_000, 4_000_000)
+    assert devices.available_memory() == 1_000_000
+    group(tmp_path / place, names, 5_000_000, 4_000_000, reclaimable=3_000_000)
+    assert devices.available_memory() == 4_000_000
+    group(tmp_path / place, names, 2**63 - 4096, 4_000_000)  # how version 1 says that there is none
+    assert devices.available_memory() > 5_000_000
+
+
 COUNT_FAULTS = """
 import resource, torch
 from utils.devices import keep_freed_memory

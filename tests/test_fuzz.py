@@ -33,10 +33,11 @@ import utils.data
 from utils import InputError, Interrupted, errors, history, lr_finder, pipeline, printable, runs
 from utils.archives import OTHERS, unpack
 from utils.callbacks import RunCheckpointIO, TrainingLog
-from utils.cli import check_parameters, main, parse_value
+from utils.cli import check_parameters, main
 from utils.data import check_data_options, load_pictures, pictures_of
 from utils.engine import parameters_of
 from utils.models import MODELS
+from utils.parameters import parse_value
 from utils.pictures import EXTENSIONS, read_picture
 from utils.recipes import Recipe, choose_recipe
 from utils.runs import Run, find_run, list_runs

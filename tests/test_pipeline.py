@@ -1,6 +1,8 @@
 """The command line and the pipeline: what is refused, and what a run leaves behind."""
 
+import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,10 +14,14 @@ import nbformat
 import pytest
 from conftest import valid_record
 from jupyter_client.manager import start_new_kernel
+from PIL import Image
 
-from utils import InputError, pipeline
-from utils.cli import check_parameters, main, parse_value
-from utils.runs import ROOT, Run
+from utils import InputError, cli, pipeline
+from utils.book import chapters_of
+from utils.cli import check_parameters, main
+from utils.data import bytes_to_keep, load_pictures
+from utils.parameters import parse_value
+from utils.runs import ROOT, Run, find_run
 
 ALL = list(pipeline.NOTEBOOKS)
 
@@ -65,6 +71,28 @@ def test_refused_before_any_notebook_starts(no_kernel, tmp_path, name, value, sa
     for words in said:
         assert words in str(stopped.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_disk_has_no_room_for_is_refused_before_any_notebook(
+    no_kernel, tmp_path, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)
+    place = ["run", "--run-name", "r", "--output-dir", str(tmp_path / "out")]
+    place += ["--data-dir", str(tmp_path / "data")]
+    weights = 7 * 4 * 6_573_130
+    for free, said in ((weights, "Training"), (weights + 30_000_000, "with a decoded copy")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        with pytest.raises(SystemExit, match=rf"{said}.* needs 0\.2\d GB in .*, and .* are free"):
+            main(place)
+    archive = shutil.make_archive(str(tmp_path / "pets"), "zip", pets(tmp_path / "pets"))
+    size = sum(path.stat().st_size for path in (tmp_path / "pets").rglob("*.png"))
+    folder, needed = bytes_to_keep(archive, tmp_path / "data", 32)
+    assert (folder, needed) == (tmp_path / "data" / "cache", size)
+    load_pictures(archive, tmp_path / "data")
+    assert bytes_to_keep(archive, tmp_path / "data", 32)[1] == 0
+    assert bytes_to_keep(str(tmp_path / "pets"), tmp_path / "data", 32)[1] == 6 * 3 * 32**2
+    assert bytes_to_keep("cifar10", tmp_path / "data", 32)[1] == 180_000_000 + 60_000 * 3_072
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_name_only_another_notebook_takes_is_refused():
@@ -124,8 +152,11 @@ def test_a_failing_notebook_is_named_kept_and_marks_the_run(tiny_run, tmp_path):
     assert "metrics.csv is damaged" in ran.stderr
     assert "Traceback" not in ran.stderr
     run = Run("broken", tmp_path)
-    assert run.status == "failed"
+    assert run.status == "complete"  # its training is
     assert run.record["failure"]["notebook"] == "04_curves"
+    assert find_run(None, tmp_path).name == "broken"
+    with pytest.raises(InputError, match=r"is not finished: 04_curves, .*damaged"):
+        chapters_of(run)
     partial = nbformat.read(run.path("notebooks", "04_curves.ipynb"), as_version=4)
     assert any(o.output_type == "error" for c in partial.cells for o in c.get("outputs", []))
 
@@ -137,6 +168,20 @@ def test_a_mended_notebook_makes_the_run_complete_again(tiny_run, tmp_path):
     pipeline.run_notebooks(run, {}, ["04_curves"])
     assert run.status == "complete"
     assert "failure" not in run.record
+
+
+def test_only_the_chapter_that_failed_mends_the_run(tmp_path, monkeypatch):
+    run = Run("r", tmp_path)
+    run.update_record(status="complete", **valid_record())
+    run.path("model.safetensors").write_bytes(b"weights")
+    run.write_json("metrics.json", {"test_acc": 0.5, "test_loss": 1.0, "test_size": 4})
+    run.update_record(failure={"notebook": "05_misclassified", "error": "interrupted"})
+    monkeypatch.setattr(pipeline, "_execute", lambda *_: None)
+    pipeline.run_notebooks(run, {}, ["04_curves"])
+    assert (run.status, run.failure) == ("complete", "05_misclassified, interrupted")
+    assert pipeline.open_run(None, tmp_path).name == "r"
+    pipeline.run_notebooks(run, {}, ["05_misclassified"])
+    assert (run.status, run.failure) == ("complete", "")
 
 
 def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
@@ -151,14 +196,6 @@ def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
     assert (tmp_path / "again" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_the_kernel_talks_over_sockets_in_a_folder():
-    from utils.engine import _kernel_settings
-
-    with _kernel_settings() as config:
-        expected = "tcp" if sys.platform == "win32" else "ipc"
-        assert config.KernelManager.get("transport", "tcp") == expected
-
-
 def test_open_run_refuses_what_the_run_was_not_trained_with(tiny_run):
     place = tiny_run.folder.parent
     assert pipeline.open_run(None, place).name == "tiny"
@@ -167,6 +204,31 @@ def test_open_run_refuses_what_the_run_was_not_trained_with(tiny_run):
         pipeline.open_run("tiny", place, seed=7)
     with pytest.raises(InputError, match="'other' does not exist"):
         pipeline.open_run("other", place)
+
+
+def test_open_run_takes_the_pictures_from_any_place_that_holds_them(tmp_path, monkeypatch):
+    picture_set = load_pictures(str(pets(tmp_path / "pets")), tmp_path / "data")
+    run = Run("r", tmp_path)
+    run.update_record(
+        status="complete",
+        **valid_record(**picture_set.options, data_fingerprint=picture_set.fingerprint),
+    )
+    shutil.copytree(tmp_path / "pets", tmp_path / "copy")
+    run.path("model.safetensors").write_bytes(b"weights")
+    run.write_json("metrics.json", {"test_acc": 0.5, "test_loss": 1.0, "test_size": 4})
+    assert pipeline.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
+    (tmp_path / "copy" / "ant" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"/copy' holds other pictures .* were '.*/pets'"):
+        pipeline.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
+
+
+def pets(root):
+    for value, name in enumerate(("ant", "bee")):
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            picture = Image.new("RGB", (20, 20), (90 * value, 30 * number, 0))
+            picture.save(root / name / f"{number}.png")
+    return root
 
 
 def test_a_chapter_opened_alone_trains_what_is_missing(tmp_path, monkeypatch, capsys):
@@ -185,8 +247,6 @@ def test_a_chapter_opened_alone_trains_what_is_missing(tmp_path, monkeypatch, ca
 
 
 def test_predict_prints_a_table_and_csv(tiny_run, tmp_path, capsys):
-    from PIL import Image
-
     from utils.data import pictures_of
 
     picture_set = pictures_of(tiny_run)
@@ -212,6 +272,31 @@ def test_data_command_says_what_is_there(tmp_path, capsys):
     assert "10 classes" in said
     assert "8000 train" in said
     assert "2000 test" in said
+
+
+def test_what_the_output_has_no_letters_for_is_escaped(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "größe"
+    pets(folder)
+    (folder / "ant").rename(folder / "日本")
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    main(["data", "--dataset", str(folder), "--data-dir", str(tmp_path)])
+    sys.stdout.seek(0)
+    assert r"\u65e5\u672c" in sys.stdout.read()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["data"]])
+def test_output_that_nobody_reads_ends_the_program_without_a_word(arguments, monkeypatch, capfd):
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr(cli, "_data", lambda options: print("x" * 100_000))
+    with open(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        closed.flush()  # as the interpreter does at its end
+    assert stopped.value.code == 141
+    assert capfd.readouterr().err == ""
 
 
 def test_run_json_is_plain_json(tiny_run):
@@ -267,7 +352,7 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_pa
 
 def test_a_closed_kernel_leaves_a_run_that_goes_on(tmp_path, capsys):
     train = f"""
-from utils.data import load_pictures
+from utils.data import bytes_to_keep, load_pictures
 from utils.training import fit, plan_training
 pictures = load_pictures("shapes", {str(tmp_path / "data")!r}, 16, 32, 20)
 options = dict(run_name="closed", output_dir={str(tmp_path)!r}, batch_size=16)
@@ -295,16 +380,3 @@ def test_other_settings_are_refused_before_any_notebook_writes(tiny_run, capsys)
     with pytest.raises(SystemExit, match=r"exists with other settings \(.*epochs was 1, now 2"):
         main([*arguments, "-p", "epochs", "2"])
     assert before == {p: p.stat().st_mtime_ns for p in tiny_run.folder.rglob("*") if p.is_file()}
-
-
-def test_a_kernel_that_dies_is_a_failure_with_a_reason(tmp_path, monkeypatch):
-    notebook = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
-    )
-    notebook.cells = [nbformat.v4.new_code_cell("import os; os._exit(1)")]
-    nbformat.write(notebook, tmp_path / "04_curves.ipynb")
-    monkeypatch.setitem(pipeline.NOTEBOOKS, "04_curves", tmp_path / "04_curves.ipynb")
-    run = Run("dies", tmp_path)
-    with pytest.raises(pipeline.PipelineError, match=r"04_curves failed in cell.*kernel died.*mem"):
-        pipeline.run_notebooks(run, {}, ["04_curves"])
-    assert run.status == "failed"

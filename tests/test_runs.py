@@ -26,6 +26,7 @@ from utils.runs import (
     list_runs,
     remove_leftovers,
     replacing,
+    replacing_folder,
     resolve_path,
 )
 
@@ -73,6 +74,39 @@ def test_replacing_leaves_nothing_when_nothing_was_written(tmp_path):
     with pytest.raises(InputError, match="No such file"), replacing(tmp_path / "a.json"):
         pass
     assert os.listdir(tmp_path) == []
+
+
+def write_another(beside, elsewhere):
+    (elsewhere / "missing" / "other.txt").write_text("x")
+
+
+def fill_the_disk(beside, elsewhere):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does it: without a name
+
+
+def fill_the_disk_by_copying(beside, elsewhere):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(elsewhere), None, str(beside / "a"))
+
+
+def lose_the_network(beside, elsewhere):
+    raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+
+@pytest.mark.parametrize("place", [replacing, replacing_folder])
+@pytest.mark.parametrize(
+    ("act", "expected", "said"),
+    [
+        (write_another, FileNotFoundError, "other.txt"),
+        (lose_the_network, ConnectionRefusedError, "refused"),
+        (fill_the_disk, InputError, "target cannot be written: No space left"),
+        (fill_the_disk_by_copying, InputError, "target cannot be written: No space left"),
+    ],
+)
+def test_writing_is_blamed_for_what_happened_in_writing_alone(place, act, expected, said, tmp_path):
+    (tmp_path / "target").mkdir() if place is replacing_folder else None
+    with pytest.raises(expected, match=said), place(tmp_path / "target") as beside:
+        act(beside, tmp_path)
+    assert os.listdir(tmp_path) == (["target"] if place is replacing_folder else [])
 
 
 def test_two_writers_do_not_share_a_temporary_file(tmp_path):

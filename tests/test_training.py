@@ -471,6 +471,107 @@ def test_run_that_stopped_before_its_test_is_finished_without_training_again(
         check_resumes_like(plan, trained, capsys)
 
 
+# Other hardware
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run of which one epoch of three is trained; tests copy it."""
+    plan = make_plan(tmp_path_factory.mktemp("stopped"), precision="bf16-mixed")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, "on_train_batch_end", GoneError(), lambda t: t.global_step == 9)
+        with pytest.raises(GoneError):
+            fit(plan)
+    return plan
+
+
+def begun_with(stopped, folder, **settings):
+    """Return the run in a folder of its own, as if begun with other settings."""
+    copytree(stopped.run.folder, folder / "run")
+    run = Run("run", folder)
+    run.update_record(settings={**run.settings, **settings})
+    return run
+
+
+def has_bfloat16(monkeypatch, has):
+    monkeypatch.setattr("utils.devices._cpu_bfloat16", lambda: "AMX" if has else None)
+
+
+def test_auto_keeps_the_precision_and_the_device_of_a_run_that_was_begun(
+    stopped, tmp_path, monkeypatch
+):
+    has_bfloat16(monkeypatch, True)
+    begun_with(stopped, tmp_path / "a")
+    plan = make_plan(tmp_path / "a", precision="auto")
+    assert training.as_begun(plan).settings["precision"] == "bf16-mixed"
+    assert "precision  bf16-mixed: as this run was begun" in str(plan)
+    begun_with(stopped, tmp_path / "b", precision="32-true")
+    assert make_plan(tmp_path / "b", precision="auto").settings["precision"] == "32-true"
+    fresh = make_plan(tmp_path / "b", precision="auto", overwrite=True)
+    assert fresh.settings["precision"] == "bf16-mixed"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    plan = make_plan(tmp_path / "b", precision="auto", devices="auto")
+    assert training.as_begun(plan).settings["devices"] == "cpu"
+    assert 'as this run was begun; devices="gpu" goes on' in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("begun", "asked", "give"),
+    [
+        ({}, {}, 'precision="32-true", or precision="bf16-mixed" as before, which is slow'),
+        ({"precision": "16-mixed", "devices": "cuda"}, {}, 'give precision="32-true".'),
+        ({"precision": "16-mixed", "devices": "cuda"}, {"devices": "cpu"}, 'precision="32-true".'),
+        ({"precision": "32-true", "devices": "cuda"}, {}, 'give devices="cpu".'),
+        ({"precision": "32-true", "devices": "mps"}, {}, 'give devices="cpu".'),
+    ],
+)
+def test_what_this_machine_cannot_go_on_with_is_said_with_what_to_give(
+    stopped, begun, asked, give, tmp_path, monkeypatch
+):
+    has_bfloat16(monkeypatch, False)
+    monkeypatch.setattr(Trainer, "fit", never_fit)
+    run = begun_with(stopped, tmp_path, **begun)
+    before = all_files(run.folder)
+    with pytest.raises(InputError) as refused:
+        fit(make_plan(tmp_path, **{"precision": "auto", "devices": "auto", **asked}))
+    said = str(refused.value)
+    assert give in said and "until epoch 1," in said and "overwrite" not in said
+    assert all_files(run.folder) == before
+    with pytest.raises(InputError, match="seed was 0, now 1"):  # the larger difference first
+        fit(make_plan(tmp_path, precision="auto", devices="auto", seed=1))
+
+
+def test_a_run_goes_on_on_other_hardware_when_told_to_and_says_so(
+    stopped, tmp_path, monkeypatch, capsys
+):
+    has_bfloat16(monkeypatch, False)
+    run = begun_with(stopped, tmp_path, precision="16-mixed", devices="cuda")
+    plan = make_plan(tmp_path, precision="32-true", devices="auto")
+    line = "changed    at epoch 2: precision 16-mixed until then, 32-true since; devices cuda"
+    assert line in str(plan)
+    fit(plan)
+    assert "is resumed" in capsys.readouterr().out
+    assert [row["epoch"] for row in read_table(run, "metrics.csv")] == ["1", "2", "3"]
+    assert run.record["changes"] == [
+        {"epoch": 2, "settings": {"precision": ["16-mixed", "32-true"], "devices": ["cuda", "cpu"]}}
+    ]
+    assert (run.status, run.settings["precision"]) == ("complete", "32-true")
+    again = make_plan(tmp_path, precision="auto", devices="auto")
+    assert line in str(again)
+    assert fit(again).record["changes"][0]["epoch"] == 2
+
+
+def test_a_complete_run_is_reused_whatever_the_hardware(trained, tmp_path, monkeypatch):
+    plan = copy_of(trained, tmp_path, precision="auto", devices="auto")
+    settings = {**plan.run.settings, "precision": "16-mixed", "devices": "cuda"}
+    plan.run.update_record(settings=settings)
+    monkeypatch.setattr(Trainer, "fit", never_fit)
+    run = fit(make_plan(tmp_path, precision="auto", devices="auto"))
+    assert run.settings == settings
+
+
 # The parts of the recipe speed
 
 

@@ -14,13 +14,14 @@ import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from utils import InputError, first_line, shown
 from utils.folders import is_hidden
+from utils.locks import one_at_a_time
 from utils.pictures import MAX_FILE_SIZE
 from utils.progress import progress_bar
 from utils.runs import beside_of, check_space, remove_leftovers, unwritable, write_text
@@ -50,7 +51,9 @@ def is_archive(path: Path) -> bool:
     return os.path.isfile(path) and path.name.lower().endswith(ARCHIVES)
 
 
-def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
+def unpack(
+    archive: Path, place: Path, extensions: Sequence[str], known_place: Path | None = None
+) -> Path:
     """Return the folder that holds the pictures of an archive, unpacked the first time.
 
     A folder that is alone at the top of the archive is stepped into.
@@ -59,18 +62,20 @@ def unpack(archive: Path, place: Path, extensions: Sequence[str]) -> Path:
         archive: a file for which `is_archive` is true.
         place: where unpacked archives are kept.
         extensions: how the names of the files to take out end, in lower case.
+        known_place: another such place; what it holds is taken, and nothing is written to it.
 
     Raises:
         InputError: the archive is damaged or encrypted; a member's name leads outside, is a link
             or a device, or is too large; there is no room.
     """
-    status = archive.stat()
-    version = f"{archive.name} {status.st_size} {status.st_mtime_ns} {PICTURES}"
-    of_archive = f"{_stem(archive)}-{_short_hash(str(archive))}"
-    folder = place / f"{of_archive}-{_short_hash(version)}"
-    if not folder.is_dir():
-        _unpack(archive, folder, tuple(extensions))
-        for older in place.glob(f"{of_archive}-*"):
+    folder = _folder_of(archive, place)
+    for there in (folder, folder if known_place is None else known_place / folder.name):
+        if os.path.isdir(there / PICTURES):
+            return _inner_folder(there / PICTURES)
+    with one_at_a_time(folder, f"Unpacking {archive.name}"):
+        if not folder.is_dir():
+            _unpack(archive, folder, tuple(extensions))
+        for older in place.glob(f"{_prefix_of(archive)}-*"):
             if older != folder:
                 shutil.rmtree(older, ignore_errors=True)
     return _inner_folder(folder / PICTURES)
@@ -82,14 +87,48 @@ def left_packed(unpacked: Path) -> list[str]:
     Args:
         unpacked: what `unpack` returned; the names count from there, and are no more than the
             file's own for what lies beside it.
+
+    Raises:
+        InputError: the list of them is damaged.
     """
     top = next(folder for folder in (unpacked, *unpacked.parents) if folder.name == PICTURES)
-    names = json.loads((top.parent / OTHERS).read_text(encoding="utf-8"))
+    try:
+        names = json.loads((top.parent / OTHERS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{top.parent / OTHERS} is damaged ({first_line(error)}). Delete {top.parent}, and it "
+            "will be unpacked again."
+        ) from error
     within = unpacked.relative_to(top).as_posix()
     inside = "" if within == "." else f"{within}/"
     return [
         n.removeprefix(inside) if n.startswith(inside) else PurePosixPath(n).name for n in names
     ]
+
+
+def unpacked_size(archive: Path, place: Path) -> int:
+    """Return how many bytes unpacking an archive takes in `place`, as far as it tells at once.
+
+    Nothing where it is unpacked, and of a tar its own size: pictures hardly shrink when packed.
+    """
+    if _folder_of(archive, place).is_dir():
+        return 0
+    if zipfile.is_zipfile(archive):
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(archive) as opened:
+            return sum(info.file_size for info in opened.infolist())
+    return archive.stat().st_size
+
+
+def _folder_of(archive: Path, place: Path) -> Path:
+    """Return where this version of an archive is unpacked."""
+    status = archive.stat()
+    version = f"{archive.name} {status.st_size} {status.st_mtime_ns} {PICTURES}"
+    return place / f"{_prefix_of(archive)}-{_short_hash(version)}"
+
+
+def _prefix_of(archive: Path) -> str:
+    """Return how the names of the folders begin into which an archive's versions are unpacked."""
+    return f"{_stem(archive)}-{_short_hash(str(archive))}"
 
 
 def _stem(archive: Path) -> str:

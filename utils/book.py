@@ -7,7 +7,6 @@ import ast
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Collection
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +19,7 @@ from papermill.translators import PythonTranslator
 from utils import InputError, first_line, printable
 from utils.badges import BADGE, colab_badge, repository
 from utils.engine import parameters_of
+from utils.locks import private_folder
 from utils.pipeline import NOTEBOOKS
 from utils.runs import ROOT, Run, replacing_folder, shown_path, write_text
 from utils.safe_outputs import safe_markdown, safe_outputs
@@ -100,11 +100,11 @@ def chapters_of(run: Run) -> dict[str, NotebookNode]:
     """
     if not run.record:
         raise InputError(f"Run {run.name!r} does not exist in {shown_path(run.folder.parent)}.")
-    if run.status != "complete":
-        failure = run.record.get("failure", {})
-        reason = f": {failure['notebook']}, {failure['error']}" if "notebook" in failure else ""
+    if run.status != "complete" or run.failure:
+        reason = f": {run.failure}" if run.failure else ""
+        state = "not finished" if run.status == "complete" else run.status
         raise InputError(
-            f"Run {run.name!r} is {run.status}{reason}, so there is no whole book to make of it. "
+            f"Run {run.name!r} is {state}{reason}, so there is no whole book to make of it. "
             "Run it to its end first."
         )
     executed = executed_chapters(run.path("notebooks"))
@@ -260,7 +260,7 @@ def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -
     chapters = kept_chapters() if run is None else chapters_of(run)
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="book-", dir=target.parent) as folder,
+        private_folder(target.parent) as folder,
         replacing_folder(target) as site,
     ):
         source = Path(folder, "source")

@@ -27,7 +27,8 @@ class RunCheckpointIO(TorchCheckpointIO):
 
     Args:
         identity: the settings that make this training what it is; written into each checkpoint,
-            and compared when one is read. Plain values only.
+            and compared when one is read, but for the precision: a training may go on in another.
+            Plain values only.
     """
 
     def __init__(self, identity: Mapping):
@@ -53,35 +54,53 @@ class RunCheckpointIO(TorchCheckpointIO):
         Raises:
             InputError: it is damaged, or of a training with other settings.
         """
-        checkpoint, is_ours = self._read(Path(path))
-        if not is_ours:
+        checkpoint = read_checkpoint(Path(path))
+        if _but_precision(checkpoint["identity"]) != _but_precision(self.identity):
             raise InputError(
                 f"{path} belongs to a training with other settings. Give another run_name, or "
                 "overwrite=True to train from the beginning."
             )
         return checkpoint
 
-    def _read(self, path: Path) -> tuple[dict, bool]:
-        """Return a whole checkpoint, and whether it is of this training."""
-        try:
-            with ZipFile(path) as archive:  # torch itself does not compare the checksums
-                damaged = archive.testzip()
-            if damaged:
-                raise ValueError(f"the checksum of {damaged} is wrong")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(checkpoint, dict) or not isinstance(checkpoint["identity"], dict):
-                raise ValueError("it is of no training of this program")
-            if missing := NEEDED_TO_RESUME - set(checkpoint):
-                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-            return checkpoint, checkpoint["identity"] == self.identity
-        except Exception as error:  # damage can make the readers raise nearly anything
-            reason = first_line(error)
-            if isinstance(error, UnpicklingError):  # torch would advise to load it unsafely
-                reason = "it holds more than tensors and plain values, which was not run"
-            raise InputError(
-                f"{path} is damaged or no checkpoint ({reason}). Delete it to train from the "
-                "beginning."
-            ) from error
+
+def _but_precision(identity: Mapping) -> dict:
+    return {name: value for name, value in identity.items() if name != "precision"}
+
+
+def read_checkpoint(path: Path) -> dict:
+    """Read a checkpoint of any training of this program, without running any code in it.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        with ZipFile(path) as archive:  # torch itself does not compare the checksums
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"the checksum of {damaged} is wrong")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint["identity"], dict):
+            raise ValueError("it is of no training of this program")
+        if missing := NEEDED_TO_RESUME - set(checkpoint):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return checkpoint
+    except Exception as error:  # damage can make the readers raise nearly anything
+        reason = first_line(error)
+        if isinstance(error, UnpicklingError):  # torch would advise to load it unsafely
+            reason = "it holds more than tensors and plain values, which was not run"
+        raise InputError(
+            f"{path} is damaged or no checkpoint ({reason}). Delete it to train from the beginning."
+        ) from error
+
+
+def finished_epochs(path: Path) -> int:
+    """Return how many epochs a checkpoint holds, 0 for one that says nothing of them.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    epoch = read_checkpoint(path)["epoch"]
+    return epoch + 1 if isinstance(epoch, int) else 0
 
 
 class LastCheckpoint(Checkpoint):

@@ -6,6 +6,7 @@ torchvision lists them, before it is opened. Nothing is unpacked to disk.
 
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_url
 
 from utils import InputError, first_line
+from utils.locks import one_at_a_time
 from utils.progress import progress_bar
 from utils.runs import check_space, remove_leftovers, replacing
 
@@ -49,6 +51,11 @@ def read_cifar10(data_dir: Path) -> tuple[tuple[str, ...], Arrays, Arrays]:
     return tuple(meta[CIFAR10.meta["key"]]), train, test
 
 
+def is_there(data_dir: Path) -> bool:
+    """Tell whether `read_cifar10` would find the archive or its folder here, and fetch nothing."""
+    return any(os.path.exists(data_dir / n) for n in (CIFAR10.filename, CIFAR10.base_folder))
+
+
 def _read_split(read: Callable[[str], bytes], batches: Sequence[tuple[str, str]]) -> Arrays:
     parts = [_unpickle_verified(read, name, checksum) for name, checksum in batches]
     images = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
@@ -71,7 +78,11 @@ def _reader(data_dir: Path) -> Callable[[str], bytes]:
     if not archive.exists() and folder.is_dir():
         return partial(_read_from_folder, folder)
     if not archive.exists():
-        _download(archive)
+        with one_at_a_time(archive, "Downloading CIFAR-10"):
+            if not archive.exists():
+                _download(archive)
+    if not archive.is_file():  # a pipe would be waited for without end
+        raise InputError(f"{archive} is not a file. Remove it to have CIFAR-10 downloaded.")
     content = archive.read_bytes()
     if (found := hashlib.md5(content).hexdigest()) != CIFAR10.tgz_md5:
         raise InputError(

@@ -1,7 +1,6 @@
 """The command line: ``python -m utils run | data | predict | bench | docs | space …``."""
 
 import argparse
-import ast
 import csv
 import os
 import re
@@ -12,21 +11,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import InputError, check_choice, check_flag, check_number, check_text, printable
+from utils.parameters import from_shell
 
 if TYPE_CHECKING:
     from utils.runs import Run
 
 QUICKSTART = "quickstart"
 INTERRUPTED = 130  # what a shell reports of a program stopped by Ctrl+C
+READER_GONE = 141  # and of one whose output nobody reads to its end, as by `| head`
 SHORTCUTS = ("dataset", "recipe", "data_dir")
 SOURCES = ("shapes", "cifar10", "folder")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command given by `arguments` (None: the process's own) and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):  # what its encoding has no letters for is escaped
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            _command(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still unsaid
+        sys.exit(READER_GONE)
+
+
+def _command(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
+    except BrokenPipeError:
+        raise
     except (InputError, OSError) as error:
         sys.exit(f"error: {_for_shell(str(error), options.command)}")
     except KeyboardInterrupt as stopped:
@@ -37,7 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _for_shell(message: str, command) -> str:
     """Return a message with its advice as one types it on the command line."""
     option = "--skip-unreadable" if command is _data else r"-p \1 true"
-    return re.sub(r"\b(overwrite|skip_unreadable)=True\b", option, message)
+    message = re.sub(r"\b(overwrite|skip_unreadable)=True\b", option, message)
+    message = re.sub(r'\b(dataset|data_dir)="([^"]*)"', _as_option, message)
+    return re.sub(r'\b(precision|devices)="([^"]*)"', r"-p \1 \2", message)
+
+
+def _as_option(written: re.Match) -> str:
+    """Return an assignment as the option of a command."""
+    return f"--{written[1].replace('_', '-')} {written[2]}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +135,7 @@ def _run(options) -> None:
         if parameters.get("max_lr") == "found" and "02_lr_finder" not in names:
             run.existing("lr_finder.json")
         check_settings(run, parameters)
+        check_room(run, parameters)
     elif names[-1] > "03_training":  # a chapter about a run: it must be there
         find_run(run.name, options.output_dir)
     try:
@@ -121,6 +146,8 @@ def _run(options) -> None:
     for notebook in finished:
         print(f"{notebook.notebook:24}{notebook.seconds:8.1f}")
     print(f"{'all':24}{sum(notebook.seconds for notebook in finished):8.1f}")
+    if run.failure:
+        print(f"\nStill to be mended: {run.failure}")
     folder = printable(str(run.folder))
     print(f"\nExecuted notebooks, figures and the trained network: {folder}")
 
@@ -145,9 +172,37 @@ def check_settings(run: "Run", parameters: Mapping) -> None:
     as_begun(plan_training(load_pictures(**load), **place, **plan))
 
 
+def check_room(run: "Run", parameters: Mapping) -> None:
+    """Refuse to begin what the disks have no room for, before the first notebook.
+
+    Raises:
+        InputError: with what training and keeping the pictures need, and what is free.
+    """
+    if run.is_trained and not parameters.get("overwrite"):
+        return
+    from utils.data import bytes_to_keep
+    from utils.models import create_model
+    from utils.recipes import choose_recipe
+    from utils.runs import check_space, existing_part
+    from utils.training import bytes_to_train
+
+    given = {name: value for name, value in parameters.items() if value is not None}
+    dataset, image_size = given.get("dataset", "shapes"), given.get("image_size", 32)
+    recipe = choose_recipe(given.get("recipe"), dataset, model=given.get("model"))
+    network = create_model(recipe.model, num_classes=10, image_size=image_size)
+    train = bytes_to_train(network)
+    cache, keep = bytes_to_keep(dataset, given.get("data_dir", "data"), image_size)
+    devices = {existing_part(folder).stat().st_dev for folder in (run.folder, cache)}
+    if len(devices) == 1:
+        check_space(run.folder, train + keep, "Training, with a decoded copy of the pictures,")
+    else:
+        check_space(run.folder, train, "Training")
+        check_space(cache, keep, "A decoded copy of the pictures")
+
+
 def _run_parameters(options) -> dict:
     """Return the parameters that were given, by name."""
-    given = [(name, parse_value(text)) for name, text in options.parameter]
+    given = [(name, from_shell(name, text)) for name, text in options.parameter]
     given += [(n, getattr(options, n)) for n in SHORTCUTS if getattr(options, n) is not None]
     parameters = dict(given)
     for name in parameters:
@@ -166,17 +221,6 @@ def _dataset_from_shell(dataset: str) -> str:
     """Return a folder's path in full: a shell user means it from the current directory."""
     is_path = dataset not in ("", *SOURCES) and os.path.exists(dataset)
     return os.path.realpath(dataset) if is_path else dataset
-
-
-def parse_value(text: str):
-    """Read a parameter's value as a Python literal (numbers, True, None …), or else as text."""
-    literal = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in literal:
-        return literal[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return text
 
 
 def _run_name(given: str | None, parameters: Mapping) -> str:
@@ -478,6 +522,9 @@ def _add_space(commands) -> None:
     build.add_argument("--run", required=True, help="a complete run")
     build.add_argument("--output-dir", default="outputs", help="where runs are kept")
     build.add_argument("--data-dir", help="where its data are kept now (default: where they were)")
+    build.add_argument(
+        "--dataset", help="what it was trained on, where that lies now (default: where it lay)"
+    )
     about = "Start what was built and measure it: start, one visitor, many at once, memory."
     measure = _add_command(actions, "measure", _space_measure, about)
     measure.add_argument("--run", required=True, help="whose space/ to measure")
@@ -496,7 +543,8 @@ def _space_build(options) -> None:
     from utils.runs import Run
     from utils.space import build_space, describe_space
 
-    folder = build_space(Run(options.run, options.output_dir), options.data_dir)
+    dataset = None if options.dataset is None else _dataset_from_shell(options.dataset)
+    folder = build_space(Run(options.run, options.output_dir), options.data_dir, dataset)
     print(printable(f"{describe_space(folder)}\n\nThe Space: {folder}\nStart it: python app.py"))
 
 

@@ -34,22 +34,26 @@ from utils import (
     shapes,
     shown,
 )
-from utils.archives import ARCHIVES, is_archive, left_packed, unpack
+from utils.archives import ARCHIVES, is_archive, left_packed, unpack, unpacked_size
 from utils.augment import Augmentation, augment, normalise, resize
 from utils.devices import available_memory
+from utils.locks import one_at_a_time
 from utils.runs import ROOT, Run, remove_leftovers, replacing, resolve_path
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 CIFAR10_SIZE = 60_000
+#: Data sets that are not named by their path.
+SOURCES = ("shapes", "cifar10", "folder")
 TEST_SHARE = 0.2
 #: Splits are drawn from this, not from the run's seed, so that runs can be compared.
 SPLIT_SEED = 0
 EVAL_BATCH_SIZE = 256
 #: A picture none of whose channels spans more levels than this, of 256, shows next to nothing.
 FLAT = 8
-#: While pictures are decoded and split, there are this many copies of them in memory.
-COPIES = 2
+#: As many copies of the pictures as are in memory at most, while they are decoded, split and kept
+#: in the cache, or read from there; measured, masks included. Decoders take some bytes beside.
+COPIES, COPIES_READ, DECODERS = 3, 1.5, 80_000_000
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def load_pictures(
     limit_test: int | None = None,
     skip_unreadable: bool = False,
     dataset_title: str | None = None,
+    known_dir: str | Path | None = None,
 ) -> PictureSet:
     """Load a data set, decoding it only the first time.
 
@@ -154,6 +159,8 @@ def load_pictures(
         limit_train, limit_test: use only the first so many pictures, stratified by class.
         skip_unreadable: go on without the files that cannot be read, and name them.
         dataset_title: how figures name the data; None for a title made from the source.
+        known_dir: another such folder as `data_dir`, of which what is there is read too, but
+            nothing is ever written to it.
 
     Raises:
         InputError: an unknown data set, a value out of range, pictures that cannot be read, or
@@ -164,8 +171,10 @@ def load_pictures(
         check_text("dataset_title", dataset_title)
     check_flag("skip_unreadable", skip_unreadable)
     check_data_options(dataset, image_size, limit_train, limit_test)
-    source = _find_source(dataset, data_dir, skip_unreadable)
-    picture_set = _cached(source, image_size, _cache_folder(dataset, data_dir))
+    source = _find_source(dataset, data_dir, skip_unreadable, known_dir)
+    picture_set = _kept_elsewhere(source, image_size, known_dir) or _cached(
+        source, image_size, _cache_folder(dataset, data_dir)
+    )
     return replace(
         picture_set,
         title=dataset_title or picture_set.title,
@@ -197,7 +206,7 @@ def check_data_options(
         InputError: naming the parameter, its value and what is allowed.
     """
     check_text("dataset", dataset)
-    if dataset not in ("shapes", "cifar10", "folder"):
+    if dataset not in SOURCES:
         place = resolve_path(dataset)
         if not (os.path.isdir(place) or is_archive(place)):
             raise InputError(
@@ -212,37 +221,65 @@ def check_data_options(
             check_number(name, limit, 2, 100_000_000, whole=True)
 
 
-def pictures_of(run: Run, data_dir: str | Path | None = None) -> PictureSet:
-    """Load the data set that a run was trained on.
+def pictures_of(
+    run: Run, data_dir: str | Path | None = None, dataset: str | None = None
+) -> PictureSet:
+    """Load the data set that a run was trained on, from any place where it is the same.
+
+    What a run says of places is read, never written to: a run may come from elsewhere. What is
+    decoded, unpacked or downloaded goes to `data_dir`, or else to the repository's own ``data/``.
 
     Args:
         run: a run whose training has started.
         data_dir: where its data are kept now; None means where they were.
+        dataset: what it was trained on, where that lies now; None means where it lay.
 
     Raises:
-        InputError: the pictures are gone, or are no longer those the run was trained on.
+        InputError: the pictures are gone, or are not those the run was trained on.
     """
     settings = run.settings
-    names = ("dataset", "data_dir", "image_size", "limit_train", "limit_test")
-    names += ("skip_unreadable", "dataset_title")
+    names = ("image_size", "limit_train", "limit_test", "skip_unreadable", "dataset_title")
     options = {name: settings[name] for name in names}
-    options["data_dir"] = data_dir or _known_data_dir(settings)
+    options["dataset"] = settings["dataset"] if dataset is None else dataset
+    if options["dataset"] == "folder":  # that is what data_dir names
+        options["data_dir"] = settings["data_dir"] if data_dir is None else data_dir
+    else:
+        options["data_dir"] = "data" if data_dir is None else data_dir
+        options["known_dir"] = settings["data_dir"] if data_dir is None else None
+    _check_there(run, options)
     picture_set = load_pictures(**options)
     if picture_set.fingerprint != settings["data_fingerprint"]:
-        raise InputError(
-            f"The pictures of {settings['dataset']!r} have changed since run {run.name!r} was "
-            f"trained. Train again under another run_name."
-        )
+        raise InputError(_other_pictures(run, options, data_dir is None and dataset is None))
     return picture_set
 
 
-def _known_data_dir(settings: dict) -> str:
-    """Return where a run says its data are, if there are any: a run may come from elsewhere."""
-    place = resolve_path(settings["data_dir"])
-    kept = ("cache", "unpacked", "cifar-10-python.tar.gz", "cifar-10-batches-py")
-    if settings["dataset"] == "folder" or any((place / name).exists() for name in kept):
-        return settings["data_dir"]
-    return "data"
+def _check_there(run: Run, options: dict) -> None:
+    """Refuse a place that is gone: unmounted, moved, or of another machine."""
+    if options["dataset"] in ("shapes", "cifar10"):
+        return
+    name = "data_dir" if options["dataset"] == "folder" else "dataset"
+    place = options[name]
+    if place == run.settings[name] and not os.path.exists(resolve_path(place)):
+        raise InputError(
+            f"The pictures of run {run.name!r} were in {shown(str(place))}, and nothing is there "
+            'now. Say where they lie: dataset="…" takes any place that holds the same pictures.'
+        )
+
+
+def _other_pictures(run: Run, options: dict, unasked: bool) -> str:
+    """Return what to say of pictures that are not those of a run."""
+    was = run.settings["dataset"]
+    if unasked:
+        return (
+            f"The pictures of {was!r} have changed since run {run.name!r} was trained. Say where "
+            'those lie that it was trained on (dataset="…"), or train again under another '
+            "run_name."
+        )
+    place = options["data_dir"] if options["dataset"] == "folder" else options["dataset"]
+    return (
+        f"{shown(str(place))} holds other pictures than run {run.name!r} was trained on, which "
+        f"were {shown(was)}. Give the place of those, or leave it at None."
+    )
 
 
 def _cache_folder(dataset: str, data_dir: str | Path) -> Path:
@@ -256,20 +293,25 @@ def _cache_folder(dataset: str, data_dir: str | Path) -> Path:
 # Sources
 
 
-def _find_source(dataset: str, data_dir: str | Path, skip_unreadable: bool) -> _Source:
+def _find_source(
+    dataset: str, data_dir: str | Path, skip_unreadable: bool, known_dir: str | Path | None = None
+) -> _Source:
     if dataset == "shapes":
         key = _code_key(shapes, copies)
         size = shapes.TRAIN_SIZE + shapes.TEST_SIZE
         return _Source("shapes", "drawn shapes", "shapes", key, size, _draw_shapes)
     if dataset == "cifar10":
-        decode = partial(_read_cifar10, resolve_path(data_dir))
+        decode = partial(_read_cifar10, resolve_path(data_dir), _known(known_dir))
         key = f"cifar-10-python {_code_key(pictures, copies)}"
         statistics = (CIFAR10_MEAN, CIFAR10_STD)
         return _Source("cifar10", "CIFAR-10", "cifar10", key, CIFAR10_SIZE, decode, statistics)
     place = resolve_path(data_dir if dataset == "folder" else dataset)
     if place.is_dir():
         return _folder_source(place, place.name, skip_unreadable)
-    unpacked = unpack(place, resolve_path(data_dir) / "unpacked", pictures.EXTENSIONS)
+    unpacked = unpack(
+        place, resolve_path(data_dir) / "unpacked", pictures.EXTENSIONS,
+        _known(known_dir, "unpacked"),
+    )  # fmt: skip
     name = place.name.partition(".")[0]
     try:
         source = _folder_source(unpacked, name, skip_unreadable, left_packed(unpacked))
@@ -291,10 +333,11 @@ def _draw_shapes(image_size: int) -> _Decoded:
     return _Decoded(shapes.CLASSES, *splits)
 
 
-def _read_cifar10(data_dir: Path, image_size: int) -> _Decoded:
-    from utils.cifar10 import read_cifar10  # torchvision's data sets take a second to import
+def _read_cifar10(data_dir: Path, known_dir: Path | None, image_size: int) -> _Decoded:
+    from utils.cifar10 import is_there, read_cifar10  # torchvision takes a second to import
 
-    classes, *arrays = read_cifar10(data_dir)
+    is_known = known_dir is not None and is_there(known_dir)
+    classes, *arrays = read_cifar10(known_dir if is_known else data_dir)
     splits = [
         Split(torch.from_numpy(_fit_arrays(images, image_size)), torch.from_numpy(targets))
         for images, targets in arrays
@@ -304,11 +347,12 @@ def _read_cifar10(data_dir: Path, image_size: int) -> _Decoded:
 
 def _fit_arrays(images: np.ndarray, image_size: int) -> np.ndarray:
     """Bring uint8 N×H×W×3 to uint8 N×3×S×S, as `pictures.fit_picture` does it."""
-    if images.shape[1] != image_size:
-        images = np.stack(
-            [pictures.fit_picture(pictures.Image.fromarray(i), image_size) for i in images]
-        )
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    fitted = np.empty((len(images), 3, image_size, image_size), np.uint8)
+    for image, place in zip(images, fitted, strict=True):
+        if images.shape[1] != image_size:
+            image = pictures.fit_picture(pictures.Image.fromarray(image), image_size)
+        place[:] = image.transpose(2, 0, 1)
+    return fitted
 
 
 def _folder_source(
@@ -421,26 +465,74 @@ def _classes_with_fewer_than(least: int, targets: Tensor, classes: tuple[str, ..
 # Cache
 
 
+def _known(known_dir: str | Path | None, *parts: str) -> Path | None:
+    """Return a path in a folder that is only read, where one is given."""
+    return None if known_dir is None else resolve_path(known_dir).joinpath(*parts)
+
+
+def _kept_elsewhere(
+    source: _Source, image_size: int, known_dir: str | Path | None
+) -> PictureSet | None:
+    """Return what the cache of a folder that is only read holds, if there is any."""
+    path = _known(known_dir, "cache", _cache_name(source, image_size))
+    if path is None or not path.is_file():
+        return None
+    _check_memory(source, image_size, COPIES_READ)
+    return _read_cache(source, path)
+
+
+def _cache_name(source: _Source, image_size: int) -> str:
+    return f"{source.identity}-{image_size}.safetensors"
+
+
 def _cached(source: _Source, image_size: int, cache_dir: Path) -> PictureSet:
     """Read the decoded pictures from the cache, or decode them and write it."""
-    path = cache_dir / f"{source.identity}-{image_size}.safetensors"
-    _check_memory(source, image_size)
-    picture_set = _read_cache(source, path)
-    if picture_set is None:
-        picture_set = _decode(source, image_size)
-        _write_cache(source, picture_set, path)
+    path = cache_dir / _cache_name(source, image_size)
+    if path.is_file():
+        _check_memory(source, image_size, COPIES_READ)
+    if (picture_set := _read_cache(source, path)) is not None:
+        return picture_set
+    _check_memory(source, image_size, COPIES)
+    with one_at_a_time(path, f"Decoding the pictures of {source.title}") as waited:
+        picture_set = _read_cache(source, path) if waited else None
+        if picture_set is None:
+            picture_set = _decode(source, image_size)
+            _write_cache(source, picture_set, path)
     return picture_set
 
 
-def _check_memory(source: _Source, image_size: int) -> None:
-    """Refuse more pictures than the memory can hold, before the first is decoded."""
-    needed, free = COPIES * source.size * 3 * image_size**2, available_memory()
+def _check_memory(source: _Source, image_size: int, copies: float) -> None:
+    """Refuse more pictures than the memory can hold so often, before the first is decoded."""
+    needed = copies * source.size * 3 * image_size**2 + DECODERS
+    free = available_memory()
     if needed > free:
         raise InputError(
             f"{source.size:,} pictures of {image_size} × {image_size} pixels need about "
             f"{needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free. Lower "
             "image_size, use fewer pictures, or close other programs."
         )
+
+
+def bytes_to_keep(dataset: str, data_dir: str | Path, image_size: int) -> tuple[Path, int]:
+    """Return where a data set's decoded copy would be kept, and what it takes there, in bytes.
+
+    With what is downloaded and unpacked before, as far as that can be known without doing it:
+    nothing for what is there, and of a tar its own size.
+    """
+    place = resolve_path(data_dir if dataset == "folder" else dataset)
+    folder = _cache_folder(dataset, data_dir)
+    packed = dataset not in SOURCES and is_archive(place)
+    if packed and (size := unpacked_size(place, resolve_path(data_dir) / "unpacked")):
+        return folder, size
+    source = _find_source(dataset, data_dir, False)
+    if (folder / _cache_name(source, image_size)).is_file():
+        return folder, 0
+    fetched = 0
+    if dataset == "cifar10":
+        from utils.cifar10 import ARCHIVE_SIZE, is_there
+
+        fetched = 0 if is_there(resolve_path(data_dir)) else ARCHIVE_SIZE
+    return folder, fetched + source.size * 3 * image_size**2
 
 
 def _decode(source: _Source, image_size: int) -> PictureSet:

@@ -3,7 +3,9 @@
 import ctypes
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -12,7 +14,19 @@ from utils import InputError, check_choice
 
 PRECISIONS = ("auto", "bf16-mixed", "16-mixed", "32-true")
 DEVICES = ("auto", "cpu", "gpu")
-CONTROL_GROUP = Path("/sys/fs/cgroup")
+CONTROL_GROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+class _GroupFiles(NamedTuple):
+    """What a version of control groups calls a limit, what is taken, and what can be dropped."""
+
+    limit: str
+    used: str
+    reclaimable: str
+
+
+VERSION_1 = _GroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+VERSION_2 = _GroupFiles("memory.max", "memory.current", "inactive_file")
 #: Names of malloc.h for how many blocks come straight from the system; from how many free bytes at
 #: its end on the heap is shortened.
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
@@ -38,15 +52,50 @@ def choose_device(devices: str = "auto") -> tuple[str, str]:
 
 
 def available_memory() -> int:
-    """Return how many bytes this process may still take, by the machine's and its group's limit."""
-    free = psutil.virtual_memory().available
-    try:
-        limit, used = (
-            int((CONTROL_GROUP / name).read_text()) for name in ("memory.max", "memory.current")
+    """Return how many bytes this process may still take, by its machine and its control groups."""
+    return min([psutil.virtual_memory().available, *_rooms_in_groups()])
+
+
+def _rooms_in_groups() -> Iterator[int]:
+    """Yield what each control group that holds this process has left, in bytes."""
+    for group, names in _groups():
+        try:
+            limit, used = (int((group / name).read_text()) for name in (names.limit, names.used))
+        except (OSError, ValueError):  # no such group, or no limit
+            continue
+        yield max(0, limit - used) + min(
+            used, _reclaimable(group / "memory.stat", names.reclaimable)
         )
-    except (OSError, ValueError):  # no such group, or no limit
-        return free
-    return min(free, limit - used)
+
+
+def _groups() -> Iterator[tuple[Path, "_GroupFiles"]]:
+    """Yield the folders of this process's control groups: its own, and all that those lie in.
+
+    Within a container the mounted folder itself may be the group, whatever path is named.
+    """
+    try:
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in ["0::/", *lines]:  # the first for where there is no such list
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = CONTROL_GROUP, VERSION_2
+        elif "memory" in controllers.split(","):
+            root, names = CONTROL_GROUP / "memory", VERSION_1
+        else:
+            continue
+        group = root / path.lstrip("/")
+        yield from ((g, names) for g in (group, *group.parents) if g.is_relative_to(root))
+
+
+def _reclaimable(statistics: Path, name: str) -> int:
+    """Return how much of what a group takes is copies of files that nobody has used lately."""
+    try:
+        figures = dict(line.split() for line in statistics.read_text().splitlines())
+        return int(figures[name])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def keep_freed_memory() -> None:
@@ -96,6 +145,17 @@ def choose_precision(precision: str, device: str) -> tuple[str, str]:
     if device == "cpu" and (feature := _cpu_bfloat16()):
         return "bf16-mixed", f"this CPU has {feature}"
     return "32-true", f"this {device.upper()} has no fast bfloat16"
+
+
+def computes_in(precision: str, device: str) -> bool:
+    """Tell whether a device has units for a number format; slower ways may do as well."""
+    if precision == "32-true":
+        return True
+    if precision == "16-mixed":
+        return device != "cpu"
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    return device == "cpu" and _cpu_bfloat16() is not None
 
 
 def _cpu_bfloat16() -> str | None:

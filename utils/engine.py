@@ -5,29 +5,40 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from logging import CRITICAL
 from pathlib import Path
+from typing import IO
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
 
-from utils import Interrupted
+from utils import Interrupted, first_line, printable
+from utils.locks import PREFIX, private_folder
 from utils.progress import PROGRESS_MARK
 
 #: Called with a line of progress from the running cell, or with None when a cell is done.
 OnProgress = Callable[[str | None], None]
 
 
-class NotebookError(RuntimeError):
-    """A cell raised an error; `cell` is its execution count, `error` what it raised."""
+#: Bytes that the name of a socket may take: macOS allows the fewest.
+LONGEST_SOCKET = 103
 
-    def __init__(self, cell: int, error: str):
-        super().__init__(f"cell [{cell}]: {error}")
+
+class NotebookError(RuntimeError):
+    """A cell raised an error; `cell` is its execution count, `error` what it raised.
+
+    `cell` is None where not even the first could be run.
+    """
+
+    def __init__(self, cell: int | None, error: str):
+        super().__init__(error if cell is None else f"cell [{cell}]: {error}")
         self.cell, self.error = cell, error
 
 
@@ -79,7 +90,7 @@ def execute(
 
 
 @contextmanager
-def _kernel_settings():
+def _kernel_settings() -> Iterator[Config]:
     """Yield a configuration that lets the kernel talk over sockets in a private folder.
 
     Over TCP, any user of the machine could try the kernel's ports. Windows has no choice.
@@ -89,8 +100,34 @@ def _kernel_settings():
     if sys.platform == "win32":
         yield Config()
         return
-    with tempfile.TemporaryDirectory(prefix="nb-") as folder:
-        yield Config(KernelManager={"transport": "ipc", "ip": str(Path(folder, "kernel"))})
+    place = _place_of_sockets()
+    if place is None:
+        print("The notebook's kernel is reached at 127.0.0.1: names of sockets would be too long.")
+        yield Config()
+        return
+    with private_folder(place) as folder:
+        yield Config(KernelManager={"transport": "ipc", "ip": str(folder / "kernel")})
+
+
+def _place_of_sockets() -> Path | None:
+    """Return a folder for temporary files in which a socket's name is short enough, if any is."""
+    places = (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp")
+    for place in filter(None, places):
+        longest = Path(place, PREFIX + 8 * "x", "kernel-5")
+        if len(os.fsencode(longest)) <= LONGEST_SOCKET and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    return None
+
+
+class _ThisPython(KernelSpecManager):
+    """Knows one kernel: the interpreter that this program runs in, with the packages it has.
+
+    What Jupyter finds by the name of ``python3`` may be of another environment, or of none.
+    """
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
 class _Client(PapermillNotebookClient):
@@ -98,15 +135,40 @@ class _Client(PapermillNotebookClient):
 
     on_progress: OnProgress
     interrupted = False
+    begun = False
+
+    def create_kernel_manager(self):
+        manager = super().create_kernel_manager()
+        manager.kernel_spec_manager = _ThisPython()
+        return manager
+
+    def execute_in_this_python(self) -> None:
+        """Execute the notebook; what its kernel says beside the cells is kept for an error."""
+        with tempfile.TemporaryFile() as said:
+            try:
+                self.execute(stderr=said)
+            except (RuntimeError, OSError, DeadKernelError) as error:
+                if self.begun and not isinstance(error, DeadKernelError):
+                    raise
+                raise NotebookError(*self._death(error, said)) from error
+
+    def _death(self, error: Exception, said: IO[bytes]) -> tuple[int | None, str]:
+        """Return in which cell the kernel died, and what is known of it."""
+        said.seek(0)
+        words = said.read().decode(errors="replace").split("\n")
+        last = next((printable(line.strip()) for line in reversed(words) if line.strip()), None)
+        if self.begun:
+            reason = "its kernel died. Most often memory ran out, or someone stopped it"
+            cell = self.code_cells_executed + 1
+        else:
+            reason, cell = f"its kernel did not start ({first_line(error)})", None
+        return cell, reason if last is None else f"{reason}. It last said: {last[:300]}"
 
     def execute_cell(self, cell, cell_index, **options):
+        self.begun = True
         if self.interrupted:  # a kernel hears nothing while it starts, and between two cells
             raise KeyboardInterrupt
-        try:
-            result = super().execute_cell(cell, cell_index, **options)
-        except DeadKernelError as error:
-            died = "its kernel died. Most often memory ran out, or someone stopped it"
-            raise NotebookError(self.code_cells_executed + 1, died) from error
+        result = super().execute_cell(cell, cell_index, **options)
         self.on_progress(None)
         return result
 
@@ -125,9 +187,10 @@ class _Engine(Engine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, *, config, on_progress, **_):
         client = _Client(nb_man, kernel_name=kernel_name, config=config, timeout=None)
+        client.log.setLevel(CRITICAL)  # a kernel that does not start is told of in one sentence
         client.on_progress = on_progress
         with _interrupts_passed_on(client):
-            client.execute()
+            client.execute_in_this_python()
 
 
 @contextmanager

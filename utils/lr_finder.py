@@ -7,7 +7,6 @@ loss of every step is recorded here, smoothed without lag, and the steepest fall
 learning rate is suggested, once the loss is below that of guessing.
 """
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from pytorch_lightning.tuner import Tuner
 
 from utils import InputError, check_number
 from utils.classifier import ImageClassifier, build_optimizer
+from utils.locks import private_folder
 from utils.progress import progress_bar
 from utils.runs import Run
 from utils.training import TrainingPlan, build_trainer, interruptible
@@ -81,7 +81,7 @@ def sweep(
         raise InputError(f"The sweep must rise: min_lr is {min_lr:g} and max_lr {max_lr:g}.")
     started = time.perf_counter()
     classifier = _Recorder(plan.network(), len(plan.picture_set.classes), plan.recipe)
-    with tempfile.TemporaryDirectory() as folder, _text_progress(), interruptible():
+    with private_folder() as folder, _text_progress(), interruptible():
         trainer = build_trainer(
             plan.settings["devices"],
             plan.settings["precision"],

@@ -97,7 +97,8 @@ def run_notebooks(
 
     Raises:
         InputError: a parameter that no notebook takes, or another process is writing this run.
-        PipelineError: a notebook failed; its executed part is kept, the run is marked failed.
+        PipelineError: a notebook failed; its executed part is kept, and the failure is noted in
+            ``run.json``. The run is marked failed unless its training was complete.
         Interrupted: a person stopped it; likewise, and the same call goes on.
     """
     from utils.engine import count_cells
@@ -118,7 +119,8 @@ def run_notebooks(
             finished.append(Finished(name, time.perf_counter() - started))
             run.add_seconds(name, finished[-1].seconds)
         if run.is_trained:
-            run.update_record(status="complete", failure=None)
+            mended = run.failed_notebook in (None, *names)
+            run.update_record(status="complete", **({"failure": None} if mended else {}))
     return finished
 
 
@@ -141,15 +143,19 @@ def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> Non
         try:
             execute(NOTEBOOKS[name], beside, values, ROOT, on_progress)
         except NotebookError as error:
-            failure = {"notebook": name, "cell": error.cell, "error": error.error}
+            where = {} if error.cell is None else {"cell": error.cell}
+            failure = {"notebook": name, **where, "error": error.error}
         except KeyboardInterrupt as error:
             stopped, failure = error, {"notebook": name, "error": "interrupted"}
     if failure is None:
         return
-    run.update_record(status="failed", failure=failure)
+    # a network that is trained stays so, whatever becomes of a chapter about it
+    run.update_record(status="complete" if run.is_trained else "failed", failure=failure)
     if stopped is not None:
         kept = f"What run {run.name!r} has finished is kept: the same command goes on from there."
         raise Interrupted(f"{name} was stopped. {str(stopped) or kept}")
+    if "cell" not in failure:
+        raise PipelineError(f"{name} could not be run: {failure['error']}.")
     raise PipelineError(
         f"{name} failed in cell [{failure['cell']}]: {failure['error']}\n"
         f"What it did until then is in {target}."
@@ -161,13 +167,16 @@ def open_run(
     output_dir: str | Path = "outputs",
     dataset: str | None = None,
     seed: int | None = None,
+    data_dir: str | Path | None = None,
 ) -> Run:
     """Return the run that a notebook on results is about; train a small one if there is none.
 
     Args:
         run_name: None takes the newest complete run.
         output_dir: where runs are.
-        dataset, seed: None, or what the run must have been trained with.
+        dataset, seed: None, or what the run must have been trained with. A data set may lie in
+            another place now: it is read, and must hold the same pictures.
+        data_dir: as `utils.data.pictures_of` takes it.
 
     Raises:
         InputError: the run asked for does not exist, or was trained with something else.
@@ -180,10 +189,16 @@ def open_run(
             "training one on the drawn shapes first."
         )
         run_notebooks(run, {"dataset": "shapes", "recipe": "quick"}, select_notebooks("03"))
-    for name, value in (("dataset", dataset), ("seed", seed)):
-        if value is not None and value != run.settings[name]:
-            raise InputError(
-                f"Run {run.name!r} was trained with {name} {run.settings[name]!r}, not {value!r}. "
-                f"Leave {name} at None, or choose another run_name."
-            )
+    if run.failure:
+        print(f"The last time, a chapter of this run failed: {run.failure}")
+    trained_on = run.settings["dataset"]
+    if seed not in (None, run.settings["seed"]):
+        raise InputError(
+            f"Run {run.name!r} was trained with seed {run.settings['seed']!r}, not {seed!r}. "
+            "Leave seed at None, or choose another run_name."
+        )
+    if dataset is not None and resolve_path(dataset) != resolve_path(trained_on):
+        from utils.data import pictures_of
+
+        pictures_of(run, data_dir, dataset)
     return run

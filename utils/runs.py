@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,17 +73,19 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write to; it takes the target's place if all went well.
 
     Raises:
-        InputError: the disk is full, the folder is read-only, or the like.
+        InputError: the disk is full, the folder is read-only, or the like. Errors about anything
+            else that is done within pass through as they are.
     """
     beside = beside_of(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, target)
-    except OSError as error:
-        raise unwritable(target, error) from error
+        with _writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with _writing(target, beside):
+            yield beside
+        with _writing(target):
+            with open(beside, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(beside, target)
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -97,14 +100,38 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     """
     beside = beside_of(target)
     try:
-        beside.mkdir(parents=True)
-        yield beside
-        shutil.rmtree(target, ignore_errors=True)
-        beside.rename(target)
-    except OSError as error:
-        raise unwritable(target, error) from error
+        with _writing(target):
+            beside.mkdir(parents=True)
+        with _writing(target, beside):
+            yield beside
+        with _writing(target):
+            shutil.rmtree(target, ignore_errors=True)
+            beside.rename(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+#: What only writing comes to. A failing write does not say of which file it was.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextmanager
+def _writing(target: Path, within: Path | None = None) -> Iterator[None]:
+    """Say that `target` cannot be written where the system says so, of `within` if given."""
+    try:
+        yield
+    except OSError as error:
+        if within is None or _concerns(error, within):
+            raise unwritable(target, error) from error
+        raise
+
+
+def _concerns(error: OSError, place: Path) -> bool:
+    """Tell whether an error is about writing a file or folder, or something in it."""
+    names = [n for n in (error.filename, error.filename2) if isinstance(n, str | bytes | Path)]
+    if not names:
+        return error.errno in _NO_ROOM
+    return any(Path(os.fsdecode(name)).is_relative_to(place) for name in names)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -145,6 +172,11 @@ def unwritable(target: Path, error: Exception) -> InputError:
     return InputError(f"{target} cannot be written: {reason}. {remedy}.")
 
 
+def existing_part(folder: Path) -> Path:
+    """Return what there is of a path: the folder itself, or the nearest above it."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def check_space(folder: Path, needed: int, purpose: str) -> None:
     """Refuse to begin what the disk has no room for.
 
@@ -156,8 +188,7 @@ def check_space(folder: Path, needed: int, purpose: str) -> None:
     Raises:
         InputError: with what is needed and what is free.
     """
-    place = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(existing_part(folder)).free
     if free < needed:
         raise InputError(
             f"{purpose} needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free "
@@ -183,6 +214,20 @@ def derive_run_name(dataset: str, recipe: str, seed: int, **overrides) -> str:
     parts = [Path(dataset).name[:40], recipe, f"seed{seed}"]
     parts += [f"{key}={value}" for key, value in overrides.items() if value is not None]
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
+
+
+def _links_in(folder: Path, depth: int = 2) -> list[str]:
+    """Return the links in a folder, and in those in it: what they are called, from it on."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:  # there is no such folder yet
+        return []
+    links = [entry.name for entry in entries if entry.is_symlink()]
+    if depth > 1:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                links += [f"{entry.name}/{name}" for name in _links_in(entry, depth - 1)]
+    return links
 
 
 class Run:
@@ -216,10 +261,7 @@ class Run:
 
     def _check_links(self) -> None:
         """Refuse a folder that came with links: what is written into it would land elsewhere."""
-        try:
-            links = [entry.name for entry in os.scandir(self.folder) if entry.is_symlink()]
-        except OSError:  # there is no such folder yet
-            return
+        links = _links_in(self.folder)
         if links:
             raise InputError(
                 f"Run {self.name!r} in {self.folder.parent} holds a link ({links[0]}), and what is "
@@ -229,6 +271,26 @@ class Run:
     def path(self, *parts: str) -> Path:
         """Return the path of a file in this run's folder."""
         return self.folder.joinpath(*parts)
+
+    def has(self, *parts: str) -> bool:
+        """Tell whether this file is there.
+
+        Raises:
+            InputError: something else has its name, such as a pipe, which would be waited for
+                without end.
+        """
+        path = self.path(*parts)
+        try:
+            mode = path.lstat().st_mode
+        except OSError:
+            return False
+        if stat.S_ISREG(mode):
+            return True
+        kinds = {stat.S_ISDIR: "a folder", stat.S_ISLNK: "a link", stat.S_ISFIFO: "a pipe"}
+        kind = next((name for is_one, name in kinds.items() if is_one(mode)), "a device")
+        raise InputError(
+            f"{path} does not exist as a file: {kind} has its name. Remove that, and run again."
+        )
 
     # run.json
 
@@ -244,14 +306,31 @@ class Run:
 
     @property
     def status(self) -> str | None:
-        """``"running"``, ``"complete"`` or ``"failed"``; None for a run that never started."""
+        """Of the training: ``"running"``, ``"complete"`` or ``"failed"``; None before it starts.
+
+        A chapter that fails later is noted as ``failure``, and the run stays complete.
+        """
         return self.record.get("status")
+
+    @property
+    def failure(self) -> str:
+        """What is noted of the last failure of a notebook or of training; empty if nothing is."""
+        noted = self.record.get("failure")
+        if not isinstance(noted, Mapping):
+            return "" if noted is None else printable(str(noted))
+        return ", ".join(printable(str(noted[n])) for n in ("notebook", "error") if n in noted)
+
+    @property
+    def failed_notebook(self) -> str | None:
+        """The name of the notebook that failed last and was not run to its end since."""
+        noted = self.record.get("failure")
+        return noted.get("notebook") if isinstance(noted, Mapping) else None
 
     @property
     def is_trained(self) -> bool:
         """Whether training finished, whatever happened to later notebooks."""
         made = ("model.safetensors", "metrics.json")
-        return all(self.path(name).exists() for name in made) and bool(self.settings)
+        return all(self.has(name) for name in made) and bool(self.settings)
 
     def update_record(self, **changes) -> None:
         """Replace these entries of ``run.json``; an entry given as None is taken out."""
@@ -345,7 +424,7 @@ class Run:
 
     def update_metrics(self, **figures) -> None:
         """Add these entries to ``metrics.json``, replacing those of the same name."""
-        known = self.read_json("metrics.json") if self.path("metrics.json").exists() else {}
+        known = self.read_json("metrics.json") if self.has("metrics.json") else {}
         self.write_json("metrics.json", {**known, **figures})
 
     def write_csv(self, name: str, columns: Iterable[str], rows: Iterable[Mapping]) -> None:
@@ -412,12 +491,11 @@ class Run:
         Raises:
             InputError: it is not; the message says which notebook makes it.
         """
-        path = self.path(name)
-        if not path.is_file():  # nor a pipe, which would be waited for without end
+        if not self.has(name):
             raise InputError(
-                f"{path} does not exist. {_MADE_BY.get(name, 'Run 03_training first.')}"
+                f"{self.path(name)} does not exist. {_MADE_BY.get(name, 'Run 03_training first.')}"
             )
-        return path
+        return self.path(name)
 
 
 _MADE_BY = {
@@ -479,6 +557,10 @@ _RECORD = {
     "name": _TEXT,
     "status": {"enum": ["running", "complete", "failed"]},
     "seconds": {"type": "object", "additionalProperties": _NUMBER},
+    "changes": {"type": "array", "items": _object(
+        epoch=_COUNT,
+        settings={"type": "object", "additionalProperties": _some("string", 2, maxItems=2)},
+    )},
     "settings": _object(
         dataset=_TEXT, data_dir=_TEXT, dataset_title=_TEXT, data_fingerprint=_TEXT,
         image_size={"type": "integer", "minimum": 16, "maximum": 256}, limit_train=_LIMIT,
@@ -553,7 +635,8 @@ def list_runs(output_dir: str | Path = "outputs") -> list[Run]:
 def _readable_run(name: str, output_dir: str | Path) -> Run | None:
     try:
         run = Run(name, output_dir)
-        return run if run.record else None
+        record, _ = run.record, run.is_trained  # either may find what cannot be read
+        return run if record else None
     except InputError as error:
         print(f"Left out: {error}")
         return None

@@ -46,7 +46,7 @@ _PICTURES = {"examples", "mistakes", "wrong"}
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def build_space(run: Run, data_dir: str | None = None) -> Path:
+def build_space(run: Run, data_dir: str | None = None, dataset: str | None = None) -> Path:
     """Write ``space/`` into a run's folder, complete and ready to be uploaded.
 
     It holds the page, its modules, the weights, and pictures of the test split: the first of each
@@ -56,6 +56,7 @@ def build_space(run: Run, data_dir: str | None = None) -> Path:
     Args:
         run: complete.
         data_dir: where its data are kept now; None means where they were.
+        dataset: what it was trained on, where that lies now; None means where it lay.
 
     Returns:
         the folder.
@@ -66,7 +67,7 @@ def build_space(run: Run, data_dir: str | None = None) -> Path:
     """
     _check_complete(run)
     load_network(run)  # says so now, not on the page, where its weights are not the run's own
-    pictures = pictures_of(run, data_dir)
+    pictures = pictures_of(run, data_dir, dataset)
     predictions = predict_test(run, pictures)
     with replacing_folder(run.path("space")) as folder:
         _copy_page(folder)

@@ -31,10 +31,17 @@ from utils.callbacks import (
     RunCheckpointIO,
     TrainingLog,
     epoch_in_words,
+    finished_epochs,
 )
 from utils.classifier import ImageClassifier
 from utils.data import PictureDataModule, PictureSet, check_data_options
-from utils.devices import choose_device, choose_precision, keep_freed_memory
+from utils.devices import (
+    PRECISIONS,
+    choose_device,
+    choose_precision,
+    computes_in,
+    keep_freed_memory,
+)
 from utils.models import check_model, create_model
 from utils.recipes import Recipe, choose_recipe, fit_batch_size
 from utils.runs import (
@@ -54,6 +61,10 @@ from utils.weights import as_bytes, read_network
 NOT_IDENTITY = {
     "dataset", "dataset_title", "data_dir", "skip_unreadable", "devices", "max_lr_source",
 }  # fmt: skip
+#: Settings that follow the machine, unless they are given.
+HARDWARE = ("precision", "devices")
+#: Where a run keeps what it resumes from.
+CHECKPOINT = ("checkpoints", "last.ckpt")
 #: So many training pictures tell a network's first layer what pictures are like.
 PICTURES_TO_FIT = 5_000
 #: In the order in which they may be removed at any moment; what says "trained" goes first.
@@ -73,6 +84,7 @@ class TrainingPlan:
         recipe: how; with all overrides applied.
         settings: everything of it, as ``run.json`` keeps it.
         notes: what was chosen or changed, and why: one line each.
+        asked: what was asked of the hardware, as `choose_device` and `choose_precision` take it.
     """
 
     run: Run
@@ -80,6 +92,7 @@ class TrainingPlan:
     recipe: Recipe
     settings: dict
     notes: tuple[str, ...]
+    asked: dict
 
     @property
     def identity(self) -> dict:
@@ -148,6 +161,7 @@ def plan_training(
     precision: str = "auto",
     devices: str = "auto",
     seed: int = 0,
+    overwrite: bool = False,
 ) -> TrainingPlan:
     """Resolve every setting of a training.
 
@@ -159,8 +173,10 @@ def plan_training(
         epochs, batch_size, max_lr, views: override the recipe; `max_lr` may be ``"found"``, which
             takes what the range test of the same run suggested.
         val_fraction: share of the training split to hold out and watch; 0 watches the test split.
-        precision, devices: as `choose_precision` and `choose_device` take them.
+        precision, devices: as `choose_precision` and `choose_device` take them; ``"auto"`` keeps
+            what a run was begun with, where this machine has it.
         seed: of weights, order and augmentation.
+        overwrite: whether what there is of the run will be replaced, and counts for nothing.
 
     Raises:
         InputError: a name, number or device that cannot be used.
@@ -194,8 +210,10 @@ def plan_training(
             f"shown      {1 - chosen.skipped:.0%} of the training pictures in each epoch; left out "
             f"is half of the {2 * chosen.skipped:.0%} that had the lowest losses"
         )
-    device, hardware = choose_device(devices)
-    precision, reason = choose_precision(precision, device)
+    asked_of = {"precision": precision, "devices": devices}
+    before = {} if overwrite else _held_settings(run)
+    device, hardware = choose_device(_kept_device(devices, before))
+    precision, reason = _kept_precision(precision, device, before)
     watched = (
         f"{val_fraction:.0%} of the training split, held out"
         if val_fraction
@@ -203,6 +221,8 @@ def plan_training(
     )
     notes.append(f"watched    {watched}")
     notes.append(f"device     {device}: {hardware}")
+    if devices == "auto" and device != choose_device()[0]:
+        notes.append('           as this run was begun; devices="gpu" goes on on the GPU')
     notes.append(f"precision  {precision}: {reason}; channels-last")
     settings = {
         **options,
@@ -214,7 +234,39 @@ def plan_training(
         "devices": device,
         "seed": seed,
     }
-    return TrainingPlan(run, picture_set, chosen, settings, tuple(notes))
+    if before:
+        change = hardware_change(run, settings)
+        asked_for = [change] if change is not None and _is_asked_for(change, asked_of) else []
+        notes += map(_change_in_words, [*run.record.get("changes", ()), *asked_for])
+    return TrainingPlan(run, picture_set, chosen, settings, tuple(notes), asked_of)
+
+
+def _held_settings(run: Run) -> dict:
+    """Return the settings of a run of which something is there: weights, or a checkpoint."""
+    return run.settings if run.is_trained or run.has(*CHECKPOINT) else {}
+
+
+def _kept_device(devices: str, before: dict) -> str:
+    """Return what to ask for: with ``"auto"`` what a run was begun on, if this machine has it."""
+    if devices != "auto" or before.get("devices") not in ("cpu", choose_device()[0]):
+        return devices
+    return "cpu" if before["devices"] == "cpu" else "gpu"
+
+
+def _kept_precision(precision: str, device: str, before: dict) -> tuple[str, str]:
+    """Return the precision, and why: with ``"auto"``, a run's own where the device has units."""
+    was = before.get("precision")
+    if precision == "auto" and was in PRECISIONS[1:] and computes_in(was, device):
+        return was, "as this run was begun"
+    return choose_precision(precision, device)
+
+
+def _change_in_words(change: dict) -> str:
+    """Return a line on a change of the hardware that a run has seen."""
+    told = [
+        f"{name} {was} until then, {new} since" for name, (was, new) in change["settings"].items()
+    ]
+    return f"changed    at epoch {change['epoch']}: {'; '.join(told)}"
 
 
 def check_training_options(
@@ -345,7 +397,8 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
             _remove_training(run)
         plan = as_begun(plan)
         if run.is_trained:
-            run.update_record(status="complete", failure=None)
+            place = {name: plan.settings[name] for name in ("dataset", "data_dir")}
+            run.update_record(status="complete", failure=None, settings={**run.settings, **place})
             print(
                 f"Run {run.name!r} is complete with these settings and is reused "
                 "(overwrite=True trains again). It went so:"
@@ -358,10 +411,10 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
 
 
 def _train(plan: TrainingPlan) -> None:
-    run, checkpoint = plan.run, plan.run.path("checkpoints", "last.ckpt")
-    resumed = checkpoint.exists()
+    run, checkpoint = plan.run, plan.run.path(*CHECKPOINT)
+    resumed = run.has(*CHECKPOINT)
     classifier, data_module = plan.classifier(), plan.data_module()
-    _check_space(run, classifier.network)
+    check_space(run.folder, bytes_to_train(classifier.network), "Training this network")
     _start_record(plan, classifier.network, data_module)
     log = TrainingLog(run, "validation" if plan.settings["val_fraction"] else "test")
     trainer = _training_trainer(plan, log, checkpoint)
@@ -414,32 +467,32 @@ def interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _check_space(run: Run, network: nn.Module) -> None:
-    """Refuse to begin where the checkpoints would not fit.
+def bytes_to_train(network: nn.Module) -> int:
+    """Return what training a network writes to its run's folder, in bytes.
 
     Weights and Adam's two moments in float32, twice while one checkpoint replaces the other, and
     the weights once more at the end.
     """
-    weights = sum(4 * p.numel() for p in network.parameters())
-    check_space(run.folder, 7 * weights + 10_000_000, "Training this network")
+    return 7 * sum(4 * p.numel() for p in network.parameters()) + 10_000_000
 
 
 def _remove_training(run: Run) -> None:
-    rmtree(run.path("checkpoints"), ignore_errors=True)
-    for name in TRAINED_FILES:
-        run.path(name).unlink(missing_ok=True)
-    rmtree(run.path("tensorboard"), ignore_errors=True)
-    run.update_record(settings=None, status=None, failure=None)
+    for name in ("checkpoints", *TRAINED_FILES, "tensorboard"):
+        path = run.path(name)
+        rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    run.update_record(settings=None, status=None, failure=None, changes=None)
 
 
 def as_begun(plan: TrainingPlan) -> TrainingPlan:
     """Return the plan as its run was begun with, if it was.
 
-    Only a learning rate that was found may differ: a new sweep may suggest a slightly other one,
-    and the run keeps the first.
+    A learning rate that was found may differ: a new sweep may suggest a slightly other one, and
+    the run keeps the first. So may the hardware, where the run is complete, or where it was asked
+    to go on in another way.
 
     Raises:
-        InputError: the run was begun with other settings; with the differences.
+        InputError: the run was begun with other settings; with the differences. Or it cannot go on
+            here as it was begun; with what to give.
     """
     before = plan.run.settings
     if not before:
@@ -452,22 +505,77 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
             recipe=replace(plan.recipe, max_lr=before["max_lr"]),
             settings={**plan.settings, "max_lr": before["max_lr"]},
         )
+    if plan.run.is_trained:  # whatever hardware is here, nothing will be computed
+        kept = {name: before[name] for name in HARDWARE if plan.asked[name] == "auto"}
+        plan = replace(plan, settings={**plan.settings, **kept})
     names = [n for n in {**before, **plan.settings} if n not in NOT_IDENTITY]
+    if not plan.run.is_trained:  # it may go on in another precision, where that is asked for
+        names.remove("precision")
     changed = {n: (before.get(n), plan.settings.get(n)) for n in names}
     changed = {n: (was, new) for n, (was, new) in changed.items() if was != new}
     if changed:
-        others = ["it was trained on other pictures"] * bool(changed.pop("data_fingerprint", None))
+        others = []
+        if changed.pop("data_fingerprint", None):
+            places = before["dataset"], plan.settings["dataset"]
+            others = ["it was trained on other pictures: {!r}, now {!r}".format(*places)]
         listed = [f"{n} was {was!r}, now {new!r}" for n, (was, new) in changed.items()]
         listed = "; ".join(others + listed)
         raise InputError(
             f"Run {plan.run.name!r} exists with other settings ({listed}). "
             "Give another run_name, or overwrite=True to replace it."
         )
+    _check_hardware(plan, before)
     return plan
 
 
+def _check_hardware(plan: TrainingPlan, before: dict) -> None:
+    """Refuse to go on with a run in another way than it was begun, unless that is asked for.
+
+    Raises:
+        InputError: with what to give.
+    """
+    change = hardware_change(plan.run, plan.settings)
+    if change is None or _is_asked_for(change, plan.asked):
+        return
+    epoch, device = change["epoch"], plan.settings["devices"]
+    if "precision" in change["settings"]:
+        give = 'precision="32-true"'
+        if before["precision"] == "bf16-mixed":
+            give += ', or precision="bf16-mixed" as before, which is slow here'
+    else:
+        give = 'devices="cpu"' if device == "cpu" else 'devices="gpu"'
+    raise InputError(
+        f"Run {plan.run.name!r} was trained in {before['precision']} on {before['devices']} until "
+        f"epoch {epoch - 1}, for which this machine has no units. To go on from epoch {epoch} on "
+        f"{device}, give {give}. What was trained is kept."
+    )
+
+
+def _is_asked_for(change: dict, asked: dict) -> bool:
+    """Tell whether a person said how to go on. Another device alone asks for less than a format."""
+    given = {name for name in HARDWARE if asked[name] != "auto"}
+    return "precision" in given or (bool(given) and "precision" not in change["settings"])
+
+
+def hardware_change(run: Run, settings: dict) -> dict | None:
+    """Return how an unfinished run would go on otherwise than it was begun, if it would.
+
+    Returns:
+        the epoch from which on, and for each setting that changes what it was and what it will be;
+        None where nothing changes or nothing is trained yet.
+    """
+    if not run.has(*CHECKPOINT) or run.is_trained:
+        return None
+    before = run.settings
+    changed = {n: [before[n], settings[n]] for n in HARDWARE if before.get(n) != settings[n]}
+    if not changed:
+        return None
+    return {"epoch": finished_epochs(run.path(*CHECKPOINT)) + 1, "settings": changed}
+
+
 def _start_record(plan: TrainingPlan, network: nn.Module, data: PictureDataModule) -> None:
-    picture_set = plan.picture_set
+    picture_set, change = plan.picture_set, hardware_change(plan.run, plan.settings)
+    changes = plan.run.record.get("changes", []) if plan.run.has(*CHECKPOINT) else []
     device, hardware = choose_device("cpu" if plan.settings["devices"] == "cpu" else "auto")
     plan.run.update_record(
         status="running",
@@ -495,6 +603,7 @@ def _start_record(plan: TrainingPlan, network: nn.Module, data: PictureDataModul
         },
         device={"type": device, "name": hardware},
         precision=plan.settings["precision"],
+        changes=[*changes, *([change] if change else [])] or None,
         versions={"python": platform.python_version(), **library_versions()},
         git_commit=_git_commit(),
     )

@@ -34,6 +34,8 @@ def read_network(
     """
     network = create_model(model, num_classes=num_classes, image_size=image_size)
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise ValueError("it is not a file")
         content = path.read_bytes()
         weights = safetensors.torch.load(content)
     except Exception as error:  # damage can make the reader raise nearly anything

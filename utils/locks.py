@@ -1,0 +1,99 @@
+"""What several processes share: one at a time at the same work, and folders that die with them."""
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+#: How the temporary folders of this program begin.
+PREFIX = "davidnet-"
+#: Held by the process whose temporary folder it is; the system lets go of it with the process.
+LIVE = ".live"
+#: Seconds in which a folder may have been made whose maker does not hold it yet.
+NEWBORN = 60.0
+
+
+@contextmanager
+def one_at_a_time(target: Path, work: str) -> Iterator[bool]:
+    """Wait until no other process is making `target`, saying so in one line, and keep others out.
+
+    Yields whether there was another: then `target` may be there now. Where the folder cannot be
+    written to nobody is kept out: whoever then writes is told.
+
+    Args:
+        target: what is made within.
+        work: what is being done, in the words of the line.
+    """
+    lock, is_new = FileLock(target.with_name(f".{target.name}.lock")), not target.parent.exists()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        waited = _acquire(lock, work)
+    except OSError:
+        yield False
+        return
+    try:
+        yield waited
+    finally:
+        with suppress(OSError):  # whoever waits for the file that is gone makes a new one
+            os.unlink(lock.lock_file)
+        lock.release()
+        with suppress(OSError):  # something is in it, as a rule
+            target.parent.rmdir() if is_new else None
+
+
+def _acquire(lock: FileLock, work: str) -> bool:
+    """Take the lock, and tell whether another process had it."""
+    try:
+        lock.acquire(blocking=False)
+        return False
+    except Timeout:
+        print(f"{work}: another process is at it, and this one waits for it.", flush=True)
+        lock.acquire()
+        return True
+
+
+@contextmanager
+def private_folder(place: Path | None = None) -> Iterator[Path]:
+    """Yield an empty folder of this process alone; first remove those of processes now dead.
+
+    Args:
+        place: where to make it; None takes the system's folder for temporary files.
+    """
+    place = Path(tempfile.gettempdir() if place is None else place)
+    remove_dead_folders(place)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    lock = FileLock(folder / LIVE)
+    lock.acquire()
+    try:
+        yield folder
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_dead_folders(place: Path) -> None:
+    """Remove the temporary folders in `place` that processes of this user left when killed."""
+    for folder in place.glob(f"{PREFIX}*"):
+        with suppress(OSError, Timeout):
+            if not _is_mine(folder) or time.time() - folder.stat().st_mtime < NEWBORN:
+                continue
+            if not (folder / LIVE).is_file():
+                folder.rmdir()  # its maker was killed at once; and if it is not empty, not ours
+                continue
+            with FileLock(folder / LIVE, blocking=False):
+                pass
+            shutil.rmtree(folder)
+
+
+def _is_mine(folder: Path) -> bool:
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and (
+        sys.platform == "win32" or status.st_uid == os.getuid()
+    )
