@@ -230,6 +230,16 @@ def test_what_another_made_meanwhile_is_taken(tmp_path, monkeypatch):
     assert calls == ["Unpacking pets.zip"]
 
 
+def test_an_archive_that_cannot_be_read_is_not_blamed_on_writing(tmp_path, monkeypatch):
+    archive = packed(tmp_path / "pets.tar", PICTURES)
+
+    def refuse(name, *_, **__):
+        raise PermissionError(13, "Permission denied", str(name))
+
+    monkeypatch.setattr(tarfile, "open", refuse)
+    refused(archive, tmp_path, r"pets\.tar cannot be read: Permission denied")
+
+
 # names, and what stays packed
 
 

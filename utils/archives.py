@@ -175,6 +175,11 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
     except Exception as error:  # a damaged archive can raise nearly anything inside its reader
         clash = isinstance(error, (FileExistsError, NotADirectoryError))  # one name, two things
         if isinstance(error, OSError) and error.errno is not None and not clash:
+            if error.filename == str(archive):
+                raise InputError(
+                    f"{archive} cannot be read: {error.strerror}. Change its permissions, or copy "
+                    "it elsewhere."
+                ) from error
             raise unwritable(folder, error) from error
         raise InputError(
             f"{archive} is damaged or no archive ({first_line(error)}). Download or pack it again; "

@@ -572,6 +572,7 @@ _RECORD = {
         name=_TEXT, title=_TEXT, classes=_CLASSES, train_size=_COUNT,
         watched={"enum": ["test", "validation"]}, watched_size=_COUNT, test_size=_COUNT,
         mean=_CHANNELS, std=_SPREADS, fingerprint=_TEXT, notes=_some("string"),
+        optional={"bits": {"enum": [8, 10, 12, 14, 16]}},
     ),
     "model": _object(
         name=_WORDS, parameters=_COUNT, blocks=_some("string", 1),
