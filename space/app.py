@@ -1,5 +1,8 @@
 """The Space: a picture, what the network thinks of it, where it looked, and what it gets wrong."""
 
+import os
+import signal
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -7,6 +10,8 @@ from pathlib import Path
 import gradio as gr
 import lean  # noqa: F401  before what imports grad-cam
 from explorer import Explorer
+from gate import Gate
+from plain import PlainBlocks, Upload
 from settings import (
     FIRST_CHOICE,
     LINK_NAMES,
@@ -20,6 +25,8 @@ from settings import (
     default_settings,
     settings_from_link,
 )
+from starlette.middleware import Middleware
+from storage import MOST_MEGABYTES, Storage
 from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, refused
 
 from utils import InputError, as_markdown
@@ -28,9 +35,8 @@ from utils.gradcam import METHOD_NOTES, METHODS
 from utils.plots.style import percent
 
 HERE = Path(__file__).resolve().parent
-MOST_MEGABYTES = 10
-#: Seconds after which Gradio removes what was uploaded, and how often it looks.
-UPLOAD_AGE = 60
+#: How many events may wait in all, of whatever kind.
+MOST_WAITING = 200
 PRIVATE = {"api_visibility": "private"}
 #: One computation at a time: two would only take each other's cores.
 ONE_AT_A_TIME = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress": "minimal"}
@@ -71,21 +77,6 @@ CHOOSE = """element.addEventListener("click", (event) => {
 });"""
 
 
-class Upload(gr.Image):
-    """Gradio's image, handed on as the file's content: what it holds is for us to open."""
-
-    is_template = True
-
-    def preprocess(self, payload) -> bytes | None:
-        """Return the content of the file that was sent, or None."""
-        if payload is None or payload.path is None:
-            return None
-        path = Path(payload.path)
-        if path.stat().st_size > MOST_MEGABYTES * 1_000_000:  # a fetched address has no other limit
-            raise gr.Error(f"This file is larger than {MOST_MEGABYTES} MB. Make it smaller.")
-        return path.read_bytes()
-
-
 def in_words(work: Callable) -> Callable:
     """Have the page show what an `InputError` says; of any other error it says nothing."""
 
@@ -104,18 +95,17 @@ class Page:
 
     Args:
         bundle: the network and its pictures.
+        storage: where visitors' files lie.
 
     Attributes:
         blocks: Gradio's, to be launched.
     """
 
-    def __init__(self, bundle: Bundle):
-        self.bundle, self.explorer = bundle, Explorer(bundle)
+    def __init__(self, bundle: Bundle, storage: Storage):
+        self.bundle, self.explorer, self.storage = bundle, Explorer(bundle), storage
         self.start, self.classes = default_settings(bundle), list(bundle.classes)
-        with gr.Blocks(
-            title=f"What {bundle.about['network']} sees",
-            analytics_enabled=False,
-            delete_cache=(UPLOAD_AGE, UPLOAD_AGE),
+        with PlainBlocks(
+            title=f"What {bundle.about['network']} sees", analytics_enabled=False
         ) as self.blocks:
             self.seen = gr.State(None)
             self.source = gr.Textbox(self.start.source, label="source", visible="hidden")
@@ -219,7 +209,7 @@ class Page:
 
                 top_n is how many, at least 1; never more come than the model has.
                 """
-                return explorer.classify(picture, top_n)
+                return explorer.classify(self._content(picture), top_n)
 
             def explain(picture, class_name, method, blocks, weight):
                 """A picture under its class activation maps, one overlay for each block.
@@ -228,7 +218,8 @@ class Page:
                 share of the picture in an overlay, from 0 to 1. Overlays are PNG files as data
                 addresses, as large as what the network sees.
                 """
-                return explorer.explain(picture, class_name, method, blocks, weight)
+                content = self._content(picture)
+                return explorer.explain(content, class_name, method, blocks, weight)
 
             for work, inputs in (
                 (classify, [picture, top_n]),
@@ -279,20 +270,24 @@ class Page:
             return None, NO_PICTURE, ""
         return seen, self.explorer.answer(seen, top_n), self.explorer.maps(seen, *asked)
 
-    def show_upload(self, content: bytes | None, top_n: int, *asked) -> tuple:
+    def _content(self, path: str | None) -> bytes | None:
+        return None if path is None else self.storage.read(path)
+
+    def show_upload(self, path: str | None, top_n: int, *asked) -> tuple:
         """Show a visitor's picture, or why it cannot be; clear the place for the next."""
         try:
-            seen = self.explorer.uploaded(content)
+            seen = self.explorer.uploaded(self._content(path))
         except InputError as error:
             return None, "", None, refused(str(error)), ""
         return None, "", *self._show(seen, top_n, *asked)
 
     def show_chosen(self, top_n, method, layers, explained, beside, event: gr.EventData) -> tuple:
         """Show an example or a mistake."""
-        seen = self.explorer.bundled(str(event.name))
+        name = event_name(event)
+        seen = self.explorer.bundled(name)
         if seen is None:
-            raise gr.Error("There is no such picture.")
-        return event.name, *self._show(seen, top_n, method, layers, explained, beside)
+            raise gr.Error("There is no such picture.", print_exception=False)
+        return name, *self._show(seen, top_n, method, layers, explained, beside)
 
     def open_link(self, request: gr.Request) -> tuple:
         """Show the view that the page's address tells, or that of a first visit."""
@@ -325,6 +320,14 @@ def heading(about: dict) -> str:
     )
 
 
+def event_name(event: gr.EventData) -> str:
+    """Return the name of the picture that was chosen; "" where the event tells none."""
+    try:
+        return str(event.name)
+    except (AttributeError, TypeError):  # whatever a stranger's program sent instead
+        return ""
+
+
 def _values(settings: Settings) -> list:
     """Return settings as their controls take them, in the order of the fields."""
     values = vars(settings).values()
@@ -332,17 +335,21 @@ def _values(settings: Settings) -> list:
 
 
 def main() -> None:
-    """Serve the page over the folder that this file lies in."""
-    Page(Bundle(HERE)).blocks.launch(
-        max_file_size=f"{MOST_MEGABYTES}mb",
-        state_session_capacity=MOST_REMEMBERED,
-        show_error=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        footer_links=["api"],
-        css_paths=HERE / "page.css",
-        theme=gr.themes.Default(),
-    )
+    """Serve the page over the folder that this file lies in, until it is told to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the storage is removed
+    with Storage() as storage:
+        os.environ["GRADIO_TEMP_DIR"] = str(storage.folder)
+        Page(Bundle(HERE), storage).blocks.queue(max_size=MOST_WAITING, api_open=False).launch(
+            max_file_size=f"{MOST_MEGABYTES}mb",
+            state_session_capacity=MOST_REMEMBERED,
+            show_error=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            footer_links=["api"],
+            css_paths=HERE / "page.css",
+            theme=gr.themes.Default(),
+            app_kwargs={"middleware": [Middleware(Gate, storage=storage)]},
+        )
 
 
 if __name__ == "__main__":

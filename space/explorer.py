@@ -142,6 +142,7 @@ class Explorer:
             raise InputError(f"No block is asked for. Known: {', '.join(self.bundle.blocks)}.")
         seen = self.uploaded(content)
         (target,) = self._targets(seen, class_name or FIRST_CHOICE)
+        blocks = list(dict.fromkeys(blocks))  # a program may ask for one a thousand times
         found = self.bundle.maps(seen.pixels, [target], method, blocks)[0]
         image = seen.pixels.transpose(2, 0, 1)
         return {

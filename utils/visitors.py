@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -59,6 +59,7 @@ class Space:
     Attributes:
         about: what the folder says of its network.
         blocks: names of all whose maps can be asked for.
+        events: what its page asks, by name: Gradio's number of it.
     """
 
     def __init__(self, address: str, process: psutil.Process, started: float, folder: Path):
@@ -68,28 +69,48 @@ class Space:
         self.about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         self._client = httpx.Client(base_url=f"{address}/gradio_api", timeout=PATIENCE)
         config = httpx.get(f"{address}/config", timeout=PATIENCE).json()
+        self.events = {event["api_name"]: event["id"] for event in config["dependencies"]}
         event = next(event for event in config["dependencies"] if event["api_name"] == EVENT)
         components = {component["id"]: component for component in config["components"]}
         _, *inputs = (components[number] for number in event["inputs"])
         layers = next(place for place, c in enumerate(inputs) if c["type"] == "checkboxgroup")
         self.blocks = [name for name, _ in inputs[layers]["props"]["choices"]]
-        self._event, self._asked = event["id"], [c["props"].get("value") for c in inputs]
+        self._asked = [c["props"].get("value") for c in inputs]
         self._asked[layers] = self.blocks
 
     def ask(self, picture: bytes) -> Answer:
         """Upload a picture; wait for its classes, and for two classes' maps at all blocks."""
-        began, session = time.perf_counter(), uuid.uuid4().hex
-        (path,) = self._client.post("/upload", files={"files": ("a.png", picture)}).json()
-        file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
-        body = {"data": [file, *self._asked], "fn_index": self._event, "session_hash": session}
-        self._client.post("/queue/join", json=body).raise_for_status()
-        with self._client.stream("GET", "/queue/data", params={"session_hash": session}) as lines:
-            told = _completed(lines.iter_lines())
+        began = time.perf_counter()
+        told = self.send(EVENT, [self.upload(picture), *self._asked])
         waited = time.perf_counter() - began
         maps = told["output"].get("data", [""])[-1]
         return Answer(
             waited, told["output"].get("duration", 0.0), told["success"] and "<img" in str(maps)
         )
+
+    def upload(self, picture: bytes) -> dict:
+        """Upload a picture, and return it as an event takes it."""
+        (path,) = self._client.post("/upload", files={"files": ("a.png", picture)}).json()
+        return {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+
+    def send(self, event: str, values: list, **more) -> dict:
+        """Send an event as the page does, and return what comes back once it is done.
+
+        Args:
+            event: its name.
+            values: of its inputs.
+            more: of the request's other parts; without a ``session_hash`` it is a new visitor's.
+        """
+        body = {"session_hash": uuid.uuid4().hex, **more}
+        body |= {"data": values, "fn_index": self.events[event]}
+        self._client.post("/queue/join", json=body).raise_for_status()
+        session = {"session_hash": body["session_hash"]}
+        with self._client.stream("GET", "/queue/data", params=session) as lines:
+            return _completed(lines.iter_lines())
+
+    def close(self) -> None:
+        """Close the connections to it; it goes on."""
+        self._client.close()
 
     @property
     def memory(self) -> int:
@@ -135,7 +156,8 @@ def running_space(folder: Path, python: str = sys.executable) -> Iterator[Space]
                     raise InputError(f"{app} showed no page; the last it said: {last}")
                 time.sleep(0.05)
             started = time.perf_counter() - began
-            yield Space(address, psutil.Process(process.pid), started, folder)
+            with closing(Space(address, psutil.Process(process.pid), started, folder)) as space:
+                yield space
         finally:
             process.terminate()
             process.wait()
