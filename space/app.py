@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -11,6 +12,7 @@ import gradio as gr
 import lean  # noqa: F401  before what imports grad-cam
 from explorer import Explorer
 from gate import Gate
+from gradio.context import LocalContext
 from plain import PlainBlocks, Upload
 from settings import (
     FIRST_CHOICE,
@@ -27,19 +29,23 @@ from settings import (
 )
 from starlette.middleware import Middleware
 from storage import MOST_MEGABYTES, Storage
-from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, refused
+from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, about, refused
 
 from utils import InputError, as_markdown
-from utils.bundle import Bundle
-from utils.gradcam import METHOD_NOTES, METHODS
+from utils.bundle import Bundle, NoLongerWantedError
+from utils.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
 from utils.plots.style import percent
 
 HERE = Path(__file__).resolve().parent
 #: How many events may wait in all, of whatever kind.
 MOST_WAITING = 200
 PRIVATE = {"api_visibility": "private"}
-#: One computation at a time: two would only take each other's cores.
-ONE_AT_A_TIME = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress": "minimal"}
+#: One at a time of each: more would only take each other's cores. What is short does not wait for
+#: maps that take long, nor for programs.
+SHORT, LONG, FOR_PROGRAMS = (
+    {"concurrency_id": lane, "concurrency_limit": 1, "show_progress": "minimal"}
+    for lane in ("short", "long", "programs")
+)
 #: Brings the answer into view where a visitor has chosen far from it.
 SHOW_ANSWER = """() => {
     const answer = document.querySelector(".answer");
@@ -86,6 +92,8 @@ def in_words(work: Callable) -> Callable:
             return work(*arguments)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        except NoLongerWantedError:
+            return None  # to nobody
 
     return worked
 
@@ -103,11 +111,12 @@ class Page:
 
     def __init__(self, bundle: Bundle, storage: Storage):
         self.bundle, self.explorer, self.storage = bundle, Explorer(bundle), storage
+        self.long_questions: dict[str, int] = {}  # each visitor's last, by session
         self.start, self.classes = default_settings(bundle), list(bundle.classes)
         with PlainBlocks(
             title=f"What {bundle.about['network']} sees", analytics_enabled=False
         ) as self.blocks:
-            self.seen = gr.State(None)
+            self.seen, self.long_question = gr.State(None), gr.State(None)
             self.source = gr.Textbox(self.start.source, label="source", visible="hidden")
             gr.Markdown(heading(bundle.about))
             with gr.Row():
@@ -165,7 +174,7 @@ class Page:
                 value=start.beside, label="Compare with", min_width=200,
             )  # fmt: skip
             self.method = gr.Dropdown(
-                [(name, key) for key, name in METHOD_NAMES.items()], value=start.method,
+                self._methods(), value=start.method,
                 label="Method", info=METHOD_NOTES[start.method], min_width=200,
             )  # fmt: skip
         with gr.Row():
@@ -176,6 +185,12 @@ class Page:
                 0, 1, start.weight, step=0.05, label="Weight of the picture against the map",
                 buttons=[], min_width=240,
             )  # fmt: skip
+
+    def _methods(self) -> list[tuple[str, str]]:
+        """Return the methods' names, with the time where it is long, and their keys."""
+        seconds = self.bundle.seconds(self.start.blocks, classes=2)
+        notes = dict.fromkeys(CHANNEL_METHODS, f" ({about(seconds)})")
+        return [(name + notes.get(key, ""), key) for key, name in METHOD_NAMES.items()]
 
     def _add_mistakes(self) -> None:
         gr.Markdown(
@@ -219,21 +234,22 @@ class Page:
                 addresses, as large as what the network sees.
                 """
                 content = self._content(picture)
-                return explorer.explain(content, class_name, method, blocks, weight)
+                is_there = self._asker()
+                return explorer.explain(content, class_name, method, blocks, weight, is_there)
 
-            for work, inputs in (
-                (classify, [picture, top_n]),
-                (explain, [picture, class_name, method, blocks, weight]),
+            for work, inputs, lane in (
+                (classify, [picture, top_n], SHORT),
+                (explain, [picture, class_name, method, blocks, weight], FOR_PROGRAMS),
             ):
                 gr.Button(work.__name__).click(
-                    in_words(work), inputs, result, api_name=work.__name__, **ONE_AT_A_TIME
+                    in_words(work), inputs, result, api_name=work.__name__, **lane
                 )
 
     # what happens
 
     def _connect(self) -> None:
-        computed = PRIVATE | ONE_AT_A_TIME
-        shown = [self.seen, self.answer, self.maps]
+        computed = PRIVATE | SHORT
+        shown = [self.seen, self.answer, self.maps, self.long_question]
         self.blocks.load(
             self.open_link, None, [*self.controls, *shown, self.mistakes], **computed
         ).then(None, self.controls, self.link, js=MAKE_LINK).then(None, self.source, js=MARK_CHOSEN)
@@ -247,8 +263,13 @@ class Page:
         ).success(None, js=SHOW_ANSWER)  # fmt: skip
         self.source.change(None, self.source, js=MARK_CHOSEN)
         gr.on(
-            [control.input for control in self.asked], self.explorer.maps,
-            [self.seen, *self.asked], self.maps, trigger_mode="always_last", **computed,
+            [control.input for control in self.asked], self.show_maps,
+            [self.seen, *self.asked], [self.maps, self.long_question],
+            trigger_mode="always_last", **computed,
+        )  # fmt: skip
+        self.long_question.change(
+            self.show_long_maps, [self.seen, self.long_question], self.maps,
+            trigger_mode="always_last", **(PRIVATE | LONG),
         )  # fmt: skip
         self.method.change(
             lambda name: gr.Dropdown(info=METHOD_NOTES[name]), self.method, self.method, **PRIVATE
@@ -265,29 +286,73 @@ class Page:
         changes = [control.change for control in self.controls]
         gr.on(changes, None, self.controls, self.link, js=MAKE_LINK)
 
-    def _show(self, seen: Seen | None, top_n: int, *asked) -> tuple:
+    def _show(self, request: gr.Request, seen: Seen | None, top_n: int, *asked) -> tuple:
         if seen is None:
-            return None, NO_PICTURE, ""
-        return seen, self.explorer.answer(seen, top_n), self.explorer.maps(seen, *asked)
+            return None, NO_PICTURE, *self._no_maps(request)
+        maps, long_question = self.show_maps(seen, *asked, request)
+        return seen, self.explorer.answer(seen, top_n), maps, long_question
+
+    def _no_maps(self, request: gr.Request) -> tuple:
+        self.long_questions.pop(request.session_hash, None)
+        return "", None
+
+    def show_maps(self, seen, method, blocks, explained, beside, request: gr.Request) -> tuple:
+        """Show maps, or what stands in for them where they take long; these are asked for then."""
+        asked = method, blocks, explained, beside
+        _, nothing = self._no_maps(request)
+        if not self.explorer.takes_long(seen, *asked):
+            return self.explorer.maps(seen, *asked), nothing
+        number = time.monotonic_ns()
+        self.long_questions[request.session_hash] = number
+        return self.explorer.waiting(seen, *asked), (number, *asked)
+
+    def show_long_maps(self, seen, question: tuple | None, request: gr.Request):
+        """Show maps that take long, unless their visitor leaves or asks for something else."""
+        if question is None:
+            return gr.skip()
+        number, *asked = question
+        is_there = self._asker()
+
+        def is_wanted() -> bool:
+            return self.long_questions.get(request.session_hash) == number and is_there()
+
+        try:
+            shown = self.explorer.maps(seen, *asked, is_wanted)
+            return shown if is_wanted() else gr.skip()
+        except NoLongerWantedError:
+            return gr.skip()
+        finally:
+            if self.long_questions.get(request.session_hash) == number:
+                del self.long_questions[request.session_hash]
+
+    def _asker(self) -> Callable[[], bool]:
+        """Return what tells whether those who asked for the present event still wait for it."""
+        events = self.blocks._queue.event_ids_to_events
+        event = events.get(LocalContext.event_id.get())
+        return lambda: event is None or event.alive
 
     def _content(self, path: str | None) -> bytes | None:
         return None if path is None else self.storage.read(path)
 
-    def show_upload(self, path: str | None, top_n: int, *asked) -> tuple:
+    def show_upload(
+        self, path, top_n, method, blocks, explained, beside, request: gr.Request
+    ) -> tuple:
         """Show a visitor's picture, or why it cannot be; clear the place for the next."""
         try:
             seen = self.explorer.uploaded(self._content(path))
         except InputError as error:
-            return None, "", None, refused(str(error)), ""
-        return None, "", *self._show(seen, top_n, *asked)
+            return None, "", None, refused(str(error)), *self._no_maps(request)
+        return None, "", *self._show(request, seen, top_n, method, blocks, explained, beside)
 
-    def show_chosen(self, top_n, method, layers, explained, beside, event: gr.EventData) -> tuple:
+    def show_chosen(
+        self, top_n, method, blocks, explained, beside, event: gr.EventData, request: gr.Request
+    ) -> tuple:
         """Show an example or a mistake."""
         name = event_name(event)
         seen = self.explorer.bundled(name)
         if seen is None:
             raise gr.Error("There is no such picture.", print_exception=False)
-        return name, *self._show(seen, top_n, method, layers, explained, beside)
+        return name, *self._show(request, seen, top_n, method, blocks, explained, beside)
 
     def open_link(self, request: gr.Request) -> tuple:
         """Show the view that the page's address tells, or that of a first visit."""
@@ -301,7 +366,7 @@ class Page:
         asked = settings.method, settings.blocks, settings.explained, settings.beside
         return (
             *_values(settings),
-            *self._show(seen, settings.top_n, *asked),
+            *self._show(request, seen, settings.top_n, *asked),
             self.explorer.mistakes(settings.count, settings.actual),
         )
 

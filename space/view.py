@@ -168,6 +168,21 @@ def maps(
     )
 
 
+def waiting(method: str, seconds: float) -> str:
+    """Return what stands in for maps that take long, while they are computed."""
+    return (
+        "<section class='maps' aria-label='Class activation maps'>"
+        f"<p>{METHOD_NAMES[method]} tries every channel: the maps come in {about(seconds)}, or "
+        "later where others wait for theirs. Any other choice stops it.</p></section>"
+    )
+
+
+def about(seconds: float) -> str:
+    """Return a time in words, no finer than it is known."""
+    rounded = max(1, round(seconds)) if seconds < 8 else 5 * round(seconds / 5)
+    return f"about {rounded} s"
+
+
 def _tile(
     picture: str, pixels: np.ndarray, class_map: np.ndarray, block: str, name: str, is_blank: bool
 ) -> str:

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +19,13 @@ import yaml
 from settings import default_settings, settings_from_link
 from storage import Storage
 from uploads import READABLE, UNREADABLE
-from view import METHOD_NAMES, Seen, answer, maps
+from view import METHOD_NAMES, Seen, about, answer, maps
 
 from utils import InputError, space
-from utils.bundle import Bundle
+from utils.bundle import Bundle, NoLongerWantedError
 from utils.cli import main
 from utils.errors import load_predictions, misclassified
-from utils.gradcam import METHOD_NOTES, METHODS
+from utils.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
 from utils.runs import ROOT, Run
 from utils.space import MODULES, build_space, describe_space
 from utils.visitors import running_space
@@ -194,6 +196,49 @@ def test_maps_come_for_each_class_and_block(bundle):
     alone = bundle.maps(pixels, [0], "gradcam", ["prep"])
     np.testing.assert_allclose(found[1, 1], alone[0, 0], atol=1e-5)
     assert bundle.maps(pixels, [1]).shape == (1, len(bundle.blocks), 16, 16)
+
+
+def test_short_work_goes_between_the_steps_of_long_work(bundle):
+    pixels, steps = bundle.read(bundle.examples[0]), []
+    with ThreadPoolExecutor(1) as another:
+        long = another.submit(
+            bundle.maps, pixels, [3, 0], "scorecam", ["layer3"],
+            lambda: steps.append(len(steps)) or True,
+        )  # fmt: skip
+        while not steps:
+            time.sleep(0.001)
+        between = bundle.probabilities(pixels), bundle.maps(pixels, [3], "gradcam", ["layer3"])
+        assert not long.done()
+        found = long.result()
+    assert len(steps) > 10
+    np.testing.assert_allclose(between[0], bundle.probabilities(pixels), atol=1e-6)
+    np.testing.assert_allclose(between[1], bundle.maps(pixels, [3], "gradcam", ["layer3"]))
+    np.testing.assert_allclose(found, bundle.maps(pixels, [3, 0], "scorecam", ["layer3"]))
+
+
+def test_long_work_ends_when_nobody_wants_it(bundle):
+    pixels, steps = bundle.read(bundle.examples[0]), []
+    for method in CHANNEL_METHODS:
+        steps.clear()
+        with pytest.raises(NoLongerWantedError):
+            bundle.maps(pixels, [3], method, ["layer3"], lambda: steps.append(1) or len(steps) < 3)
+        assert len(steps) == 3
+        assert bundle.maps(pixels, [3], method, ["layer3"]).any()
+
+
+def test_what_fails_is_told_to_who_asked_and_the_next_is_answered(bundle):
+    pixels = bundle.read(bundle.examples[0])
+    with pytest.raises(InputError):
+        bundle.maps(pixels, [3], "gradcam", ["layer9"])
+    assert bundle.maps(pixels, [3], "gradcam", ["layer3"]).any()
+
+
+def test_the_time_of_long_work_grows_with_channels_and_classes(bundle):
+    one = bundle.seconds(["layer1"], 1)
+    assert one > 0
+    assert bundle.seconds(["layer3"], 2) == pytest.approx(8 * one)  # 512 channels to 128
+    assert about(0.2) == "about 1 s"
+    assert about(17.4) == "about 15 s"
 
 
 def test_altered_weights_are_refused(built, tmp_path):

@@ -27,7 +27,7 @@ from utils.data import load_pictures
 from utils.runs import Run
 from utils.space import build_space
 from utils.training import fit, plan_training
-from utils.visitors import running_space
+from utils.visitors import _beside_long, running_space
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -190,6 +190,45 @@ def test_a_method_tells_what_it_is_and_draws_other_maps(page):
         "What stands out to it, whatever the class"
     ]
     assert link(page)["method"] == "eigencam"
+
+
+def test_maps_that_take_long_say_so_and_any_other_choice_stops_them(page):
+    page.get_by_label("Method", exact=True).click()
+    page.get_by_role("option", name=re.compile(r"ScoreCAM \(about \d+ s\)")).click()
+    page.wait_for_selector(".maps >> text=/the maps come in about \\d+ s/")
+    page.wait_for_selector(".maps .tiles", timeout=60_000)
+    choose_long = re.compile("AblationCAM")
+    page.get_by_label("Method", exact=True).click()
+    page.get_by_role("option", name=choose_long).click()
+    page.wait_for_selector("text=the maps come in about")
+    choose(page, "Method", "EigenCAM")
+    page.wait_for_selector("text=What stands out to it")
+    page.wait_for_timeout(1_500)
+    assert page.locator(".maps h2").count() == 1  # the others did not come after it
+
+
+def test_maps_that_take_long_end_with_their_visitors_stay(running, tmp_path):
+    import httpx
+
+    session = {"session_hash": "leaves"}
+    asked = [5, "scorecam", running.blocks, FIRST_CHOICE, RIVAL]
+    running.send("show_upload", [running.upload(picture(tmp_path)), *asked], **session)
+    body = {"data": [None, None], "fn_index": running.events["show_long_maps"], **session}
+    with httpx.Client(base_url=f"{running.address}/gradio_api") as client:
+        client.post("/queue/join", json=body)
+        with client.stream("GET", "/queue/data", params=session) as lines:
+            next(line for line in lines.iter_lines() if "process_starts" in line)
+    time.sleep(0.4)
+    before = sum(running.process.cpu_times()[:2])
+    time.sleep(0.5)
+    assert sum(running.process.cpu_times()[:2]) - before < 0.15
+
+
+def test_others_do_not_wait_for_maps_that_take_long(running):
+    long, beside = _beside_long(running)
+    assert long.succeeded
+    assert all(answer.succeeded for answer in beside)
+    assert max(answer.waited for answer in beside) < long.waited
 
 
 def test_any_class_is_explained_beside_another_or_alone(page, running):

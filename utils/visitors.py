@@ -28,8 +28,10 @@ from utils.progress import progress_bar
 PATIENCE = 120
 #: How many answers come first and do not count, and how many one visitor alone asks for.
 WARM_UP, ALONE = 5, 50
-#: The event by which the page asks about an uploaded picture.
-EVENT = "show_upload"
+#: The event by which the page asks about an uploaded picture, and the one for maps that take long.
+EVENT, LONG_EVENT = "show_upload", "show_long_maps"
+#: A method that takes long.
+LONG_METHOD = "scorecam"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ class Space:
         event = next(event for event in config["dependencies"] if event["api_name"] == EVENT)
         components = {component["id"]: component for component in config["components"]}
         _, *inputs = (components[number] for number in event["inputs"])
+        choices = [[value for _, value in c["props"].get("choices", ())] for c in inputs]
         layers = next(place for place, c in enumerate(inputs) if c["type"] == "checkboxgroup")
-        self.blocks = [name for name, _ in inputs[layers]["props"]["choices"]]
+        self.blocks = choices[layers]
+        self._method = next(place for place, values in enumerate(choices) if LONG_METHOD in values)
         self._asked = [c["props"].get("value") for c in inputs]
         self._asked[layers] = self.blocks
 
@@ -82,11 +86,15 @@ class Space:
         """Upload a picture; wait for its classes, and for two classes' maps at all blocks."""
         began = time.perf_counter()
         told = self.send(EVENT, [self.upload(picture), *self._asked])
-        waited = time.perf_counter() - began
-        maps = told["output"].get("data", [""])[-1]
-        return Answer(
-            waited, told["output"].get("duration", 0.0), told["success"] and "<img" in str(maps)
-        )
+        return _answer(began, told)
+
+    def ask_long(self, picture: bytes) -> Answer:
+        """Upload a picture; wait for its maps by a method that takes long, as `ask` does."""
+        began, session = time.perf_counter(), {"session_hash": uuid.uuid4().hex}
+        asked = list(self._asked)
+        asked[self._method] = LONG_METHOD
+        self.send(EVENT, [self.upload(picture), *asked], **session)
+        return _answer(began, self.send(LONG_EVENT, [None, None], **session))
 
     def upload(self, picture: bytes) -> dict:
         """Upload a picture, and return it as an event takes it."""
@@ -116,6 +124,12 @@ class Space:
     def memory(self) -> int:
         """Bytes that it holds in memory now."""
         return self.process.memory_info().rss
+
+
+def _answer(began: float, told: dict) -> Answer:
+    waited, output = time.perf_counter() - began, told["output"]
+    has_maps = "<img" in str(output.get("data"))
+    return Answer(waited, output.get("duration", 0.0), told["success"] and has_maps)
 
 
 def _completed(lines: Iterator[str]) -> dict:
@@ -173,7 +187,9 @@ def _answers(address: str) -> bool:
 
 
 def print_waiting(folder: Path, python: str, people: int = 20, requests: int = 10) -> None:
-    """Measure a Space with one visitor and with many at once, and print a table.
+    """Measure a Space with one visitor, beside maps that take long, and with many at once.
+
+    It prints a table.
 
     Args:
         folder, python: as `running_space` takes them.
@@ -190,25 +206,45 @@ def print_waiting(folder: Path, python: str, people: int = 20, requests: int = 1
         for number in range(WARM_UP):
             space.ask(_picture(number))
         alone = [space.ask(_picture(WARM_UP + number)) for number in range(ALONE)]
+        long, beside = _beside_long(space)
         together = _together(space, people, requests)
         peak = space.memory
     print(f"{space.about['network']}, maps of two classes at {', '.join(space.blocks)}")
-    print("\n".join(_table(space.started, alone, together, people, (first, peak))))
+    print("\n".join(_table(space.started, alone, long, beside, together, people, (first, peak))))
+
+
+def _beside_long(space: Space) -> tuple[Answer, list[Answer]]:
+    """Return maps that take long, and the answers to another visitor meanwhile."""
+    with ThreadPoolExecutor(1) as visitor:
+        long, beside = visitor.submit(space.ask_long, _picture(0)), []
+        while not long.done() and len(beside) < ALONE:
+            beside.append(space.ask(_picture(len(beside))))
+        return long.result(), beside
 
 
 def _table(
-    started: float, alone: list[Answer], together: list[Answer], people: int, memory: tuple
+    started: float,
+    alone: list[Answer],
+    long: Answer,
+    beside: list[Answer],
+    together: list[Answer],
+    people: int,
+    memory: tuple,
 ) -> Iterator[str]:
-    waits, many = [a.waited for a in alone], [a.waited for a in together]
+    waits, many, slowed = ([a.waited for a in some] for some in (alone, together, beside))
     computed = statistics.median(a.computed for a in alone)
-    failed = sum(not a.succeeded for a in (*alone, *together))
+    answers = (*alone, long, *beside, *together)
+    failed = sum(not a.succeeded for a in answers)
     rows = (
         ("start to first page", f"{started:.1f} s", ""),
         ("one visitor, in the server", f"{1e3 * computed:.0f} ms", f"median, n = {len(alone)}"),
         ("one visitor, waited", f"{1e3 * statistics.median(waits):.0f} ms", "median"),
+        (f"one {LONG_METHOD}, waited", f"{long.waited:.1f} s", "n = 1"),
+        ("another visitor meanwhile", f"{np.median(slowed):.2f} s", f"median, n = {len(slowed)}"),
+        ("", f"{max(slowed):.2f} s", "longest"),
         (f"{people} at once, waited", f"{np.median(many):.2f} s", f"median, n = {len(many)}"),
         ("", f"{np.percentile(many, 95):.2f} s", "95th percentile"),
-        ("failed", f"{failed}", f"of {len(alone) + len(together)}"),
+        ("failed", f"{failed}", f"of {len(answers)}"),
         ("resident memory", f"{memory[0] / 1e6:.0f} MB", f"then {memory[1] / 1e6:.0f} MB"),
     )
     for what, figure, note in rows:
