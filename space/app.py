@@ -13,7 +13,8 @@ import lean  # noqa: F401  before what imports grad-cam
 from explorer import Explorer
 from gate import Gate
 from gradio.context import LocalContext
-from plain import PlainBlocks, Upload
+from gradio.themes import LocalFont
+from plain import PlainBlocks, Range, Upload
 from settings import (
     FIRST_CHOICE,
     LINK_NAMES,
@@ -29,11 +30,12 @@ from settings import (
 )
 from starlette.middleware import Middleware
 from storage import MOST_MEGABYTES, Storage
-from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, about, refused
+from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, about, not_followed, refused
 
 from utils import InputError, as_markdown
 from utils.bundle import Bundle, NoLongerWantedError
 from utils.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
+from utils.pictures import EXTENSIONS
 from utils.plots.style import percent
 
 HERE = Path(__file__).resolve().parent
@@ -46,32 +48,20 @@ SHORT, LONG, FOR_PROGRAMS = (
     {"concurrency_id": lane, "concurrency_limit": 1, "show_progress": "minimal"}
     for lane in ("short", "long", "programs")
 )
-#: Brings the answer into view where a visitor has chosen far from it.
-SHOW_ANSWER = """() => {
-    const answer = document.querySelector(".answer");
-    const {top, bottom} = answer.getBoundingClientRect();
-    if (top >= 0 && bottom <= window.innerHeight) return;
-    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    answer.scrollIntoView({behavior: calm ? "auto" : "smooth", block: "start"});
-}"""
-#: Marks the picture that is shown; a rule of style also meets the ones that are listed later.
-MARK_CHOSEN = """(source) => {
-    const id = "chosen-picture";
-    const sheet = document.getElementById(id) || document.createElement("style");
-    sheet.id = id;
-    const rule = "border-color: var(--color-accent); outline: 2px solid var(--color-accent);";
-    sheet.textContent = source ? `.choices [data-name="${source}"] {${rule}}` : "";
-    document.head.append(sheet);
-}"""
-SET_WEIGHT = """(weight) => {
-    document.documentElement.style.setProperty("--picture-weight", weight);
-}"""
+#: What the events do in the browser; `page.js` has it.
+SHOW_ANSWER, MARK_CHOSEN, SET_WEIGHT, NEAREST_WEIGHT = (
+    "() => window.page.showAnswer()",
+    "(source) => window.page.mark(source)",
+    "(weight) => window.page.setWeight(weight)",
+    "(weight) => window.page.share(weight)",
+)
 #: In the order of `Settings`; the address of this page, with all that the view is made of.
 MAKE_LINK = """(source, top_n, method, blocks, explained, beside, weight, count, actual) => {
     const told = {source, top_n, method, blocks: blocks.join(","), explained, beside, weight,
                   count, actual};
     const link = new URL(window.location.pathname, window.location.origin);
     for (const [name, value] of Object.entries(told)) {
+        if (value === null) continue;
         if (value !== "" || name === "source") link.searchParams.set(name, value);
     }
     return link.href;
@@ -80,6 +70,12 @@ MAKE_LINK = """(source, top_n, method, blocks, explained, beside, weight, count,
 CHOOSE = """element.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-name]");
     if (button) trigger("select", {name: button.dataset.name});
+});"""
+#: The same for the mistake before or after the one that is shown.
+GO_ON = """element.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-step]");
+    const name = button && window.page.step(Number(button.dataset.step));
+    if (name) trigger("select", {name});
 });"""
 
 
@@ -111,7 +107,8 @@ class Page:
 
     def __init__(self, bundle: Bundle, storage: Storage):
         self.bundle, self.explorer, self.storage = bundle, Explorer(bundle), storage
-        self.long_questions: dict[str, int] = {}  # each visitor's last, by session
+        # each visitor's last, by session: its number, and what was asked
+        self.long_questions: dict[str, tuple[int, tuple]] = {}
         self.start, self.classes = default_settings(bundle), list(bundle.classes)
         with PlainBlocks(
             title=f"What {bundle.about['network']} sees", analytics_enabled=False
@@ -149,14 +146,19 @@ class Page:
             self.examples = gr.HTML(
                 self.explorer.examples(), js_on_load=CHOOSE, elem_classes="examples"
             )
-            self.top_n = gr.Slider(
+            self.top_n = Range(
                 1, min(MOST_CLASSES, len(self.classes)), self.start.top_n, step=1,
                 label="Classes to list", buttons=[],
             )  # fmt: skip
 
     def _add_answer(self) -> None:
         with gr.Column(scale=3, min_width=320):
-            self.answer, self.maps = gr.HTML(), gr.HTML()
+            self.answer = gr.HTML(elem_id="answer", js_on_load=GO_ON)
+            self.maps = gr.HTML()
+            self.weight = Range(
+                0, 1, self.start.weight, step=0.05, buttons=[],
+                label="Weight of the picture against the map",
+            )  # fmt: skip
             self._add_questions()
             with gr.Accordion("What these maps can tell, and what they cannot", open=False):
                 gr.Markdown(CAN_AND_CANNOT)
@@ -177,14 +179,9 @@ class Page:
                 self._methods(), value=start.method,
                 label="Method", info=METHOD_NOTES[start.method], min_width=200,
             )  # fmt: skip
-        with gr.Row():
-            self.layers = gr.CheckboxGroup(
-                names, value=list(start.blocks), label="Layers, from early to late", min_width=240
-            )
-            self.weight = gr.Slider(
-                0, 1, start.weight, step=0.05, label="Weight of the picture against the map",
-                buttons=[], min_width=240,
-            )  # fmt: skip
+        self.layers = gr.CheckboxGroup(
+            names, value=list(start.blocks), label="Layers, from early to late"
+        )
 
     def _methods(self) -> list[tuple[str, str]]:
         """Return the methods' names, with the time where it is long, and their keys."""
@@ -197,14 +194,14 @@ class Page:
             "## What it gets wrong\nChoose one of these test pictures to see above where it looked."
         )
         with gr.Row():
-            self.count = gr.Slider(
+            self.count = Range(
                 1, MOST_MISTAKES, self.start.count, step=1, label="Mistakes to show", buttons=[],
                 min_width=280,
             )  # fmt: skip
             self.actual = gr.Dropdown(
                 [("all classes", ""), *self.classes], value="", label="True class", min_width=280
             )
-        self.mistakes = gr.HTML(js_on_load=CHOOSE)
+        self.mistakes = gr.HTML(js_on_load=CHOOSE, elem_classes="mistakes")
 
     def _add_endpoints(self) -> None:
         """Give programs two functions with names, beside what the page uses itself."""
@@ -258,7 +255,7 @@ class Page:
             [self.upload, self.source, *shown], **computed,
         ).success(None, js=SHOW_ANSWER)  # fmt: skip
         gr.on(
-            [self.examples.select, self.mistakes.select], self.show_chosen,
+            [self.examples.select, self.mistakes.select, self.answer.select], self.show_chosen,
             [self.top_n, *self.asked], [self.source, *shown], **computed,
         ).success(None, js=SHOW_ANSWER)  # fmt: skip
         self.source.change(None, self.source, js=MARK_CHOSEN)
@@ -275,20 +272,23 @@ class Page:
             lambda name: gr.Dropdown(info=METHOD_NOTES[name]), self.method, self.method, **PRIVATE
         )
         self.top_n.input(
-            self.explorer.answer, [self.seen, self.top_n], self.answer,
+            self.show_classes, [self.seen, self.top_n], [self.answer, self.top_n],
             trigger_mode="always_last", **PRIVATE,
         )  # fmt: skip
         gr.on(
-            [self.count.input, self.actual.input], self.explorer.mistakes,
-            [self.count, self.actual], self.mistakes, trigger_mode="always_last", **PRIVATE,
+            [self.count.input, self.actual.input], self.show_mistakes,
+            [self.count, self.actual], [self.mistakes, self.count],
+            trigger_mode="always_last", **PRIVATE,
         )  # fmt: skip
         self.weight.change(None, self.weight, js=SET_WEIGHT)
+        self.weight.input(None, self.weight, self.weight, js=NEAREST_WEIGHT)
         changes = [control.change for control in self.controls]
         gr.on(changes, None, self.controls, self.link, js=MAKE_LINK)
 
     def _show(self, request: gr.Request, seen: Seen | None, top_n: int, *asked) -> tuple:
         if seen is None:
             return None, NO_PICTURE, *self._no_maps(request)
+        self._no_maps(request)
         maps, long_question = self.show_maps(seen, *asked, request)
         return seen, self.explorer.answer(seen, top_n), maps, long_question
 
@@ -296,14 +296,30 @@ class Page:
         self.long_questions.pop(request.session_hash, None)
         return "", None
 
+    def show_classes(self, seen: Seen | None, top_n: int | None) -> tuple:
+        """Show as many classes as are asked for; nothing changes while the box is empty."""
+        if top_n is None:
+            return gr.skip(), gr.skip()
+        return self.explorer.answer(seen, top_n), top_n
+
+    def show_mistakes(self, count: int | None, actual: str) -> tuple:
+        """Show as many mistakes on a class as are asked for, as `show_classes` does."""
+        if count is None:
+            return gr.skip(), gr.skip()
+        return self.explorer.mistakes(count, actual), count
+
     def show_maps(self, seen, method, blocks, explained, beside, request: gr.Request) -> tuple:
         """Show maps, or what stands in for them where they take long; these are asked for then."""
         asked = method, blocks, explained, beside
-        _, nothing = self._no_maps(request)
         if not self.explorer.takes_long(seen, *asked):
+            _, nothing = self._no_maps(request)
             return self.explorer.maps(seen, *asked), nothing
+        if self.long_questions.get(request.session_hash, ())[1:] == (asked,):
+            return gr.skip(), gr.skip()  # a list of choices tells its choice again when it is left
         number = time.monotonic_ns()
-        self.long_questions[request.session_hash] = number
+        self.long_questions[request.session_hash] = number, asked
+        if len(self.long_questions) > MOST_WAITING:
+            del self.long_questions[next(iter(self.long_questions))]
         return self.explorer.waiting(seen, *asked), (number, *asked)
 
     def show_long_maps(self, seen, question: tuple | None, request: gr.Request):
@@ -314,16 +330,14 @@ class Page:
         is_there = self._asker()
 
         def is_wanted() -> bool:
-            return self.long_questions.get(request.session_hash) == number and is_there()
+            last, _ = self.long_questions.get(request.session_hash, (None, None))
+            return last == number and is_there()
 
         try:
             shown = self.explorer.maps(seen, *asked, is_wanted)
             return shown if is_wanted() else gr.skip()
         except NoLongerWantedError:
             return gr.skip()
-        finally:
-            if self.long_questions.get(request.session_hash) == number:
-                del self.long_questions[request.session_hash]
 
     def _asker(self) -> Callable[[], bool]:
         """Return what tells whether those who asked for the present event still wait for it."""
@@ -351,22 +365,20 @@ class Page:
         name = event_name(event)
         seen = self.explorer.bundled(name)
         if seen is None:
-            raise gr.Error("There is no such picture.", print_exception=False)
+            return "", None, refused("There is no such picture."), *self._no_maps(request)
         return name, *self._show(request, seen, top_n, method, blocks, explained, beside)
 
     def open_link(self, request: gr.Request) -> tuple:
         """Show the view that the page's address tells, or that of a first visit."""
         settings, unknown = settings_from_link(request.query_params, self.bundle)
-        if unknown:
-            gr.Warning(
-                "This page has not all that the link asks for; the usual settings stand in for: "
-                f"{', '.join(LINK_NAMES[name] for name in unknown)}."
-            )
         seen = self.explorer.bundled(settings.source)
         asked = settings.method, settings.blocks, settings.explained, settings.beside
+        seen, answer, *maps = self._show(request, seen, settings.top_n, *asked)
+        if unknown:
+            answer = not_followed([LINK_NAMES[name] for name in unknown]) + answer
         return (
             *_values(settings),
-            *self._show(request, seen, settings.top_n, *asked),
+            *(seen, answer, *maps),
             self.explorer.mistakes(settings.count, settings.actual),
         )
 
@@ -412,7 +424,9 @@ def main() -> None:
             ssr_mode=False,
             footer_links=["api"],
             css_paths=HERE / "page.css",
-            theme=gr.themes.Default(),
+            js=f"() => ({(HERE / 'page.js').read_text('utf-8')})({','.join(EXTENSIONS)!r})",
+            # its file for 600 holds 55 letters, so that words would be drawn in two fonts
+            theme=gr.themes.Default(font=[LocalFont("Source Sans Pro", (400, 700)), "sans-serif"]),
             app_kwargs={"middleware": [Middleware(Gate, storage=storage)]},
         )
 

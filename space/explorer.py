@@ -50,7 +50,9 @@ class Explorer:
         if picture is None:
             return None
         pixels, title = self.bundle.read(picture), name.replace("-", " ").capitalize()
-        return Seen(title, pixels, None, self.bundle.probabilities(pixels), picture.target)
+        probabilities = self.bundle.probabilities(pixels)
+        is_mistake = name.startswith("mistake")
+        return Seen(title, pixels, None, probabilities, picture.target, is_mistake)
 
     # what is shown
 

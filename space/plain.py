@@ -26,6 +26,19 @@ class Upload(gr.Image):
         return {"path": "picture.png", "meta": {"_type": "gradio.FileData"}}
 
 
+class Range(gr.Slider):
+    """Gradio's slider, whose box may hold any number: the nearest that it allows is taken."""
+
+    is_template = True
+
+    def preprocess(self, payload: float | None) -> float | None:
+        """Return that number; None where the box is empty."""
+        if payload is None:
+            return None
+        steps = round((payload - self.minimum) / self.step)
+        return min(self.maximum, max(self.minimum, self.minimum + steps * self.step))
+
+
 class PlainBlocks(gr.Blocks):
     """Gradio's blocks; each of their inputs takes the kind of value that it is made for."""
 
@@ -58,8 +71,10 @@ def _fits(block: gr.components.Component, value: Any) -> bool:
         return value is None or (
             isinstance(value, dict) and isinstance(value.get("path"), str | None)
         )
+    if isinstance(block, Range) and value is None:
+        return True
     if isinstance(block, gr.Slider | gr.Number):
         return type(value) in (int, float) and -MOST < value < MOST
     if isinstance(block, gr.CheckboxGroup):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return isinstance(value, str | None)
+    return isinstance(value, str) or (value is None and not isinstance(block, gr.Dropdown))

@@ -202,7 +202,7 @@ def test_short_work_goes_between_the_steps_of_long_work(bundle):
     pixels, steps = bundle.read(bundle.examples[0]), []
     with ThreadPoolExecutor(1) as another:
         long = another.submit(
-            bundle.maps, pixels, [3, 0], "scorecam", ["layer3"],
+            bundle.maps, pixels, [3], "scorecam", ["layer3"],
             lambda: steps.append(len(steps)) or True,
         )  # fmt: skip
         while not steps:
@@ -213,7 +213,7 @@ def test_short_work_goes_between_the_steps_of_long_work(bundle):
     assert len(steps) > 10
     np.testing.assert_allclose(between[0], bundle.probabilities(pixels), atol=1e-6)
     np.testing.assert_allclose(between[1], bundle.maps(pixels, [3], "gradcam", ["layer3"]))
-    np.testing.assert_allclose(found, bundle.maps(pixels, [3, 0], "scorecam", ["layer3"]))
+    np.testing.assert_allclose(found, bundle.maps(pixels, [3], "scorecam", ["layer3"]))
 
 
 def test_long_work_ends_when_nobody_wants_it(bundle):
@@ -385,6 +385,13 @@ def test_names_are_shown_as_they_are(bundle):
     text = maps(seen, found, [0], ["prep"], classes)
     assert "<b>ant" not in text
     assert "blank" in text
+
+
+def test_nothing_is_drawn_where_nothing_is_said(bundle):
+    probabilities = np.array([0.9996, 0.0003, 0.0001], np.float32)
+    text = answer(Seen("a", bundle.read(bundle.examples[0]), None, probabilities), "abc", 3)
+    assert text.count("<span>0.0 %</span>") == 2
+    assert text.count("class='bar'") == 1
 
 
 def test_a_link_brings_its_settings(bundle):

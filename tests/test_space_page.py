@@ -24,6 +24,7 @@ from storage import MOST_FILES
 from uploads import READABLE, UNREADABLE
 
 from utils.data import load_pictures
+from utils.pictures import EXTENSIONS
 from utils.runs import Run
 from utils.space import build_space
 from utils.training import fit, plan_training
@@ -239,6 +240,74 @@ def test_any_class_is_explained_beside_another_or_alone(page, running):
     page.wait_for_function("() => document.querySelectorAll('.maps h2').length === 1")
 
 
+@pytest.mark.parametrize(
+    ("label", "listed", "most"),
+    [
+        ("Classes to list", ".classes tbody tr", 10),
+        ("Mistakes to show", "[data-name^=mistake]", 25),
+    ],
+)
+def test_a_box_and_the_view_agree_whatever_is_typed(page, label, listed, most):
+    box = page.get_by_label(f"number input for {label}")
+    agree = f"""([box, count]) => box.value === String(count)
+                && document.querySelectorAll("{listed}").length === count"""
+    for typed, count in (("99", most), ("-4", 1), ("3.7", 4)):
+        box.fill(typed)
+        page.wait_for_function(agree, arg=[box.element_handle(), count])
+    box.fill("")
+    page.wait_for_timeout(200)
+    assert page.locator(listed).count() == 4  # nothing changes while it is empty
+    box.blur()
+    page.wait_for_function(agree, arg=[box.element_handle(), 1])
+    weight = page.get_by_label("number input for Weight of the picture against the map")
+    weight.fill("99")
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.map')).opacity === '0'")
+    assert weight.input_value() == "1"
+    assert page.locator(".notice, [data-testid=toast-body]").count() == 0
+
+
+def test_one_goes_on_from_mistake_to_mistake_at_the_answer(page):
+    page.locator("[data-name=mistake-1]").click()
+    before, after = (page.locator(f"[data-step='{step}']") for step in (-1, 1))
+    page.wait_for_selector("text=Mistake 1:")
+    page.wait_for_selector("[data-step='-1']:disabled")
+    after.click()
+    page.wait_for_selector("text=Mistake 2:")
+    page.wait_for_selector("[data-step='1']:focus")  # the keyboard stays there
+    pressed = page.locator("[aria-pressed=true]")
+    assert pressed.get_attribute("data-name") == "mistake-2"
+    page.wait_for_selector("[aria-live=polite]:has-text('Mistake 2:')", state="attached")
+    before.click()
+    page.wait_for_selector("text=Mistake 1:")
+    page.locator("[data-name=example-2]").click()
+    page.wait_for_selector("text=Example 2:")
+    assert page.locator("[data-step]").count() == 0
+
+
+def test_a_list_of_choices_closes_when_it_is_left(page):
+    page.get_by_label("Method", exact=True).focus()
+    page.wait_for_selector("[role=listbox]")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(300)
+    assert page.locator("[role=listbox]").count() == 0
+
+
+def test_words_are_drawn_in_one_font_that_holds_their_letters(page):
+    faces = page.evaluate("() => [...document.fonts].map(f => `${f.family} ${f.weight}`)")
+    assert "Source Sans Pro 700" in faces
+    assert "Source Sans Pro 600" not in faces
+    weight = "getComputedStyle(document.querySelector('h1')).fontWeight"
+    assert page.evaluate(weight) == "700"
+
+
+def test_the_picker_offers_what_is_read_and_the_slider_stands_under_the_maps(page):
+    accepted = page.locator("input[type=file]").first.get_attribute("accept")
+    assert accepted == ",".join(EXTENSIONS)
+    assert page.get_by_label("Link to this view").count() == 1
+    maps, slider = (page.locator(s).first.bounding_box() for s in (".maps", "[aria-label*=Weight]"))
+    assert 0 < slider["y"] - (maps["y"] + maps["height"]) < 100
+
+
 def test_mistakes_are_counted_and_chosen_by_class(page, running):
     assert page.locator("[data-name^=mistake]").count() == min(7, len(running.about["mistakes"]))
     target = running.about["mistakes"][0]["target"]
@@ -324,7 +393,8 @@ def test_fifty_megabytes_are_refused_by_the_page_and_by_the_server(page, running
 
     (tmp_path / "large.png").write_bytes(np.random.default_rng(0).bytes(50_000_000))
     page.set_input_files("input[type=file]", tmp_path / "large.png")
-    page.wait_for_selector("text=/maximum allowed size|larger than 10 MB/")
+    page.wait_for_selector("#answer [role=alert] >> text=/maximum allowed size|larger than 10 MB/")
+    assert not page.locator("[data-testid=toast-body]").first.is_visible()
     with open(tmp_path / "large.png", "rb") as file:
         sent = httpx.post(f"{running.address}/gradio_api/upload", files={"files": file})
     assert sent.status_code == 413
@@ -343,6 +413,17 @@ def test_the_page_is_accessible_and_fits(browser, running, width, scheme, tmp_pa
     page.goto(running.address)
     page.wait_for_selector(".maps .tiles")
     page.wait_for_timeout(500)
+    assert page.get_by_text("Use via API").is_visible()
+    assert page.inner_text("footer").strip() == "Use via API"
+    page.locator("[data-name=example-3]").click()
+    page.wait_for_selector("text=Example 3:")
+    top = "document.querySelector('.answer').getBoundingClientRect().top"
+    page.wait_for_function(f"() => {top} >= 0 && {top} < 300")
+    for name in ("prep", "layer1"):
+        page.get_by_label(name, exact=True).check()
+    page.wait_for_selector(".tiles > :nth-child(4)")
+    columns = "getComputedStyle(document.querySelector('.tiles')).gridTemplateColumns"
+    assert len(page.evaluate(columns).split()) in (2, 4)
     wide = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
     folder = Path(os.environ.get("SPACE_SCREENSHOTS", tmp_path))
     page.screenshot(path=folder / f"space-{width}-{scheme}.png", full_page=True)
@@ -436,14 +517,14 @@ def test_every_other_value_has_its_kind_and_range(running):
     asked = {"top_n": 5, "method": "gradcam", "blocks": ["prep"], "explained": FIRST_CHOICE,
              "beside": RIVAL}  # fmt: skip
     wrong = {
-        "top_n": [None, "5", True, 10**30, [5], file, address], "method": [5, ["gradcam"], file],
+        "top_n": ["5", True, 10**30, [5], file, address], "method": [5, None, ["gradcam"], file],
         "blocks": [None, "prep", [["prep"]], [file], [address]], "explained": [["bee"], address],
     }  # fmt: skip
     for name, values in wrong.items():
         for value in values:
             sent = [None, *(asked | {name: value}).values()]
             refused_quickly(running, "show_upload", sent, "not the kind of value")
-    for name, value in (("top_n", 11), ("top_n", 0), ("method", "magic"), ("blocks", ["layer9"])):
+    for name, value in (("method", "magic"), ("blocks", ["layer9"])):
         refused_quickly(running, "show_upload", [None, *(asked | {name: value}).values()], "alue")
     refused_quickly(running, "classify", [None, -1], "less than minimum")
     refused_quickly(running, "explain", [None, "", "gradcam", ["prep"], 2], "greater than maximum")
