@@ -1,5 +1,9 @@
 """The Space: a picture, what the network thinks of it, where it looked, and what it gets wrong."""
 
+import os
+import signal
+import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -7,6 +11,10 @@ from pathlib import Path
 import gradio as gr
 import lean  # noqa: F401  before what imports grad-cam
 from explorer import Explorer
+from gate import Gate
+from gradio.context import LocalContext
+from gradio.themes import LocalFont
+from plain import PlainBlocks, Range, Upload
 from settings import (
     FIRST_CHOICE,
     LINK_NAMES,
@@ -20,46 +28,40 @@ from settings import (
     default_settings,
     settings_from_link,
 )
-from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, refused
+from starlette.middleware import Middleware
+from storage import MOST_MEGABYTES, Storage
+from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, about, not_followed, refused
 
 from utils import InputError, as_markdown
-from utils.bundle import Bundle
-from utils.gradcam import METHOD_NOTES, METHODS
+from utils.bundle import Bundle, NoLongerWantedError
+from utils.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
+from utils.pictures import EXTENSIONS
 from utils.plots.style import percent
 
 HERE = Path(__file__).resolve().parent
-MOST_MEGABYTES = 10
-#: Seconds after which Gradio removes what was uploaded, and how often it looks.
-UPLOAD_AGE = 60
+#: How many events may wait in all, of whatever kind.
+MOST_WAITING = 200
 PRIVATE = {"api_visibility": "private"}
-#: One computation at a time: two would only take each other's cores.
-ONE_AT_A_TIME = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress": "minimal"}
-#: Brings the answer into view where a visitor has chosen far from it.
-SHOW_ANSWER = """() => {
-    const answer = document.querySelector(".answer");
-    const {top, bottom} = answer.getBoundingClientRect();
-    if (top >= 0 && bottom <= window.innerHeight) return;
-    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    answer.scrollIntoView({behavior: calm ? "auto" : "smooth", block: "start"});
-}"""
-#: Marks the picture that is shown; a rule of style also meets the ones that are listed later.
-MARK_CHOSEN = """(source) => {
-    const id = "chosen-picture";
-    const sheet = document.getElementById(id) || document.createElement("style");
-    sheet.id = id;
-    const rule = "border-color: var(--color-accent); outline: 2px solid var(--color-accent);";
-    sheet.textContent = source ? `.choices [data-name="${source}"] {${rule}}` : "";
-    document.head.append(sheet);
-}"""
-SET_WEIGHT = """(weight) => {
-    document.documentElement.style.setProperty("--picture-weight", weight);
-}"""
+#: One at a time of each: more would only take each other's cores. What is short does not wait for
+#: maps that take long, nor for programs.
+SHORT, LONG, FOR_PROGRAMS = (
+    {"concurrency_id": lane, "concurrency_limit": 1, "show_progress": "minimal"}
+    for lane in ("short", "long", "programs")
+)
+#: What the events do in the browser; `page.js` has it.
+SHOW_ANSWER, MARK_CHOSEN, SET_WEIGHT, NEAREST_WEIGHT = (
+    "() => window.page.showAnswer()",
+    "(source) => window.page.mark(source)",
+    "(weight) => window.page.setWeight(weight)",
+    "(weight) => window.page.share(weight)",
+)
 #: In the order of `Settings`; the address of this page, with all that the view is made of.
 MAKE_LINK = """(source, top_n, method, blocks, explained, beside, weight, count, actual) => {
     const told = {source, top_n, method, blocks: blocks.join(","), explained, beside, weight,
                   count, actual};
     const link = new URL(window.location.pathname, window.location.origin);
     for (const [name, value] of Object.entries(told)) {
+        if (value === null) continue;
         if (value !== "" || name === "source") link.searchParams.set(name, value);
     }
     return link.href;
@@ -69,21 +71,12 @@ CHOOSE = """element.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-name]");
     if (button) trigger("select", {name: button.dataset.name});
 });"""
-
-
-class Upload(gr.Image):
-    """Gradio's image, handed on as the file's content: what it holds is for us to open."""
-
-    is_template = True
-
-    def preprocess(self, payload) -> bytes | None:
-        """Return the content of the file that was sent, or None."""
-        if payload is None or payload.path is None:
-            return None
-        path = Path(payload.path)
-        if path.stat().st_size > MOST_MEGABYTES * 1_000_000:  # a fetched address has no other limit
-            raise gr.Error(f"This file is larger than {MOST_MEGABYTES} MB. Make it smaller.")
-        return path.read_bytes()
+#: The same for the mistake before or after the one that is shown.
+GO_ON = """element.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-step]");
+    const name = button && window.page.step(Number(button.dataset.step));
+    if (name) trigger("select", {name});
+});"""
 
 
 def in_words(work: Callable) -> Callable:
@@ -95,6 +88,8 @@ def in_words(work: Callable) -> Callable:
             return work(*arguments)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        except NoLongerWantedError:
+            return None  # to nobody
 
     return worked
 
@@ -104,20 +99,21 @@ class Page:
 
     Args:
         bundle: the network and its pictures.
+        storage: where visitors' files lie.
 
     Attributes:
         blocks: Gradio's, to be launched.
     """
 
-    def __init__(self, bundle: Bundle):
-        self.bundle, self.explorer = bundle, Explorer(bundle)
+    def __init__(self, bundle: Bundle, storage: Storage):
+        self.bundle, self.explorer, self.storage = bundle, Explorer(bundle), storage
+        # each visitor's last, by session: its number, and what was asked
+        self.long_questions: dict[str, tuple[int, tuple]] = {}
         self.start, self.classes = default_settings(bundle), list(bundle.classes)
-        with gr.Blocks(
-            title=f"What {bundle.about['network']} sees",
-            analytics_enabled=False,
-            delete_cache=(UPLOAD_AGE, UPLOAD_AGE),
+        with PlainBlocks(
+            title=f"What {bundle.about['network']} sees", analytics_enabled=False
         ) as self.blocks:
-            self.seen = gr.State(None)
+            self.seen, self.long_question = gr.State(None), gr.State(None)
             self.source = gr.Textbox(self.start.source, label="source", visible="hidden")
             gr.Markdown(heading(bundle.about))
             with gr.Row():
@@ -150,14 +146,19 @@ class Page:
             self.examples = gr.HTML(
                 self.explorer.examples(), js_on_load=CHOOSE, elem_classes="examples"
             )
-            self.top_n = gr.Slider(
+            self.top_n = Range(
                 1, min(MOST_CLASSES, len(self.classes)), self.start.top_n, step=1,
                 label="Classes to list", buttons=[],
             )  # fmt: skip
 
     def _add_answer(self) -> None:
         with gr.Column(scale=3, min_width=320):
-            self.answer, self.maps = gr.HTML(), gr.HTML()
+            self.answer = gr.HTML(elem_id="answer", js_on_load=GO_ON)
+            self.maps = gr.HTML()
+            self.weight = Range(
+                0, 1, self.start.weight, step=0.05, buttons=[],
+                label="Weight of the picture against the map",
+            )  # fmt: skip
             self._add_questions()
             with gr.Accordion("What these maps can tell, and what they cannot", open=False):
                 gr.Markdown(CAN_AND_CANNOT)
@@ -175,31 +176,32 @@ class Page:
                 value=start.beside, label="Compare with", min_width=200,
             )  # fmt: skip
             self.method = gr.Dropdown(
-                [(name, key) for key, name in METHOD_NAMES.items()], value=start.method,
+                self._methods(), value=start.method,
                 label="Method", info=METHOD_NOTES[start.method], min_width=200,
             )  # fmt: skip
-        with gr.Row():
-            self.layers = gr.CheckboxGroup(
-                names, value=list(start.blocks), label="Layers, from early to late", min_width=240
-            )
-            self.weight = gr.Slider(
-                0, 1, start.weight, step=0.05, label="Weight of the picture against the map",
-                buttons=[], min_width=240,
-            )  # fmt: skip
+        self.layers = gr.CheckboxGroup(
+            names, value=list(start.blocks), label="Layers, from early to late"
+        )
+
+    def _methods(self) -> list[tuple[str, str]]:
+        """Return the methods' names, with the time where it is long, and their keys."""
+        seconds = self.bundle.seconds(self.start.blocks, classes=2)
+        notes = dict.fromkeys(CHANNEL_METHODS, f" ({about(seconds)})")
+        return [(name + notes.get(key, ""), key) for key, name in METHOD_NAMES.items()]
 
     def _add_mistakes(self) -> None:
         gr.Markdown(
             "## What it gets wrong\nChoose one of these test pictures to see above where it looked."
         )
         with gr.Row():
-            self.count = gr.Slider(
+            self.count = Range(
                 1, MOST_MISTAKES, self.start.count, step=1, label="Mistakes to show", buttons=[],
                 min_width=280,
             )  # fmt: skip
             self.actual = gr.Dropdown(
                 [("all classes", ""), *self.classes], value="", label="True class", min_width=280
             )
-        self.mistakes = gr.HTML(js_on_load=CHOOSE)
+        self.mistakes = gr.HTML(js_on_load=CHOOSE, elem_classes="mistakes")
 
     def _add_endpoints(self) -> None:
         """Give programs two functions with names, beside what the page uses itself."""
@@ -219,7 +221,7 @@ class Page:
 
                 top_n is how many, at least 1; never more come than the model has.
                 """
-                return explorer.classify(picture, top_n)
+                return explorer.classify(self._content(picture), top_n)
 
             def explain(picture, class_name, method, blocks, weight):
                 """A picture under its class activation maps, one overlay for each block.
@@ -228,21 +230,23 @@ class Page:
                 share of the picture in an overlay, from 0 to 1. Overlays are PNG files as data
                 addresses, as large as what the network sees.
                 """
-                return explorer.explain(picture, class_name, method, blocks, weight)
+                content = self._content(picture)
+                is_there = self._asker()
+                return explorer.explain(content, class_name, method, blocks, weight, is_there)
 
-            for work, inputs in (
-                (classify, [picture, top_n]),
-                (explain, [picture, class_name, method, blocks, weight]),
+            for work, inputs, lane in (
+                (classify, [picture, top_n], SHORT),
+                (explain, [picture, class_name, method, blocks, weight], FOR_PROGRAMS),
             ):
                 gr.Button(work.__name__).click(
-                    in_words(work), inputs, result, api_name=work.__name__, **ONE_AT_A_TIME
+                    in_words(work), inputs, result, api_name=work.__name__, **lane
                 )
 
     # what happens
 
     def _connect(self) -> None:
-        computed = PRIVATE | ONE_AT_A_TIME
-        shown = [self.seen, self.answer, self.maps]
+        computed = PRIVATE | SHORT
+        shown = [self.seen, self.answer, self.maps, self.long_question]
         self.blocks.load(
             self.open_link, None, [*self.controls, *shown, self.mistakes], **computed
         ).then(None, self.controls, self.link, js=MAKE_LINK).then(None, self.source, js=MARK_CHOSEN)
@@ -251,62 +255,130 @@ class Page:
             [self.upload, self.source, *shown], **computed,
         ).success(None, js=SHOW_ANSWER)  # fmt: skip
         gr.on(
-            [self.examples.select, self.mistakes.select], self.show_chosen,
+            [self.examples.select, self.mistakes.select, self.answer.select], self.show_chosen,
             [self.top_n, *self.asked], [self.source, *shown], **computed,
         ).success(None, js=SHOW_ANSWER)  # fmt: skip
         self.source.change(None, self.source, js=MARK_CHOSEN)
         gr.on(
-            [control.input for control in self.asked], self.explorer.maps,
-            [self.seen, *self.asked], self.maps, trigger_mode="always_last", **computed,
+            [control.input for control in self.asked], self.show_maps,
+            [self.seen, *self.asked], [self.maps, self.long_question],
+            trigger_mode="always_last", **computed,
+        )  # fmt: skip
+        self.long_question.change(
+            self.show_long_maps, [self.seen, self.long_question], self.maps,
+            trigger_mode="always_last", **(PRIVATE | LONG),
         )  # fmt: skip
         self.method.change(
             lambda name: gr.Dropdown(info=METHOD_NOTES[name]), self.method, self.method, **PRIVATE
         )
         self.top_n.input(
-            self.explorer.answer, [self.seen, self.top_n], self.answer,
+            self.show_classes, [self.seen, self.top_n], [self.answer, self.top_n],
             trigger_mode="always_last", **PRIVATE,
         )  # fmt: skip
         gr.on(
-            [self.count.input, self.actual.input], self.explorer.mistakes,
-            [self.count, self.actual], self.mistakes, trigger_mode="always_last", **PRIVATE,
+            [self.count.input, self.actual.input], self.show_mistakes,
+            [self.count, self.actual], [self.mistakes, self.count],
+            trigger_mode="always_last", **PRIVATE,
         )  # fmt: skip
         self.weight.change(None, self.weight, js=SET_WEIGHT)
+        self.weight.input(None, self.weight, self.weight, js=NEAREST_WEIGHT)
         changes = [control.change for control in self.controls]
         gr.on(changes, None, self.controls, self.link, js=MAKE_LINK)
 
-    def _show(self, seen: Seen | None, top_n: int, *asked) -> tuple:
+    def _show(self, request: gr.Request, seen: Seen | None, top_n: int, *asked) -> tuple:
         if seen is None:
-            return None, NO_PICTURE, ""
-        return seen, self.explorer.answer(seen, top_n), self.explorer.maps(seen, *asked)
+            return None, NO_PICTURE, *self._no_maps(request)
+        self._no_maps(request)
+        maps, long_question = self.show_maps(seen, *asked, request)
+        return seen, self.explorer.answer(seen, top_n), maps, long_question
 
-    def show_upload(self, content: bytes | None, top_n: int, *asked) -> tuple:
+    def _no_maps(self, request: gr.Request) -> tuple:
+        self.long_questions.pop(request.session_hash, None)
+        return "", None
+
+    def show_classes(self, seen: Seen | None, top_n: int | None) -> tuple:
+        """Show as many classes as are asked for; nothing changes while the box is empty."""
+        if top_n is None:
+            return gr.skip(), gr.skip()
+        return self.explorer.answer(seen, top_n), top_n
+
+    def show_mistakes(self, count: int | None, actual: str) -> tuple:
+        """Show as many mistakes on a class as are asked for, as `show_classes` does."""
+        if count is None:
+            return gr.skip(), gr.skip()
+        return self.explorer.mistakes(count, actual), count
+
+    def show_maps(self, seen, method, blocks, explained, beside, request: gr.Request) -> tuple:
+        """Show maps, or what stands in for them where they take long; these are asked for then."""
+        asked = method, blocks, explained, beside
+        if not self.explorer.takes_long(seen, *asked):
+            _, nothing = self._no_maps(request)
+            return self.explorer.maps(seen, *asked), nothing
+        if self.long_questions.get(request.session_hash, ())[1:] == (asked,):
+            return gr.skip(), gr.skip()  # a list of choices tells its choice again when it is left
+        number = time.monotonic_ns()
+        self.long_questions[request.session_hash] = number, asked
+        if len(self.long_questions) > MOST_WAITING:
+            del self.long_questions[next(iter(self.long_questions))]
+        return self.explorer.waiting(seen, *asked), (number, *asked)
+
+    def show_long_maps(self, seen, question: tuple | None, request: gr.Request):
+        """Show maps that take long, unless their visitor leaves or asks for something else."""
+        if question is None:
+            return gr.skip()
+        number, *asked = question
+        is_there = self._asker()
+
+        def is_wanted() -> bool:
+            last, _ = self.long_questions.get(request.session_hash, (None, None))
+            return last == number and is_there()
+
+        try:
+            shown = self.explorer.maps(seen, *asked, is_wanted)
+            return shown if is_wanted() else gr.skip()
+        except NoLongerWantedError:
+            return gr.skip()
+
+    def _asker(self) -> Callable[[], bool]:
+        """Return what tells whether those who asked for the present event still wait for it."""
+        events = self.blocks._queue.event_ids_to_events
+        event = events.get(LocalContext.event_id.get())
+        return lambda: event is None or event.alive
+
+    def _content(self, path: str | None) -> bytes | None:
+        return None if path is None else self.storage.read(path)
+
+    def show_upload(
+        self, path, top_n, method, blocks, explained, beside, request: gr.Request
+    ) -> tuple:
         """Show a visitor's picture, or why it cannot be; clear the place for the next."""
         try:
-            seen = self.explorer.uploaded(content)
+            seen = self.explorer.uploaded(self._content(path))
         except InputError as error:
-            return None, "", None, refused(str(error)), ""
-        return None, "", *self._show(seen, top_n, *asked)
+            return None, "", None, refused(str(error)), *self._no_maps(request)
+        return None, "", *self._show(request, seen, top_n, method, blocks, explained, beside)
 
-    def show_chosen(self, top_n, method, layers, explained, beside, event: gr.EventData) -> tuple:
+    def show_chosen(
+        self, top_n, method, blocks, explained, beside, event: gr.EventData, request: gr.Request
+    ) -> tuple:
         """Show an example or a mistake."""
-        seen = self.explorer.bundled(str(event.name))
+        name = event_name(event)
+        seen = self.explorer.bundled(name)
         if seen is None:
-            raise gr.Error("There is no such picture.")
-        return event.name, *self._show(seen, top_n, method, layers, explained, beside)
+            return "", None, refused("There is no such picture."), *self._no_maps(request)
+        return name, *self._show(request, seen, top_n, method, blocks, explained, beside)
 
     def open_link(self, request: gr.Request) -> tuple:
         """Show the view that the page's address tells, or that of a first visit."""
         settings, unknown = settings_from_link(request.query_params, self.bundle)
-        if unknown:
-            gr.Warning(
-                "This page has not all that the link asks for; the usual settings stand in for: "
-                f"{', '.join(LINK_NAMES[name] for name in unknown)}."
-            )
         seen = self.explorer.bundled(settings.source)
         asked = settings.method, settings.blocks, settings.explained, settings.beside
+        seen, answer, *maps = self._show(request, seen, settings.top_n, *asked)
+        if unknown:
+            answer = not_followed([LINK_NAMES[name] for name in unknown]) + answer
         return (
             *_values(settings),
-            *self._show(seen, settings.top_n, *asked),
+            *(seen, answer, *maps),
             self.explorer.mistakes(settings.count, settings.actual),
         )
 
@@ -325,6 +397,14 @@ def heading(about: dict) -> str:
     )
 
 
+def event_name(event: gr.EventData) -> str:
+    """Return the name of the picture that was chosen; "" where the event tells none."""
+    try:
+        return str(event.name)
+    except (AttributeError, TypeError):  # whatever a stranger's program sent instead
+        return ""
+
+
 def _values(settings: Settings) -> list:
     """Return settings as their controls take them, in the order of the fields."""
     values = vars(settings).values()
@@ -332,17 +412,23 @@ def _values(settings: Settings) -> list:
 
 
 def main() -> None:
-    """Serve the page over the folder that this file lies in."""
-    Page(Bundle(HERE)).blocks.launch(
-        max_file_size=f"{MOST_MEGABYTES}mb",
-        state_session_capacity=MOST_REMEMBERED,
-        show_error=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        footer_links=["api"],
-        css_paths=HERE / "page.css",
-        theme=gr.themes.Default(),
-    )
+    """Serve the page over the folder that this file lies in, until it is told to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the storage is removed
+    with Storage() as storage:
+        os.environ["GRADIO_TEMP_DIR"] = str(storage.folder)
+        Page(Bundle(HERE), storage).blocks.queue(max_size=MOST_WAITING, api_open=False).launch(
+            max_file_size=f"{MOST_MEGABYTES}mb",
+            state_session_capacity=MOST_REMEMBERED,
+            show_error=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            footer_links=["api"],
+            css_paths=HERE / "page.css",
+            js=f"() => ({(HERE / 'page.js').read_text('utf-8')})({','.join(EXTENSIONS)!r})",
+            # its file for 600 holds 55 letters, so that words would be drawn in two fonts
+            theme=gr.themes.Default(font=[LocalFont("Source Sans Pro", (400, 700)), "sans-serif"]),
+            app_kwargs={"middleware": [Middleware(Gate, storage=storage)]},
+        )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """What the page asks of a bundle: a picture, its classes and maps, the mistakes to choose from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from settings import FIRST_CHOICE, NOTHING, RIVAL, SECOND_CHOICE
-from view import FORGOTTEN, Seen, answer, as_address, buttons, maps, mistakes_in_words
+from view import FORGOTTEN, Seen, answer, as_address, buttons, maps, mistakes_in_words, waiting
 
 from utils import InputError
 from utils.bundle import Bundle, BundledPicture
-from utils.gradcam import CLASSLESS_METHODS
+from utils.gradcam import CHANNEL_METHODS, CLASSLESS_METHODS
 from utils.plots.gradcam import overlay
 from utils.plots.style import percent
 
@@ -50,7 +50,9 @@ class Explorer:
         if picture is None:
             return None
         pixels, title = self.bundle.read(picture), name.replace("-", " ").capitalize()
-        return Seen(title, pixels, None, self.bundle.probabilities(pixels), picture.target)
+        probabilities = self.bundle.probabilities(pixels)
+        is_mistake = name.startswith("mistake")
+        return Seen(title, pixels, None, probabilities, picture.target, is_mistake)
 
     # what is shown
 
@@ -87,10 +89,31 @@ class Explorer:
         """Return the most probable classes of a picture."""
         return FORGOTTEN if seen is None else answer(seen, self.bundle.classes, int(top_n))
 
-    def maps(
-        self, seen: Seen | None, method: str, blocks: Sequence[str], explained: str, beside: str
+    def takes_long(self, seen: Seen | None, method: str, blocks: Sequence[str], *_) -> bool:
+        """Return whether these maps take so long that nobody else shall wait for them."""
+        return seen is not None and bool(blocks) and method in CHANNEL_METHODS
+
+    def waiting(
+        self, seen: Seen, method: str, blocks: Sequence[str], explained: str, beside: str
     ) -> str:
-        """Return its maps for two classes, or for one where both are the same."""
+        """Return what stands in for maps that take long."""
+        classes = len(self._targets(seen, explained, beside))
+        return waiting(method, self.bundle.seconds(blocks, classes))
+
+    def maps(
+        self,
+        seen: Seen | None,
+        method: str,
+        blocks: Sequence[str],
+        explained: str,
+        beside: str,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> str:
+        """Return its maps for two classes, or for one where both are the same.
+
+        Raises:
+            NoLongerWantedError: they take long, and `is_wanted` said no meanwhile.
+        """
         if seen is None:
             return FORGOTTEN
         if not blocks:
@@ -99,7 +122,7 @@ class Explorer:
         targets, names = self._targets(seen, explained, beside), self.bundle.classes
         if method in CLASSLESS_METHODS:
             targets, names = targets[:1], None
-        found = self.bundle.maps(seen.pixels, targets, method, chosen)
+        found = self.bundle.maps(seen.pixels, targets, method, chosen, is_wanted)
         return maps(seen, found, targets, chosen, names)
 
     def _targets(self, seen: Seen, *names: str) -> list[int]:
@@ -123,7 +146,13 @@ class Explorer:
         return {self.bundle.classes[i]: float(seen.probabilities[i]) for i in best}
 
     def explain(
-        self, content: bytes | None, class_name: str, method: str, blocks: list[str], weight: float
+        self,
+        content: bytes | None,
+        class_name: str,
+        method: str,
+        blocks: list[str],
+        weight: float,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> dict:
         """Return overlays of a picture and its maps for a class ("" for the predicted one).
 
@@ -131,6 +160,7 @@ class Explorer:
             content: of the picture file.
             class_name, method, blocks: what to explain, how, and at which blocks.
             weight: share of the picture in an overlay, from 0 to 1.
+            is_wanted: as `maps` takes it.
 
         Raises:
             InputError: there is no such class or block, or the picture cannot be read.
@@ -142,7 +172,8 @@ class Explorer:
             raise InputError(f"No block is asked for. Known: {', '.join(self.bundle.blocks)}.")
         seen = self.uploaded(content)
         (target,) = self._targets(seen, class_name or FIRST_CHOICE)
-        found = self.bundle.maps(seen.pixels, [target], method, blocks)[0]
+        blocks = list(dict.fromkeys(blocks))  # a program may ask for one a thousand times
+        found = self.bundle.maps(seen.pixels, [target], method, blocks, is_wanted)[0]
         image = seen.pixels.transpose(2, 0, 1)
         return {
             "class": self.bundle.classes[target],

@@ -1,4 +1,4 @@
-"""Imports the maps' package without what its other parts need, which would take memory for nothing.
+"""Saves memory: imports the maps' package without what its other parts need, which is a lot.
 
 `grad-cam` imports all its methods and metrics at once, and with them scikit-learn, SciPy and
 torchvision. The maps of this page call none of them, so the package gets placeholders that refuse
@@ -6,9 +6,13 @@ to be used.
 Import this module before anything that imports `pytorch_grad_cam`.
 """
 
+import ctypes
 import sys
 from types import ModuleType
 
+#: glibc's number of the setting for how many heaps it keeps. By default each of a server's threads
+#: may have one, and each heap stays as large as it once was.
+M_ARENA_MAX = -8
 #: What grad-cam 1.5 imports from libraries that its class activation maps never call.
 UNUSED = {
     "scipy": (),
@@ -47,4 +51,11 @@ def import_grad_cam() -> None:
             del sys.modules[name]
 
 
+def share_heap() -> None:
+    """Have all threads share one heap, where the C library is glibc."""
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+share_heap()
 import_grad_cam()

@@ -55,6 +55,7 @@ class Seen:
         preview: the picture itself as a data address; None where it is those pixels.
         probabilities: float32, C.
         truth: the true class; None where nobody knows.
+        is_mistake: whether it is one of the mistakes that come with the network.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Seen:
     preview: str | None
     probabilities: np.ndarray
     truth: int | None = None
+    is_mistake: bool = False
 
     @property
     def ranking(self) -> np.ndarray:
@@ -89,7 +91,7 @@ def answer(seen: Seen, classes: Sequence[str], top_n: int) -> str:
     return (
         "<section class='answer' aria-label='What the network says'>"
         f"<div class='pictures'>{''.join(pictures)}</div>"
-        f"<div class='says'><p>{_in_words(seen, classes)}</p>"
+        f"<div class='says'><p>{_in_words(seen, classes)}</p>{_steps(seen)}"
         "<table class='classes'><thead><tr><th scope='col'>class</th>"
         "<th scope='col'>probability</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div></section>"
@@ -111,11 +113,24 @@ def _in_words(seen: Seen, classes: Sequence[str]) -> str:
     return f"{escape(seen.name)}: {says} {verdict}"
 
 
+def _steps(seen: Seen) -> str:
+    if not seen.is_mistake:
+        return ""
+    buttons = "".join(
+        f"<button type='button' data-step='{step}'>{words}</button>"
+        for step, words in ((-1, "‹ Mistake before"), (1, "Next mistake ›"))
+    )
+    return f"<div class='steps'>{buttons}</div>"
+
+
 def _bar(name: str, probability: float, is_true: bool) -> str:
     mark = " <span class='truth'>true class</span>" if is_true else ""
+    bar = f"<span class='bar' style='--share:{probability:.4f}'></span>"
+    share = percent(probability, 1)
+    if share == percent(0, 1):
+        bar = ""
     return (
-        f"<tr><th scope='row'>{escape(name)}{mark}</th><td><div><span class='bar' "
-        f"style='--share:{probability:.4f}'></span><span>{percent(probability, 1)}</span></div>"
+        f"<tr><th scope='row'>{escape(name)}{mark}</th><td><div>{bar}<span>{share}</span></div>"
         "</td></tr>"
     )
 
@@ -168,6 +183,21 @@ def maps(
     )
 
 
+def waiting(method: str, seconds: float) -> str:
+    """Return what stands in for maps that take long, while they are computed."""
+    return (
+        "<section class='maps' aria-label='Class activation maps'>"
+        f"<p>{METHOD_NAMES[method]} tries every channel: the maps come in {about(seconds)}, or "
+        "later where others wait for theirs. Any other choice stops it.</p></section>"
+    )
+
+
+def about(seconds: float) -> str:
+    """Return a time in words, no finer than it is known."""
+    rounded = max(1, round(seconds)) if seconds < 8 else 5 * round(seconds / 5)
+    return f"about {rounded} s"
+
+
 def _tile(
     picture: str, pixels: np.ndarray, class_map: np.ndarray, block: str, name: str, is_blank: bool
 ) -> str:
@@ -183,6 +213,14 @@ def _tile(
 def refused(reason: str) -> str:
     """Return why there is no answer, where it would stand."""
     return f"<section class='answer'><p role='alert'>{escape(reason)}</p></section>"
+
+
+def not_followed(settings: Sequence[str]) -> str:
+    """Return what of a link's settings the page could not follow."""
+    return (
+        "<p role='alert'>This page has not all that the link asks for; the usual settings stand in "
+        f"for: {', '.join(settings)}.</p>"
+    )
 
 
 def mistakes_in_words(shown: int, total: int, actual: str) -> str:

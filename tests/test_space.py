@@ -7,23 +7,29 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import storage
 import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from settings import default_settings, settings_from_link
+from storage import Storage
 from uploads import READABLE, UNREADABLE
-from view import METHOD_NAMES, Seen, answer, maps
+from view import METHOD_NAMES, Seen, about, answer, maps
 
 from utils import InputError, space
-from utils.bundle import Bundle
+from utils.bundle import Bundle, NoLongerWantedError
 from utils.cli import main
 from utils.errors import load_predictions, misclassified
-from utils.gradcam import METHOD_NOTES, METHODS
+from utils.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
 from utils.runs import ROOT, Run
 from utils.space import MODULES, build_space, describe_space
 from utils.visitors import running_space
@@ -196,6 +202,49 @@ def test_maps_come_for_each_class_and_block(bundle):
     assert bundle.maps(pixels, [1]).shape == (1, len(bundle.blocks), 16, 16)
 
 
+def test_short_work_goes_between_the_steps_of_long_work(bundle):
+    pixels, steps = bundle.read(bundle.examples[0]), []
+    with ThreadPoolExecutor(1) as another:
+        long = another.submit(
+            bundle.maps, pixels, [3], "scorecam", ["layer3"],
+            lambda: steps.append(len(steps)) or True,
+        )  # fmt: skip
+        while not steps:
+            time.sleep(0.001)
+        between = bundle.probabilities(pixels), bundle.maps(pixels, [3], "gradcam", ["layer3"])
+        assert not long.done()
+        found = long.result()
+    assert len(steps) > 10
+    np.testing.assert_allclose(between[0], bundle.probabilities(pixels), atol=1e-6)
+    np.testing.assert_allclose(between[1], bundle.maps(pixels, [3], "gradcam", ["layer3"]))
+    np.testing.assert_allclose(found, bundle.maps(pixels, [3], "scorecam", ["layer3"]))
+
+
+def test_long_work_ends_when_nobody_wants_it(bundle):
+    pixels, steps = bundle.read(bundle.examples[0]), []
+    for method in CHANNEL_METHODS:
+        steps.clear()
+        with pytest.raises(NoLongerWantedError):
+            bundle.maps(pixels, [3], method, ["layer3"], lambda: steps.append(1) or len(steps) < 3)
+        assert len(steps) == 3
+        assert bundle.maps(pixels, [3], method, ["layer3"]).any()
+
+
+def test_what_fails_is_told_to_who_asked_and_the_next_is_answered(bundle):
+    pixels = bundle.read(bundle.examples[0])
+    with pytest.raises(InputError):
+        bundle.maps(pixels, [3], "gradcam", ["layer9"])
+    assert bundle.maps(pixels, [3], "gradcam", ["layer3"]).any()
+
+
+def test_the_time_of_long_work_grows_with_channels_and_classes(bundle):
+    one = bundle.seconds(["layer1"], 1)
+    assert one > 0
+    assert bundle.seconds(["layer3"], 2) == pytest.approx(8 * one)  # 512 channels to 128
+    assert about(0.2) == "about 1 s"
+    assert about(17.4) == "about 15 s"
+
+
 def test_altered_weights_are_refused(built, tmp_path):
     for name in ("model.json", "model.safetensors"):
         (tmp_path / name).write_bytes((built / name).read_bytes())
@@ -224,6 +273,103 @@ def test_a_strangers_file_that_is_none_is_refused_in_words(bundle, kind):
     assert "/" not in str(refused.value)  # no path of the server
 
 
+# What visitors send, on the disk
+
+
+@pytest.fixture
+def stored(tmp_path):
+    with Storage(tmp_path) as stored:
+        yield stored
+
+
+def aged(path, seconds):
+    status = path.lstat()
+    os.utime(path, (status.st_atime, status.st_mtime - seconds), follow_symlinks=False)
+
+
+def test_what_is_kept_is_read_and_gone_at_the_end(tmp_path):
+    with Storage(tmp_path) as stored:
+        path = stored.keep(BytesIO(b"a picture"))
+        assert stored.read(path) == b"a picture"
+        assert stored.folder.stat().st_mode & 0o077 == 0  # nobody else's
+    assert list(tmp_path.iterdir()) == []
+
+
+def planted(folder: Path) -> dict[str, str]:
+    """Paths that a stranger may name; those in the folder are worse than any that can be sent."""
+    secret = folder.parent / "secret.png"
+    secret.write_bytes(b"secret")
+    (folder / "link").symlink_to(secret)
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "beside").symlink_to(folder.parent)
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    with (folder / "large").open("wb") as file:
+        file.truncate(50_000_000_000)
+    inside = (
+        "link",
+        "loop",
+        "beside/secret.png",
+        "folder",
+        "pipe",
+        "large",
+        "none",
+        "../secret.png",
+    )
+    return {name: str(folder / name) for name in inside} | {
+        "elsewhere": str(secret), "device": "/dev/zero", "terminal": "/dev/ptmx",
+        "process": "/proc/self/environ", "descriptor": "/proc/self/fd/0", "the folder": str(folder),
+        "relative": "secret.png", "nothing": "", "zero": f"{folder}/\0",
+        "address": "http://127.0.0.1:9/a.png", "file address": f"file://{secret}",
+        "its long way": f"{folder}/../{folder.name}/large",
+    }  # fmt: skip
+
+
+def test_nothing_but_uploads_is_read(stored):
+    for kind, path in planted(stored.folder).items():
+        message = "larger than 10 MB" if kind == "large" else "is not here"
+        with pytest.raises(InputError, match=message):
+            stored.read(path)
+
+
+def test_uploads_go_by_age_and_with_them_what_else_lies_there(stored):
+    paths = [Path(stored.keep(BytesIO(b"a"))) for _ in range(3)]
+    planted(stored.folder)
+    for path in set(stored.folder.iterdir()) - {paths[2]}:
+        aged(path, storage.UPLOAD_AGE + 1)
+    stored.sweep()
+    assert list(stored.folder.iterdir()) == [paths[2]]
+    assert (stored.folder.parent / "secret.png").exists()  # links are not followed
+
+
+def test_the_oldest_uploads_go_where_there_are_too_many(stored, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_FILES", 3)
+    monkeypatch.setattr(storage, "MOST_BYTES_IN_ALL", 1_000)
+    paths = []
+    for number in range(4):
+        paths.append(Path(stored.keep(BytesIO(b"a"))))
+        aged(paths[-1], 10 - number)
+    assert sorted(stored.folder.iterdir()) == sorted(paths[1:])
+    large = Path(stored.keep(BytesIO(bytes(999))))
+    assert sorted(stored.folder.iterdir()) == sorted([paths[3], large])
+    with pytest.raises(InputError, match="upload it again"):
+        stored.read(str(paths[0]))
+
+
+def test_what_a_killed_process_left_is_removed_and_what_others_use_is_not(tmp_path):
+    left, used = Storage(tmp_path), Storage(tmp_path)
+    left.keep(BytesIO(b"a"))
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in (left.folder, used.folder, other):
+        aged(path, storage.LEFT_BEHIND + 1)
+    used.sweep()
+    with Storage(tmp_path):
+        assert not left.folder.exists()
+        assert used.folder.exists()
+        assert other.exists()
+
+
 # What the page says
 
 
@@ -243,6 +389,13 @@ def test_names_are_shown_as_they_are(bundle):
     text = maps(seen, found, [0], ["prep"], classes)
     assert "<b>ant" not in text
     assert "blank" in text
+
+
+def test_nothing_is_drawn_where_nothing_is_said(bundle):
+    probabilities = np.array([0.9996, 0.0003, 0.0001], np.float32)
+    text = answer(Seen("a", bundle.read(bundle.examples[0]), None, probabilities), "abc", 3)
+    assert text.count("<span>0.0 %</span>") == 2
+    assert text.count("class='bar'") == 1
 
 
 def test_a_link_brings_its_settings(bundle):

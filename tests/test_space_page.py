@@ -5,23 +5,30 @@ Environment: ``SPACE_PYTHON`` is the interpreter that serves it (default: this o
 """
 
 import os
+import re
 import shutil
+import socket
 import sys
-from contextlib import contextmanager
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pytest
+from gate import UPLOADS_AT_ONCE
 from PIL import Image
-from settings import MOST_REMEMBERED
+from settings import FIRST_CHOICE, MOST_REMEMBERED, RIVAL
+from storage import MOST_FILES
 from uploads import READABLE, UNREADABLE
 
 from utils.data import load_pictures
+from utils.pictures import EXTENSIONS
 from utils.runs import Run
 from utils.space import build_space
 from utils.training import fit, plan_training
-from utils.visitors import running_space
+from utils.visitors import _beside_long, running_space
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -40,9 +47,12 @@ def served_alone(run: Run, folder: Path):
 
 
 @pytest.fixture(scope="module")
-def running(browser, tiny_run, tmp_path_factory):
+def running(tiny_run, tmp_path_factory):
+    pytest.importorskip("gradio")
     with served_alone(tiny_run, tmp_path_factory.mktemp("alone") / "space") as space:
+        uploads = Path(space.upload(b"a")["path"]).parent
         yield space
+    assert not uploads.exists()  # it takes them along when it is told to stop
 
 
 @pytest.fixture(scope="module")
@@ -183,12 +193,119 @@ def test_a_method_tells_what_it_is_and_draws_other_maps(page):
     assert link(page)["method"] == "eigencam"
 
 
+def test_maps_that_take_long_say_so_and_any_other_choice_stops_them(page):
+    page.get_by_label("Method", exact=True).click()
+    page.get_by_role("option", name=re.compile(r"ScoreCAM \(about \d+ s\)")).click()
+    page.wait_for_selector(".maps >> text=/the maps come in about \\d+ s/")
+    page.wait_for_selector(".maps .tiles", timeout=60_000)
+    choose_long = re.compile("AblationCAM")
+    page.get_by_label("Method", exact=True).click()
+    page.get_by_role("option", name=choose_long).click()
+    page.wait_for_selector("text=the maps come in about")
+    choose(page, "Method", "EigenCAM")
+    page.wait_for_selector("text=What stands out to it")
+    page.wait_for_timeout(1_500)
+    assert page.locator(".maps h2").count() == 1  # the others did not come after it
+
+
+def test_maps_that_take_long_end_with_their_visitors_stay(running, tmp_path):
+    import httpx
+
+    session = {"session_hash": "leaves"}
+    asked = [5, "scorecam", running.blocks, FIRST_CHOICE, RIVAL]
+    running.send("show_upload", [running.upload(picture(tmp_path)), *asked], **session)
+    body = {"data": [None, None], "fn_index": running.events["show_long_maps"], **session}
+    with httpx.Client(base_url=f"{running.address}/gradio_api") as client:
+        client.post("/queue/join", json=body)
+        with client.stream("GET", "/queue/data", params=session) as lines:
+            next(line for line in lines.iter_lines() if "process_starts" in line)
+    time.sleep(0.4)
+    before = sum(running.process.cpu_times()[:2])
+    time.sleep(0.5)
+    assert sum(running.process.cpu_times()[:2]) - before < 0.15
+
+
+def test_others_do_not_wait_for_maps_that_take_long(running):
+    long, beside = _beside_long(running)
+    assert long.succeeded
+    assert all(answer.succeeded for answer in beside)
+    assert max(answer.waited for answer in beside) < long.waited
+
+
 def test_any_class_is_explained_beside_another_or_alone(page, running):
     classes = running.about["classes"]
     choose(page, "Class to explain", classes[4])
     page.wait_for_selector(f"text=Where it found “{classes[4]}")
     choose(page, "Compare with", "nothing")
     page.wait_for_function("() => document.querySelectorAll('.maps h2').length === 1")
+
+
+@pytest.mark.parametrize(
+    ("label", "listed", "most"),
+    [
+        ("Classes to list", ".classes tbody tr", 10),
+        ("Mistakes to show", "[data-name^=mistake]", 25),
+    ],
+)
+def test_a_box_and_the_view_agree_whatever_is_typed(page, label, listed, most):
+    box = page.get_by_label(f"number input for {label}")
+    agree = f"""([box, count]) => box.value === String(count)
+                && document.querySelectorAll("{listed}").length === count"""
+    for typed, count in (("99", most), ("-4", 1), ("3.7", 4)):
+        box.fill(typed)
+        page.wait_for_function(agree, arg=[box.element_handle(), count])
+    box.fill("")
+    page.wait_for_timeout(200)
+    assert page.locator(listed).count() == 4  # nothing changes while it is empty
+    box.blur()
+    page.wait_for_function(agree, arg=[box.element_handle(), 1])
+    weight = page.get_by_label("number input for Weight of the picture against the map")
+    weight.fill("99")
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.map')).opacity === '0'")
+    assert weight.input_value() == "1"
+    assert page.locator(".notice, [data-testid=toast-body]").count() == 0
+
+
+def test_one_goes_on_from_mistake_to_mistake_at_the_answer(page):
+    page.locator("[data-name=mistake-1]").click()
+    before, after = (page.locator(f"[data-step='{step}']") for step in (-1, 1))
+    page.wait_for_selector("text=Mistake 1:")
+    page.wait_for_selector("[data-step='-1']:disabled")
+    after.click()
+    page.wait_for_selector("text=Mistake 2:")
+    page.wait_for_selector("[data-step='1']:focus")  # the keyboard stays there
+    pressed = page.locator("[aria-pressed=true]")
+    assert pressed.get_attribute("data-name") == "mistake-2"
+    page.wait_for_selector("[aria-live=polite]:has-text('Mistake 2:')", state="attached")
+    before.click()
+    page.wait_for_selector("text=Mistake 1:")
+    page.locator("[data-name=example-2]").click()
+    page.wait_for_selector("text=Example 2:")
+    assert page.locator("[data-step]").count() == 0
+
+
+def test_a_list_of_choices_closes_when_it_is_left(page):
+    page.get_by_label("Method", exact=True).focus()
+    page.wait_for_selector("[role=listbox]")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(300)
+    assert page.locator("[role=listbox]").count() == 0
+
+
+def test_words_are_drawn_in_one_font_that_holds_their_letters(page):
+    faces = page.evaluate("() => [...document.fonts].map(f => `${f.family} ${f.weight}`)")
+    assert "Source Sans Pro 700" in faces
+    assert "Source Sans Pro 600" not in faces
+    weight = "getComputedStyle(document.querySelector('h1')).fontWeight"
+    assert page.evaluate(weight) == "700"
+
+
+def test_the_picker_offers_what_is_read_and_the_slider_stands_under_the_maps(page):
+    accepted = page.locator("input[type=file]").first.get_attribute("accept")
+    assert accepted == ",".join(EXTENSIONS)
+    assert page.get_by_label("Link to this view").count() == 1
+    maps, slider = (page.locator(s).first.bounding_box() for s in (".maps", "[aria-label*=Weight]"))
+    assert 0 < slider["y"] - (maps["y"] + maps["height"]) < 100
 
 
 def test_mistakes_are_counted_and_chosen_by_class(page, running):
@@ -276,7 +393,8 @@ def test_fifty_megabytes_are_refused_by_the_page_and_by_the_server(page, running
 
     (tmp_path / "large.png").write_bytes(np.random.default_rng(0).bytes(50_000_000))
     page.set_input_files("input[type=file]", tmp_path / "large.png")
-    page.wait_for_selector("text=/maximum allowed size|larger than 10 MB/")
+    page.wait_for_selector("#answer [role=alert] >> text=/maximum allowed size|larger than 10 MB/")
+    assert not page.locator("[data-testid=toast-body]").first.is_visible()
     with open(tmp_path / "large.png", "rb") as file:
         sent = httpx.post(f"{running.address}/gradio_api/upload", files={"files": file})
     assert sent.status_code == 413
@@ -295,6 +413,17 @@ def test_the_page_is_accessible_and_fits(browser, running, width, scheme, tmp_pa
     page.goto(running.address)
     page.wait_for_selector(".maps .tiles")
     page.wait_for_timeout(500)
+    assert page.get_by_text("Use via API").is_visible()
+    assert page.inner_text("footer").strip() == "Use via API"
+    page.locator("[data-name=example-3]").click()
+    page.wait_for_selector("text=Example 3:")
+    top = "document.querySelector('.answer').getBoundingClientRect().top"
+    page.wait_for_function(f"() => {top} >= 0 && {top} < 300")
+    for name in ("prep", "layer1"):
+        page.get_by_label(name, exact=True).check()
+    page.wait_for_selector(".tiles > :nth-child(4)")
+    columns = "getComputedStyle(document.querySelector('.tiles')).gridTemplateColumns"
+    assert len(page.evaluate(columns).split()) in (2, 4)
     wide = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
     folder = Path(os.environ.get("SPACE_SCREENSHOTS", tmp_path))
     page.screenshot(path=folder / f"space-{width}-{scheme}.png", full_page=True)
@@ -331,6 +460,152 @@ def test_other_files_are_not_served(running):
     for name in ("app.py", "model.safetensors", "utils/weights.py", example, "/etc/passwd"):
         path = name if name.startswith("/") else running.folder / name
         assert httpx.get(f"{running.address}/gradio_api/file={path}").status_code in (403, 404)
+
+
+# Strangers
+
+
+FILE_DATA = {"_type": "gradio.FileData"}
+SECRET = b"nobody shall see this"
+
+
+def told(answer: dict) -> str:
+    """What a visitor reads of an answer that is none."""
+    output = answer["output"]
+    return output["error"] if not answer["success"] else " ".join(filter(None, output["data"]))
+
+
+def refused_quickly(running, event, values, message, **more):
+    began = time.perf_counter()
+    answer = running.send(event, values, **more)
+    assert message in told(answer), (event, values)
+    assert SECRET.decode() not in str(answer)
+    assert time.perf_counter() - began < 3, (event, values)
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": FILE_DATA}, {"meta": None}], ids=str)
+def test_no_path_of_the_machine_is_read(running, meta, tmp_path):
+    (tmp_path / "secret.png").write_bytes(SECRET)
+    upload = Path(running.upload(b"a")["path"])
+    (upload.parent / f"link-{len(str(meta))}").symlink_to(tmp_path / "secret.png")
+    paths = ["/dev/zero", "/dev/ptmx", "/proc/self/environ", str(tmp_path / "secret.png"), "",
+             f"{upload.parent}/link-{len(str(meta))}", f"{upload.parent}/../../etc/passwd",
+             str(upload.parent), "http://127.0.0.1:9/a.png"]  # fmt: skip
+    for path in paths:
+        refused_quickly(running, "classify", [{"path": path, **meta}, 3], "is not here")
+    page_asks = [{"path": "/dev/ptmx", **meta}, 5, "gradcam", ["prep"], FIRST_CHOICE, RIVAL]
+    refused_quickly(running, "show_upload", page_asks, "is not here")
+    picture = [{"path": "/dev/zero", **meta}, "", "gradcam", ["prep"], 0.5]
+    refused_quickly(running, "explain", picture, "is not here")
+    assert running.ask(READABLE["1×1"]()).succeeded
+    assert running.memory < 2_000_000_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[{"path": "/dev/zero"}], {"path": ["/dev/zero"]}, {"path": {"path": "/dev/zero"}}, "/dev/zero",
+     5, True, []],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_file_is_refused_as_a_picture(running, value):
+    refused_quickly(running, "classify", [value, 3], "not the kind of value")
+
+
+def test_every_other_value_has_its_kind_and_range(running):
+    file = {"path": "/dev/zero", "meta": FILE_DATA}
+    address = {"path": "http://127.0.0.1:9/", "meta": FILE_DATA}
+    asked = {"top_n": 5, "method": "gradcam", "blocks": ["prep"], "explained": FIRST_CHOICE,
+             "beside": RIVAL}  # fmt: skip
+    wrong = {
+        "top_n": ["5", True, 10**30, [5], file, address], "method": [5, None, ["gradcam"], file],
+        "blocks": [None, "prep", [["prep"]], [file], [address]], "explained": [["bee"], address],
+    }  # fmt: skip
+    for name, values in wrong.items():
+        for value in values:
+            sent = [None, *(asked | {name: value}).values()]
+            refused_quickly(running, "show_upload", sent, "not the kind of value")
+    for name, value in (("method", "magic"), ("blocks", ["layer9"])):
+        refused_quickly(running, "show_upload", [None, *(asked | {name: value}).values()], "alue")
+    refused_quickly(running, "classify", [None, -1], "less than minimum")
+    refused_quickly(running, "explain", [None, "", "gradcam", ["prep"], 2], "greater than maximum")
+    refused_quickly(running, "explain", [None, file, "gradcam", ["prep"], 1], "not the kind")
+    refused_quickly(running, "classify", [], "2 values, and 0 were sent")
+    for event in (None, 5, [], ["name"], {"name": 5}, {"name": "../examples/001.png"}):
+        values = list(asked.values())
+        refused_quickly(running, "show_chosen", values, "no such picture", event_data=event)
+
+
+def test_numbers_that_json_does_not_know_are_refused(running):
+    import httpx
+
+    join, session = f"{running.address}/gradio_api/queue/join", {"session_hash": "nan"}
+    for value in ("NaN", "Infinity", "1e999"):
+        event = running.events["classify"]
+        body = f'{{"data": [null, {value}], "fn_index": {event}, "session_hash": "nan"}}'
+        sent = httpx.post(join, content=body, headers={"content-type": "application/json"})
+        if sent.status_code == 200:
+            answer = httpx.get(f"{running.address}/gradio_api/queue/data", params=session).text
+            assert "not the kind of value" in answer, value
+
+
+def test_the_ways_into_gradio_that_the_page_does_not_use_are_closed(running):
+    import httpx
+
+    upload = running.upload(b"an upload")["path"]
+    with httpx.Client(base_url=f"{running.address}/gradio_api") as client:
+        for way in ("file=http://127.0.0.1:9/", "file=/etc/passwd", "file=/dev/zero", "file/etc",
+                    f"file={Path(upload).parent}", f"file={upload}/../../../etc/passwd",
+                    "proxy=http://127.0.0.1:9/", "deep_link?session_hash=a", "monitoring/summary",
+                    "run-history/buckets"):  # fmt: skip
+            assert client.get(f"/{way}").status_code == 404, way
+        for way in ("process_recording", "component_server", "run/classify", "api/classify",
+                    "vibe-edit", "stream/a"):  # fmt: skip
+            assert client.post(f"/{way}", json={"data": []}).status_code == 404, way
+        shown = client.get(f"/file={upload}")
+        assert shown.content == b"an upload"
+        assert shown.headers["content-disposition"] == "attachment"
+        large = b'{"data": ["%s"]}' % (b"a" * 200_000)
+        assert client.post("/queue/join", content=large).status_code == 413
+
+
+def test_an_upload_is_one_file_whose_name_says_nothing(running):
+    import httpx
+
+    address = f"{running.address}/gradio_api/upload"
+    for files in ([("files", ("a", b"1"))] * 2, {"file": ("a", b"1")}, {"a\0": b"1"}):
+        assert httpx.post(address, files=files).status_code == 400
+    assert httpx.post(address, content=b"no form").status_code == 400
+    assert httpx.post(address, files={"files": ("x" * 100_000, b"1")}).status_code == 400
+    for name in ("../../x", "/etc/x", "<b>", "..", "nul\0"):
+        (path,) = httpx.post(address, files={"files": (name, b"1")}).json()
+        assert re.fullmatch("[0-9a-f]{32}", Path(path).name)
+        assert Path(path).is_file()
+
+
+def test_many_uploads_are_kept_in_bounds_and_the_page_goes_on(running):
+    with ThreadPoolExecutor(8) as senders:
+        paths = list(senders.map(lambda n: running.upload(bytes([n]))["path"], range(130)))
+    uploads = Path(paths[0]).parent
+    assert len(list(uploads.iterdir())) == MOST_FILES
+    refused_quickly(running, "classify", [{"path": paths[0]}, 3], "upload it again")
+    assert running.ask(READABLE["1×1"]()).succeeded
+
+
+def test_uploads_that_never_end_keep_nobody_else_from_asking(running):
+    host, port = running.address.removeprefix("http://").split(":")
+    head = (f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9000000\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n").encode()  # fmt: skip
+    with ExitStack() as stack:
+        for _ in range(UPLOADS_AT_ONCE):
+            hanging = stack.enter_context(socket.create_connection((host, int(port))))
+            hanging.sendall(head)
+        time.sleep(0.2)
+        one_more = stack.enter_context(socket.create_connection((host, int(port))))
+        one_more.sendall(head)
+        assert b"503" in one_more.recv(100)
+        refused_quickly(running, "classify", [None, 3], "There is no picture")
+    time.sleep(0.2)
+    assert running.ask(READABLE["1×1"]()).succeeded
 
 
 def test_nothing_of_the_server_is_told(running):

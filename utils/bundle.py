@@ -1,11 +1,14 @@
 """A trained network with what it takes to question it, in a folder that needs no run."""
 
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import numpy as np
 import torch
@@ -14,7 +17,7 @@ from torch import Tensor
 
 from utils import InputError
 from utils.augment import normalise
-from utils.gradcam import class_activation_maps
+from utils.gradcam import CHANNEL_METHODS, CHANNELS_IN_A_STEP, class_activation_maps
 from utils.pictures import fit_picture, holds_several, open_picture, prepare_draft, to_rgb, upright
 from utils.weights import read_network
 
@@ -39,6 +42,40 @@ class BundledPicture:
     target: int
     predicted: int
     probability: float
+
+
+class NoLongerWantedError(Exception):
+    """Whoever asked for long work has left, or asked for something else."""
+
+
+class Worker:
+    """One thread for all work: what is short goes first, between the steps of what is long."""
+
+    def __init__(self):
+        self._thread, self._short = ThreadPoolExecutor(1, "network"), SimpleQueue()
+
+    def do_short(self, work: Callable, *arguments):
+        """Return what short work gives; it waits for no more than a step of long work."""
+        done = Future()
+        self._short.put((done, work, arguments))
+        self._thread.submit(self.let_pass)
+        return done.result()
+
+    def do_long(self, work: Callable, *arguments):
+        """Return what long work gives, which must call `let_pass` at each of its steps."""
+        return self._thread.submit(work, *arguments).result()
+
+    def let_pass(self) -> None:
+        """Do the short work that waits; to be called on the worker's own thread."""
+        while True:
+            try:
+                done, work, arguments = self._short.get_nowait()
+            except Empty:
+                return
+            try:
+                done.set_result(work(*arguments))
+            except BaseException as error:  # it belongs to whoever waits for it
+                done.set_exception(error)
 
 
 class Bundle:
@@ -78,7 +115,7 @@ class Bundle:
         )
         # one thread for all who ask: the maps' package is patched while it works, and torch and
         # malloc keep memory for every thread that ever computed
-        self._thread = ThreadPoolExecutor(1, "network")
+        self._worker = Worker()
 
     def read(self, picture: BundledPicture) -> np.ndarray:
         """Return a picture of the bundle: uint8, S×S×3."""
@@ -111,7 +148,7 @@ class Bundle:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of each class, float32, C, for a picture (uint8, S×S×3)."""
-        return self._thread.submit(self._classify, pixels).result()
+        return self._worker.do_short(self._classify, pixels)
 
     @torch.inference_mode()
     def _classify(self, pixels: np.ndarray) -> np.ndarray:
@@ -123,6 +160,7 @@ class Bundle:
         targets: Sequence[int],
         method: str = "gradcam",
         blocks: Sequence[str] | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> np.ndarray:
         """Return class activation maps of one picture.
 
@@ -131,15 +169,56 @@ class Bundle:
             targets: the classes to explain, T.
             method, blocks: as `utils.gradcam.class_activation_maps` takes them; None takes all
                 blocks.
+            is_wanted: asked between the steps of a method that takes long.
 
         Returns:
             float32 in [0, 1], T×B×S×S.
+
+        Raises:
+            NoLongerWantedError: `is_wanted` said no.
         """
         images = self._as_input(pixels).expand(len(targets), -1, -1, -1)
         chosen = self.blocks if blocks is None else blocks
-        return self._thread.submit(
-            class_activation_maps, self.network, images, targets, method, chosen
-        ).result()
+        asked = self.network, images, targets, method, chosen
+        if method not in CHANNEL_METHODS:
+            return self._worker.do_short(class_activation_maps, *asked)
+
+        def before_pass() -> None:
+            if not is_wanted():
+                raise NoLongerWantedError
+            self._worker.let_pass()
+
+        slow = partial(class_activation_maps, before_pass=before_pass)
+        return self._worker.do_long(slow, *asked)
+
+    def seconds(self, blocks: Sequence[str], classes: int) -> float:
+        """Return about how long a method of ``CHANNEL_METHODS`` takes, for so many classes.
+
+        It is scaled from one timed step: these methods make a forward pass for every channel.
+        """
+        channels, seconds_each = self._pace
+        return classes * seconds_each * sum(channels[block] for block in blocks)
+
+    @cached_property
+    def _pace(self) -> tuple[dict[str, int], float]:
+        """Channels of each block, and seconds of a picture's forward pass among others."""
+        return self._worker.do_short(self._timed_pass)
+
+    @torch.inference_mode()
+    def _timed_pass(self) -> tuple[dict[str, int], float]:
+        channels = {}
+
+        def note(name: str) -> Callable:
+            return lambda module, inputs, output: channels.update({name: output.shape[1]})
+
+        hooks = [self.network.get_submodule(b).register_forward_hook(note(b)) for b in self.blocks]
+        images = torch.zeros(CHANNELS_IN_A_STEP, 3, self.image_size, self.image_size)
+        self.network(images)  # the first pass of a process takes longer
+        for hook in hooks:
+            hook.remove()
+        began = time.perf_counter()
+        self.network(images)
+        return channels, (time.perf_counter() - began) / len(images)
 
     def _as_input(self, pixels: np.ndarray) -> Tensor:
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]

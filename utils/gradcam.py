@@ -6,7 +6,7 @@ block asked for, so nothing below it is differentiated.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from types import SimpleNamespace
@@ -48,8 +48,8 @@ METHOD_NOTES = {
 }
 #: These make a forward pass for every channel of a block,
 CHANNEL_METHODS = ("scorecam", "ablationcam")
-#: so many of them at a time.
-CHANNELS_AT_ONCE = 128
+#: so many of them at a time; fewer where somebody waits for the end of each pass.
+CHANNELS_AT_ONCE, CHANNELS_IN_A_STEP = 128, 32
 #: These do not look at the class: their maps are the same for every one.
 CLASSLESS_METHODS = ("eigencam",)
 
@@ -71,6 +71,7 @@ def class_activation_maps(
     blocks: str | Sequence[str] | None = None,
     batch_size: int = 128,
     progress: bool = False,
+    before_pass: Callable[[], None] | None = None,
 ) -> np.ndarray:
     """Compute where in each picture a network finds evidence for a class.
 
@@ -87,6 +88,8 @@ def class_activation_maps(
         batch_size: pictures at once; memory does not grow with their number beyond the maps.
             ScoreCAM and AblationCAM take one at a time.
         progress: show a progress bar.
+        before_pass: called before every forward pass, which are small then; what it raises ends
+            the work.
 
     Returns:
         float32 N×S×S for one block (or None), N×B×S×S for several, in the order asked for.
@@ -114,7 +117,7 @@ def class_activation_maps(
     ):
         for group in groups:
             columns = [names.index(name) for name in group]
-            with _explainer(network, method, group) as explainer:
+            with _explainer(network, method, group, before_pass) as explainer:
                 for part in (slice(start, start + batch_size) for start in starts):
                     chosen = None if targets is None else _as_targets(targets[part])
                     maps[part, columns] = explainer(images[part].float(), chosen)
@@ -136,7 +139,7 @@ def _as_targets(targets: Tensor | Sequence[int]) -> list[ClassifierOutputTarget]
 
 
 @contextmanager
-def _explainer(network: nn.Module, method: str, names: list[str]) -> Iterator:
+def _explainer(network: nn.Module, method: str, names: list[str], before_pass=None) -> Iterator:
     """Yield a callable (images, targets) → N×B×S×S in the order of `names`."""
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
     copied = copy.deepcopy(network, shared).float().eval()  # modules of its own, the same weights
@@ -147,6 +150,9 @@ def _explainer(network: nn.Module, method: str, names: list[str]) -> Iterator:
     options = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
     cam = METHODS[method](copied, layers, **options)
     cam.batch_size = CHANNELS_AT_ONCE
+    if before_pass is not None:
+        cam.batch_size = CHANNELS_IN_A_STEP
+        copied.register_forward_pre_hook(lambda *_: before_pass())
     cam.aggregate_multi_layers = lambda per_layer: np.concatenate(per_layer, axis=1)
     positions = [in_order.index(name) for name in names]
     try:

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,8 +28,10 @@ from utils.progress import progress_bar
 PATIENCE = 120
 #: How many answers come first and do not count, and how many one visitor alone asks for.
 WARM_UP, ALONE = 5, 50
-#: The event by which the page asks about an uploaded picture.
-EVENT = "show_upload"
+#: The event by which the page asks about an uploaded picture, and the one for maps that take long.
+EVENT, LONG_EVENT = "show_upload", "show_long_maps"
+#: A method that takes long.
+LONG_METHOD = "scorecam"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Space:
     Attributes:
         about: what the folder says of its network.
         blocks: names of all whose maps can be asked for.
+        events: what its page asks, by name: Gradio's number of it.
     """
 
     def __init__(self, address: str, process: psutil.Process, started: float, folder: Path):
@@ -68,33 +71,65 @@ class Space:
         self.about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         self._client = httpx.Client(base_url=f"{address}/gradio_api", timeout=PATIENCE)
         config = httpx.get(f"{address}/config", timeout=PATIENCE).json()
+        self.events = {event["api_name"]: event["id"] for event in config["dependencies"]}
         event = next(event for event in config["dependencies"] if event["api_name"] == EVENT)
         components = {component["id"]: component for component in config["components"]}
         _, *inputs = (components[number] for number in event["inputs"])
+        choices = [[value for _, value in c["props"].get("choices", ())] for c in inputs]
         layers = next(place for place, c in enumerate(inputs) if c["type"] == "checkboxgroup")
-        self.blocks = [name for name, _ in inputs[layers]["props"]["choices"]]
-        self._event, self._asked = event["id"], [c["props"].get("value") for c in inputs]
+        self.blocks = choices[layers]
+        self._method = next(place for place, values in enumerate(choices) if LONG_METHOD in values)
+        self._asked = [c["props"].get("value") for c in inputs]
         self._asked[layers] = self.blocks
 
     def ask(self, picture: bytes) -> Answer:
         """Upload a picture; wait for its classes, and for two classes' maps at all blocks."""
-        began, session = time.perf_counter(), uuid.uuid4().hex
+        began = time.perf_counter()
+        told = self.send(EVENT, [self.upload(picture), *self._asked])
+        return _answer(began, told)
+
+    def ask_long(self, picture: bytes) -> Answer:
+        """Upload a picture; wait for its maps by a method that takes long, as `ask` does."""
+        began, session = time.perf_counter(), {"session_hash": uuid.uuid4().hex}
+        asked = list(self._asked)
+        asked[self._method] = LONG_METHOD
+        self.send(EVENT, [self.upload(picture), *asked], **session)
+        return _answer(began, self.send(LONG_EVENT, [None, None], **session))
+
+    def upload(self, picture: bytes) -> dict:
+        """Upload a picture, and return it as an event takes it."""
         (path,) = self._client.post("/upload", files={"files": ("a.png", picture)}).json()
-        file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
-        body = {"data": [file, *self._asked], "fn_index": self._event, "session_hash": session}
+        return {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+
+    def send(self, event: str, values: list, **more) -> dict:
+        """Send an event as the page does, and return what comes back once it is done.
+
+        Args:
+            event: its name.
+            values: of its inputs.
+            more: of the request's other parts; without a ``session_hash`` it is a new visitor's.
+        """
+        body = {"session_hash": uuid.uuid4().hex, **more}
+        body |= {"data": values, "fn_index": self.events[event]}
         self._client.post("/queue/join", json=body).raise_for_status()
-        with self._client.stream("GET", "/queue/data", params={"session_hash": session}) as lines:
-            told = _completed(lines.iter_lines())
-        waited = time.perf_counter() - began
-        maps = told["output"].get("data", [""])[-1]
-        return Answer(
-            waited, told["output"].get("duration", 0.0), told["success"] and "<img" in str(maps)
-        )
+        session = {"session_hash": body["session_hash"]}
+        with self._client.stream("GET", "/queue/data", params=session) as lines:
+            return _completed(lines.iter_lines())
+
+    def close(self) -> None:
+        """Close the connections to it; it goes on."""
+        self._client.close()
 
     @property
     def memory(self) -> int:
         """Bytes that it holds in memory now."""
         return self.process.memory_info().rss
+
+
+def _answer(began: float, told: dict) -> Answer:
+    waited, output = time.perf_counter() - began, told["output"]
+    has_maps = "<img" in str(output.get("data"))
+    return Answer(waited, output.get("duration", 0.0), told["success"] and has_maps)
 
 
 def _completed(lines: Iterator[str]) -> dict:
@@ -135,7 +170,8 @@ def running_space(folder: Path, python: str = sys.executable) -> Iterator[Space]
                     raise InputError(f"{app} showed no page; the last it said: {last}")
                 time.sleep(0.05)
             started = time.perf_counter() - began
-            yield Space(address, psutil.Process(process.pid), started, folder)
+            with closing(Space(address, psutil.Process(process.pid), started, folder)) as space:
+                yield space
         finally:
             process.terminate()
             process.wait()
@@ -151,7 +187,9 @@ def _answers(address: str) -> bool:
 
 
 def print_waiting(folder: Path, python: str, people: int = 20, requests: int = 10) -> None:
-    """Measure a Space with one visitor and with many at once, and print a table.
+    """Measure a Space with one visitor, beside maps that take long, and with many at once.
+
+    It prints a table.
 
     Args:
         folder, python: as `running_space` takes them.
@@ -168,25 +206,45 @@ def print_waiting(folder: Path, python: str, people: int = 20, requests: int = 1
         for number in range(WARM_UP):
             space.ask(_picture(number))
         alone = [space.ask(_picture(WARM_UP + number)) for number in range(ALONE)]
+        long, beside = _beside_long(space)
         together = _together(space, people, requests)
         peak = space.memory
     print(f"{space.about['network']}, maps of two classes at {', '.join(space.blocks)}")
-    print("\n".join(_table(space.started, alone, together, people, (first, peak))))
+    print("\n".join(_table(space.started, alone, long, beside, together, people, (first, peak))))
+
+
+def _beside_long(space: Space) -> tuple[Answer, list[Answer]]:
+    """Return maps that take long, and the answers to another visitor meanwhile."""
+    with ThreadPoolExecutor(1) as visitor:
+        long, beside = visitor.submit(space.ask_long, _picture(0)), []
+        while not long.done() and len(beside) < ALONE:
+            beside.append(space.ask(_picture(len(beside))))
+        return long.result(), beside
 
 
 def _table(
-    started: float, alone: list[Answer], together: list[Answer], people: int, memory: tuple
+    started: float,
+    alone: list[Answer],
+    long: Answer,
+    beside: list[Answer],
+    together: list[Answer],
+    people: int,
+    memory: tuple,
 ) -> Iterator[str]:
-    waits, many = [a.waited for a in alone], [a.waited for a in together]
+    waits, many, slowed = ([a.waited for a in some] for some in (alone, together, beside))
     computed = statistics.median(a.computed for a in alone)
-    failed = sum(not a.succeeded for a in (*alone, *together))
+    answers = (*alone, long, *beside, *together)
+    failed = sum(not a.succeeded for a in answers)
     rows = (
         ("start to first page", f"{started:.1f} s", ""),
         ("one visitor, in the server", f"{1e3 * computed:.0f} ms", f"median, n = {len(alone)}"),
         ("one visitor, waited", f"{1e3 * statistics.median(waits):.0f} ms", "median"),
+        (f"one {LONG_METHOD}, waited", f"{long.waited:.1f} s", "n = 1"),
+        ("another visitor meanwhile", f"{np.median(slowed):.2f} s", f"median, n = {len(slowed)}"),
+        ("", f"{max(slowed):.2f} s", "longest"),
         (f"{people} at once, waited", f"{np.median(many):.2f} s", f"median, n = {len(many)}"),
         ("", f"{np.percentile(many, 95):.2f} s", "95th percentile"),
-        ("failed", f"{failed}", f"of {len(alone) + len(together)}"),
+        ("failed", f"{failed}", f"of {len(answers)}"),
         ("resident memory", f"{memory[0] / 1e6:.0f} MB", f"then {memory[1] / 1e6:.0f} MB"),
     )
     for what, figure, note in rows:
