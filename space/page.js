@@ -25,7 +25,7 @@
   // Screen readers hear what the answer says; whoever went on by a button there can go on by it.
   const announce = () => {
     const told = all(".says p, .maps h2, .maps p, .answer [role=alert]");
-    const words = told.map((e) => e.innerText.replace(/\.$/, "")).join(". ");
+    const words = told.map((e) => e.textContent.replace(/\.$/, "")).join(". ");
     if (words === said) return;
     announcement.textContent = said = words;
     all(".notice").forEach((notice) => notice.remove());
@@ -37,12 +37,14 @@
   // One place for errors: where the answer stands.
   const moveErrors = () => {
     for (const toast of all("[data-testid=toast-body]")) {
-      const texts = [...toast.querySelectorAll("[data-testid=toast-text]")];
+      const text = [...toast.querySelectorAll("[data-testid=toast-text]")].at(-1)?.textContent;
+      if (!text || toast.dataset.moved === text) continue;  // it takes a while to go
+      toast.dataset.moved = text;
       all(".notice").forEach((notice) => notice.remove());
       const notice = document.createElement("p");
       notice.className = "notice";
       notice.setAttribute("role", "alert");
-      notice.textContent = texts.at(-1)?.innerText ?? "";
+      notice.textContent = text;
       document.getElementById("answer").prepend(notice);
       toast.querySelector("[data-testid=toast-close]").click();
       page.showAnswer();
@@ -84,13 +86,7 @@
       event.stopPropagation();
   }, true);
 
-  let waits = false;
-  new MutationObserver(() => {
-    if (waits) return;
-    waits = true;
-    requestAnimationFrame(() => {
-      waits = false;
-      moveErrors(); label(); markChosen(); announce();
-    });
-  }).observe(document.body, {childList: true, subtree: true, characterData: true});
+  // At once, so that no reader meets the words of the picture before.
+  new MutationObserver(() => { moveErrors(); label(); markChosen(); announce(); })
+    .observe(document.body, {childList: true, subtree: true, characterData: true});
 }
