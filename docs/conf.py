@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-from utils.badges import repository
+from utils.publish.badges import repository
 
 REPOSITORY = repository()
 

@@ -33,9 +33,9 @@ from storage import MOST_MEGABYTES, Storage
 from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, about, not_followed, refused
 
 from utils import InputError, as_markdown
-from utils.bundle import Bundle, NoLongerWantedError
-from utils.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
-from utils.pictures import EXTENSIONS
+from utils.data.pictures import EXTENSIONS
+from utils.explain.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
+from utils.explain.portable import Bundle, NoLongerWantedError
 from utils.plots.style import percent
 
 HERE = Path(__file__).resolve().parent

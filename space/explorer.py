@@ -6,8 +6,8 @@ from settings import FIRST_CHOICE, NOTHING, RIVAL, SECOND_CHOICE
 from view import FORGOTTEN, Seen, answer, as_address, buttons, maps, mistakes_in_words, waiting
 
 from utils import InputError
-from utils.bundle import Bundle, BundledPicture
-from utils.gradcam import CHANNEL_METHODS, CLASSLESS_METHODS
+from utils.explain.gradcam import CHANNEL_METHODS, CLASSLESS_METHODS
+from utils.explain.portable import Bundle, BundledPicture
 from utils.plots.gradcam import overlay
 from utils.plots.style import percent
 

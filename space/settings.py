@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from utils.bundle import Bundle
-from utils.gradcam import METHODS
+from utils.explain.gradcam import METHODS
+from utils.explain.portable import Bundle
 
 #: Values beside the class names in the two choices of a class.
 FIRST_CHOICE, SECOND_CHOICE, NOTHING = "(first choice)", "(second choice)", "(nothing)"

@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from utils.gradcam import blank
+from utils.explain.gradcam import blank
 from utils.plots.gradcam import overlay
 from utils.plots.style import percent
 

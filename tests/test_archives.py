@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from utils import InputError, archives
-from utils.archives import is_archive, left_packed, unpack
-from utils.runs import ROOT
+from utils import InputError
+from utils.data import archives
+from utils.data.archives import is_archive, left_packed, unpack
+from utils.files import ROOT
 
 EXTENSIONS = (".jpg", ".png")
 ENDINGS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz"]
@@ -195,7 +196,7 @@ def test_processes_that_start_together_unpack_once_and_all_find_it(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from utils.archives import unpack
+from utils.data.archives import unpack
 sys.stdin.read(1)
 print(unpack(Path(sys.argv[1]), Path(sys.argv[2]), (".jpg",)))
 """

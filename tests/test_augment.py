@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import stats
 from torch.nn import functional
 
-from utils.augment import (
+from utils.data.augment import (
     Augmentation,
     augment,
     cut_out,

@@ -19,12 +19,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from utils import InputError, data
+from utils import InputError
 from utils.cli import main
-from utils.folders import files_below, scan_folder
+from utils.data import cache, sources
+from utils.data.folders import files_below, scan_folder
+from utils.models.weights import read_network
 from utils.runs import Run, find_run
-from utils.training import fit, plan_training
-from utils.weights import read_network
+from utils.training.fit import fit
+from utils.training.plan import plan_training
 
 
 def picture(path, value=0):
@@ -176,8 +178,8 @@ def test_a_pipe_among_the_pictures_is_not_waited_for(tmp_path, capsys):
 
 
 def test_more_pictures_than_the_memory_holds(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data, "available_memory", lambda: 20_000_000)
-    monkeypatch.setattr(data.pictures, "read_pictures", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(cache, "available_memory", lambda: 20_000_000)
+    monkeypatch.setattr(sources.pictures, "read_pictures", lambda *_: pytest.fail("decoded"))
     root = pets(tmp_path, ant=60, bee=60)
     arguments = ["data", "--dataset", root, "--data-dir", tmp_path / "data", "--image-size", 256]
     match = r"120 pictures of 256 × 256 pixels need about 0.2 GB of memory, and 0.0 GB are free"
@@ -383,16 +385,18 @@ def test_a_run_from_elsewhere_does_not_choose_where_decoded_pictures_go(run, tmp
     record["settings"]["data_dir"] = str(place)
     run.path("run.json").write_text(json.dumps(record))
     used = []
-    monkeypatch.setattr(data, "_cached", lambda source, size, folder: used.append(folder) or 1 / 0)
+    monkeypatch.setattr(
+        sources, "cached_pictures", lambda source, size, folder: used.append(folder) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
-        data.pictures_of(run)
+        sources.pictures_of(run)
     assert not used[0].is_relative_to(place)
     (place / "cache").mkdir()  # even where it says so of a place that has them
     with pytest.raises(ZeroDivisionError):
-        data.pictures_of(run)
+        sources.pictures_of(run)
     assert used[1] == used[0]
     with pytest.raises(ZeroDivisionError):
-        data.pictures_of(run, place)  # a person may
+        sources.pictures_of(run, place)  # a person may
     assert used[2] == place / "cache"
 
 
@@ -430,7 +434,7 @@ def planned_again(run):
     from conftest import TINY
 
     names = ("data_dir", "image_size", "limit_train", "limit_test")
-    picture_set = data.load_pictures("shapes", **{name: run.settings[name] for name in names})
+    picture_set = sources.load_pictures("shapes", **{name: run.settings[name] for name in names})
     place = {"run_name": run.name, "output_dir": run.folder.parent}
     return plan_training(picture_set, epochs=TINY["epochs"], **place)
 

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from utils import InputError
-from utils.badges import colab_badge, repository, write_badges
-from utils.runs import ROOT
+from utils.files import ROOT
+from utils.publish.badges import colab_badge, repository, write_badges
 
 
 @pytest.fixture

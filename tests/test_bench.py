@@ -7,9 +7,10 @@ from functools import partial
 import pytest
 import torch
 
-from utils import InputError, bench
-from utils.models import create_model
+from utils import InputError
+from utils.measure import bench
 from utils.models.davidnet import DavidNet
+from utils.models.registry import create_model
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from utils import InputError, book
-from utils.badges import BADGE
+from utils import InputError
 from utils.cli import main
-from utils.pipeline import NOTEBOOKS
-from utils.runs import ROOT, Run
+from utils.files import ROOT
+from utils.pipeline.sequence import NOTEBOOKS
+from utils.publish import book
+from utils.publish.badges import BADGE
+from utils.runs import Run
 
 
 def picture(width=120):

@@ -8,13 +8,14 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from sklearn.metrics import accuracy_score, log_loss
 
-from utils.augment import Augmentation, normalise
-from utils.callbacks import KeepLogits
-from utils.classifier import ImageClassifier, build_optimizer, one_cycle, planned_schedule
-from utils.data import PictureDataModule, PictureSet, Split, shown_pictures
-from utils.models import create_model
-from utils.optimizers import Muon
-from utils.recipes import RECIPES, choose_recipe
+from utils.data.augment import Augmentation, normalise
+from utils.data.batches import PictureDataModule, shown_pictures
+from utils.data.picture_set import PictureSet, Split
+from utils.models.registry import create_model
+from utils.training.callbacks import KeepLogits
+from utils.training.classifier import ImageClassifier, build_optimizer, one_cycle, planned_schedule
+from utils.training.optimizers import Muon
+from utils.training.recipes import RECIPES, choose_recipe
 
 CLASSES = ("a", "b", "c")
 MEAN, STD = (0.5, 0.45, 0.4), (0.3, 0.25, 0.2)

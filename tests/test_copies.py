@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from utils.copies import conflicting, describe_copies, first_copies
+from utils.data.copies import conflicting, describe_copies, first_copies
 
 
 def pictures(*kinds):

@@ -22,26 +22,25 @@ from pytorch_lightning import Trainer
 from torch.nn import functional
 from torchvision.datasets import CIFAR10
 
-from utils import InputError, data, pictures, runs, shapes
-from utils.augment import Augmentation, augment, normalise, resize
-from utils.classifier import ImageClassifier
-from utils.data import (
+from utils import InputError, files
+from utils.data import batches, cache, drawn_shapes, picture_set, pictures, sources
+from utils.data.augment import Augmentation, augment, normalise, resize
+from utils.data.batches import EpochShuffle, InOrder, PictureDataModule
+from utils.data.picture_set import (
     CIFAR10_MEAN,
     CIFAR10_STD,
-    EpochShuffle,
-    InOrder,
-    PictureDataModule,
     PictureSet,
     Split,
     channel_histograms,
     channel_statistics,
-    load_pictures,
-    pictures_of,
     stratified_part,
 )
-from utils.models import create_model
-from utils.recipes import choose_recipe
-from utils.runs import ROOT, Run
+from utils.data.sources import load_pictures, pictures_of
+from utils.files import ROOT
+from utils.models.registry import create_model
+from utils.runs import Run
+from utils.training.classifier import ImageClassifier
+from utils.training.recipes import choose_recipe
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.3, 0.25, 0.2)
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -268,7 +267,7 @@ def test_two_and_twelve_classes(tmp_path):
 
 
 def test_nothing_is_written_into_the_folder_of_the_user(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "ROOT", tmp_path / "repository")
+    monkeypatch.setattr(files, "ROOT", tmp_path / "repository")
     root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
     before = listing(root)
     load(root, tmp_path)
@@ -278,7 +277,7 @@ def test_nothing_is_written_into_the_folder_of_the_user(tmp_path, monkeypatch):
 
 
 def test_the_name_folder_means_the_data_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "ROOT", tmp_path / "repository")
+    monkeypatch.setattr(files, "ROOT", tmp_path / "repository")
     root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
     assert same(load_pictures("folder", data_dir=root), load(root, tmp_path))
 
@@ -326,7 +325,7 @@ def test_folders_that_cannot_be_learnt_from_are_refused(counts, message, tmp_pat
 def test_options_that_cannot_be_are_refused_before_anything_is_read(
     options, message, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(data, "_find_source", None)
+    monkeypatch.setattr(sources, "_find_source", None)
     with pytest.raises(InputError, match=message):
         load_pictures(data_dir=tmp_path, **options)
 
@@ -410,7 +409,7 @@ def test_the_cache_is_renewed_when_the_code_that_decodes_changes(
     cached_folder, tmp_path, monkeypatch
 ):
     root, first = cached_folder
-    monkeypatch.setattr(data, "_code_key", lambda *_: "another version")
+    monkeypatch.setattr(sources, "code_key", lambda *_: "another version")
     decoded = []
     read = pictures.read_pictures
     monkeypatch.setattr(
@@ -450,16 +449,16 @@ def test_a_damaged_cache_is_said_and_decoded_again(damage, cached_folder, tmp_pa
 def test_drawn_shapes_keep_their_masks_through_the_cache(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     drawn = {
-        name: shapes.DrawnPictures(
+        name: drawn_shapes.DrawnPictures(
             rng.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8),
             np.arange(20) % 10,
             rng.random((20, 32, 32)) < 0.3,
         )
         for name in ("train", "test")
     }
-    monkeypatch.setattr(shapes, "draw_split", lambda name, image_size: drawn[name])
+    monkeypatch.setattr(drawn_shapes, "draw_split", lambda name, image_size: drawn[name])
     first = load_pictures("shapes", tmp_path)
-    monkeypatch.setattr(shapes, "draw_split", None)
+    monkeypatch.setattr(drawn_shapes, "draw_split", None)
     again = load_pictures("shapes", tmp_path, limit_train=10)
     assert same(first, load_pictures("shapes", tmp_path))
     assert torch.equal(first.test.masks, torch.from_numpy(drawn["test"].masks))
@@ -501,8 +500,8 @@ def test_a_copy_that_another_process_made_meanwhile_is_read(tmp_path, monkeypatc
         path.write_bytes(content)
         yield True
 
-    monkeypatch.setattr(data, "one_at_a_time", after_another)
-    monkeypatch.setattr(data, "_decode", None)
+    monkeypatch.setattr(cache, "one_at_a_time", after_another)
+    monkeypatch.setattr(cache, "_decode", None)
     assert same(load(root, tmp_path), expected)
 
 
@@ -551,7 +550,7 @@ def test_no_more_memory_is_used_than_is_asked_for(tmp_path):
     for line in done.stdout.splitlines():
         decoded, read = (int(peak) / one for peak in line.split())
         print(f"decoding: {decoded:.2f} copies, reading: {read:.2f}")
-        assert decoded < data.COPIES + 0.2 and read < data.COPIES_READ
+        assert decoded < cache.COPIES + 0.2 and read < cache.COPIES_READ
 
 
 @pytest.fixture
@@ -585,8 +584,8 @@ def test_pictures_that_moved_are_taken_wherever_they_are_the_same(run_of, tmp_pa
 
 
 def test_a_folder_given_as_data_dir_may_have_moved_too(run_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "ROOT", tmp_path)
-    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
     root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
     first = load_pictures("folder", root)
     run = run_of(first)
@@ -603,14 +602,14 @@ def test_a_folder_given_as_data_dir_may_have_moved_too(run_of, tmp_path, monkeyp
 def test_what_a_run_says_of_places_is_read_and_never_written_to(
     packed, run_of, tmp_path, monkeypatch
 ):
-    for module in (data, runs):
+    for module in (sources, files):
         monkeypatch.setattr(module, "ROOT", tmp_path / "repository")
     root, theirs = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4}), tmp_path / "theirs"
     dataset = shutil.make_archive(str(tmp_path / "packed"), "zip", root) if packed else str(root)
     first = load_pictures(dataset, theirs)
     run, before = run_of(first), listing(theirs)
     with monkeypatch.context() as patch:
-        patch.setattr(data, "_decode", None)
+        patch.setattr(cache, "_decode", None)
         assert same(pictures_of(run), first)  # what is kept there is read
     assert listing(theirs) == before and not (tmp_path / "repository").exists()
     for path in theirs.iterdir():
@@ -621,7 +620,7 @@ def test_what_a_run_says_of_places_is_read_and_never_written_to(
 
 
 def test_cifar10_is_read_where_a_run_found_it_and_fetched_elsewhere(run_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "ROOT", tmp_path / "repository")
+    monkeypatch.setattr(files, "ROOT", tmp_path / "repository")
     places, theirs = [], tmp_path / "theirs"
     arrays = np.zeros((4, 32, 32, 3), np.uint8), np.arange(4) % 2
 
@@ -629,8 +628,8 @@ def test_cifar10_is_read_where_a_run_found_it_and_fetched_elsewhere(run_of, tmp_
         places.append(place)
         return (("a", "b"), arrays, arrays)
 
-    monkeypatch.setattr("utils.cifar10.read_cifar10", read)
-    monkeypatch.setattr(data, "_write_cache", lambda *_: None)
+    monkeypatch.setattr("utils.data.cifar10.read_cifar10", read)
+    monkeypatch.setattr(cache, "_write_cache", lambda *_: None)
     run = run_of(load_pictures("cifar10", theirs))
     pictures_of(run)
     (theirs / CIFAR10.base_folder).mkdir(parents=True)
@@ -643,7 +642,7 @@ def test_cifar10_is_read_where_a_run_found_it_and_fetched_elsewhere(run_of, tmp_
 
 def test_limits_take_the_first_pictures_of_each_class_in_proportion(tmp_path, monkeypatch):
     whole = made_set([0] * 10 + [1] * 20 + [2] * 10, [2, 1, 0] * 10)
-    monkeypatch.setattr(data, "_cached", lambda *_: whole)
+    monkeypatch.setattr(sources, "cached_pictures", lambda *_: whole)
     loaded = load_pictures("shapes", tmp_path, limit_train=8, limit_test=6)
     positions = [0, 1, 10, 11, 12, 13, 30, 31]
     assert torch.equal(loaded.train.images, whole.train.images[positions])
@@ -659,7 +658,7 @@ def test_a_limit_is_exact_and_keeps_every_class(counts):
     targets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     split = Split(torch.zeros(len(targets), 3, 1, 1, dtype=torch.uint8), targets)
     for limit in range(len(counts), len(targets) + 1):
-        kept = data._limited(split, limit, "limit_train")
+        kept = picture_set.limited(split, limit, "limit_train")
         assert len(kept) == limit
         assert min(counts_of(kept, len(counts))) >= 1
 
@@ -668,7 +667,7 @@ def test_limits_beyond_the_split_change_nothing_and_too_small_ones_are_refused(
     tmp_path, monkeypatch
 ):
     whole = made_set([0, 1, 2] * 5)
-    monkeypatch.setattr(data, "_cached", lambda *_: whole)
+    monkeypatch.setattr(sources, "cached_pictures", lambda *_: whole)
     assert same(load_pictures("shapes", tmp_path, limit_train=15, limit_test=99), whole)
     with pytest.raises(InputError, match="limit_train is 2, fewer than the 3 classes"):
         load_pictures("shapes", tmp_path, limit_train=2)
@@ -870,7 +869,7 @@ def test_training_sees_each_epoch_in_its_own_order_and_augmentation(tmp_path):
 
 
 def test_validation_and_test_see_the_pictures_normalised_and_not_augmented(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "EVAL_BATCH_SIZE", 4)
+    monkeypatch.setattr(batches, "EVAL_BATCH_SIZE", 4)
     picture_set = made_set([0, 1, 2] * 3, [0, 1, 2] * 2)
     module = PictureDataModule(picture_set, 8, Augmentation(4, 1.0, 8), seed=5)
     recorder = Recorder(module, epochs=2, folder=tmp_path)

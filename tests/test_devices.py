@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from utils import devices
-from utils.runs import ROOT
+from utils.files import ROOT
 
 
 def test_available_memory_is_what_the_machine_has_free():

@@ -5,12 +5,13 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from utils.augment import Augmentation, augment
-from utils.classifier import ImageClassifier
-from utils.data import PictureDataModule, PictureSet, Split
-from utils.explore import augmented_views, class_counts, mean_pictures, nearest_mean_accuracy
-from utils.models import create_model
-from utils.recipes import choose_recipe
+from utils.data.augment import Augmentation, augment
+from utils.data.batches import PictureDataModule
+from utils.data.explore import augmented_views, class_counts, mean_pictures, nearest_mean_accuracy
+from utils.data.picture_set import PictureSet, Split
+from utils.models.registry import create_model
+from utils.training.classifier import ImageClassifier
+from utils.training.recipes import choose_recipe
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.3, 0.25, 0.2)
 

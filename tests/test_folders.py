@@ -5,7 +5,7 @@ import os
 import pytest
 
 from utils import InputError
-from utils.folders import scan_folder
+from utils.data.folders import scan_folder
 
 
 def make_files(root, *names):

@@ -30,18 +30,23 @@ from PIL import Image
 from test_training import SmallDavidNet, make_plan
 
 import utils.data
-from utils import InputError, Interrupted, errors, history, lr_finder, pipeline, printable, runs
-from utils.archives import OTHERS, unpack
-from utils.callbacks import RunCheckpointIO, TrainingLog
+from utils import InputError, Interrupted, files, printable
 from utils.cli import check_parameters, main
-from utils.data import check_data_options, load_pictures, pictures_of
-from utils.engine import parameters_of
-from utils.models import MODELS
+from utils.data.archives import OTHERS, unpack
+from utils.data.pictures import EXTENSIONS, read_picture
+from utils.data.sources import check_data_options, load_pictures, pictures_of
+from utils.explain import mistakes
+from utils.models.registry import MODELS
 from utils.parameters import parse_value
-from utils.pictures import EXTENSIONS, read_picture
-from utils.recipes import Recipe, choose_recipe
+from utils.pipeline import sequence
+from utils.pipeline.kernel import parameters_of
 from utils.runs import Run, find_run, list_runs
-from utils.training import as_begun, fit, load_network, plan_training
+from utils.training import history, lr_finder, predictions
+from utils.training.callbacks import RunCheckpointIO, TrainingLog
+from utils.training.fit import fit
+from utils.training.plan import as_begun, plan_training
+from utils.training.recipes import Recipe, choose_recipe
+from utils.training.trained import load_network
 
 CASES = {
     "pictures": 1_500, "archives": 600, "hostile archives": 1_000, "run.json": 900,
@@ -409,7 +414,7 @@ def place(tmp_path_factory):
     handler = signal.getsignal(signal.SIGALRM) if hasattr(signal, "SIGALRM") else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "davidnet", SmallDavidNet)
-        patch.setattr(runs, "ROOT", place)
+        patch.setattr(files, "ROOT", place)
         patch.setattr(utils.data, "ROOT", place)
         yield place
     if hasattr(signal, "SIGALRM"):
@@ -570,15 +575,17 @@ def test_damaged_predictions(run, plan):
             np.savez(file := io.BytesIO(), **changed)
             data = file.getvalue()
         put(path, data)
-        found = errors.predict_test(run, pictures)
-        wrong, matrix = errors.misclassified(found), errors.confusion(found)
+        found = predictions.predict_test(run, pictures)
+        wrong, matrix = mistakes.misclassified(found), mistakes.confusion(found)
         assert matrix.sum() == len(pictures.test)
         assert len(pictures.test.images[wrong]) == len(found.confidence[wrong])
         assert len(pictures.test.images[found.index]) == len(pictures.test)
-        assert errors.most_confused(matrix, pictures.classes)["count"].sum() == len(wrong)
-        assert errors.per_class_table(found, pictures.classes)["support"].sum() == len(found.target)
-        assert errors.calibration_table(found)["count"].sum() == len(found.target)
-        assert 0 <= errors.calibration_error(found) <= 1
+        assert mistakes.most_confused(matrix, pictures.classes)["count"].sum() == len(wrong)
+        assert mistakes.per_class_table(found, pictures.classes)["support"].sum() == len(
+            found.target
+        )
+        assert mistakes.calibration_table(found)["count"].sum() == len(found.target)
+        assert 0 <= mistakes.calibration_error(found) <= 1
         assert 0 <= found.accuracy <= 1
 
     fuzz("predictions", attempt)
@@ -655,7 +662,7 @@ def test_damaged_cache(tmp_path, plan):
 @pytest.fixture(scope="module")
 def parameters() -> list[str]:
     """Every parameter of every notebook, but for those that name a run."""
-    names = {name for book in pipeline.NOTEBOOKS.values() for name in parameters_of(book)}
+    names = {name for book in sequence.NOTEBOOKS.values() for name in parameters_of(book)}
     return sorted(names - {"run_name", "output_dir"})
 
 
@@ -674,7 +681,7 @@ def test_impossible_parameters(plan, tmp_path, parameters):
         way = case.choice(("check", "check", "check", "recipe", "data", "plan", "run", "found"))
         case.note(way)
         if way == "check":
-            check_parameters(values(some), list(pipeline.NOTEBOOKS))
+            check_parameters(values(some), list(sequence.NOTEBOOKS))
         elif way == "recipe":
             choose_recipe(**{"recipe": "quick", "dataset": "x"} | values([case.choice(recipe)]))
             choose_recipe(**values(("recipe", "dataset")))
@@ -691,7 +698,7 @@ def test_impossible_parameters(plan, tmp_path, parameters):
 
 
 def test_impossible_command_lines(monkeypatch, plan, parameters):
-    monkeypatch.setattr(pipeline, "run_notebooks", lambda *_: [])
+    monkeypatch.setattr(sequence, "run_notebooks", lambda *_: [])
     options = ("--run-name", "--dataset", "--recipe", "--data-dir", "--output-dir", "--only")
 
     def attempt(case):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from utils import InputError
-from utils.gradcam import (
+from utils.explain.gradcam import (
     METHODS,
     agreement,
     blank,

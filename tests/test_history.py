@@ -8,7 +8,8 @@ import pytest
 from conftest import valid_record
 
 from utils import InputError
-from utils.history import (
+from utils.runs import Run
+from utils.training.history import (
     HISTORY_COLUMNS,
     STEP_COLUMNS,
     picture_sides,
@@ -16,8 +17,7 @@ from utils.history import (
     read_steps,
     summarise,
 )
-from utils.recipes import RECIPES
-from utils.runs import Run
+from utils.training.recipes import RECIPES
 
 ROWS = [
     # epoch, step, lr, train_loss, train_acc, val_loss, val_acc, seconds

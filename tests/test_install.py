@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from utils import InputError, install
+from utils import InputError
+from utils.pipeline import install
 
 
 @pytest.fixture

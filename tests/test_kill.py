@@ -22,13 +22,14 @@ WAIT_LIMIT = 60  # seconds without a sign of life, after which something is wron
 
 #: New processes fork from one that has imported what training needs: each starts at once.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["utils.training"])
+processes.set_forkserver_preload(["utils.training.fit"])
 
 
 def train(folder: str) -> None:
     """Train the real network on few small pictures, in this process."""
-    from utils.data import load_pictures
-    from utils.training import fit, plan_training
+    from utils.data.sources import load_pictures
+    from utils.training.fit import fit
+    from utils.training.plan import plan_training
 
     torch.set_num_threads(1)
     log = open(Path(folder, "log.txt"), "a")  # noqa: SIM115 - open until the process ends

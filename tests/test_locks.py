@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from utils import locks
+from utils.files import ROOT
 from utils.locks import LIVE, PREFIX, one_at_a_time, private_folder
-from utils.runs import ROOT
 
 HOLD = """
 import sys, time

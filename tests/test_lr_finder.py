@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from utils import InputError
-from utils.augment import Augmentation, augment
-from utils.data import PictureSet, Split
-from utils.lr_finder import DIVERGED, RECENT, RangeTest, save, smooth, suggest, sweep
-from utils.models import MODELS
+from utils.data.augment import Augmentation, augment
+from utils.data.picture_set import PictureSet, Split
 from utils.models.davidnet import DavidNet
+from utils.models.registry import MODELS
 from utils.runs import Run
-from utils.training import fit, plan_training
+from utils.training.fit import fit
+from utils.training.lr_finder import DIVERGED, RECENT, RangeTest, save, smooth, suggest, sweep
+from utils.training.plan import plan_training
 
 STEPS = 41
 RATES = np.logspace(-5, 0, STEPS)

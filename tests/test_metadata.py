@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import metadata
-from utils.metadata import JPEG, PNG, without_metadata
-from utils.pictures import fit_picture, holds_several, open_picture
+from utils.data import metadata
+from utils.data.metadata import JPEG, PNG, without_metadata
+from utils.data.pictures import fit_picture, holds_several, open_picture
 
 SIZE = 32
 ORIENTATION = (0x112, 3, 1, struct.pack("<HH", 6, 0))

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from utils import InputError
-from utils.models import MODELS, check_block, create_model
 from utils.models.convolution import Conv3x3, _Product
+from utils.models.registry import MODELS, check_block, create_model
 
 # Conv, batch norm and linear layers in forward order: parameters, channels, side of the output.
 LAYERS = [

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.pipeline import NOTEBOOKS
-from utils.runs import ROOT, Run
+from utils.files import ROOT
+from utils.pipeline.sequence import NOTEBOOKS
+from utils.runs import Run
 
 EVERYWHERE = {"run_name", "output_dir", "data_dir", "dataset", "seed"}
 CONTRACT = EVERYWHERE | {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.optimizers import ADAM_MEMORY, QUINTIC, Muon, orthogonalised
+from utils.training.optimizers import ADAM_MEMORY, QUINTIC, Muon, orthogonalised
 
 
 def small_network(seed=0):

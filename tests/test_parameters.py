@@ -5,9 +5,9 @@ import pytest
 import yaml
 from papermill.cli import _resolve_type
 
-from utils.engine import parameters_of
 from utils.parameters import KINDS, as_meant, from_shell, take_as_meant
-from utils.pipeline import NOTEBOOKS
+from utils.pipeline.kernel import parameters_of
+from utils.pipeline.sequence import NOTEBOOKS
 
 #: name, as typed, as it is meant
 TYPED = [

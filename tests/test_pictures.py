@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import InputError, pictures
-from utils.pictures import fit_picture, read_picture, read_pictures
+from utils import InputError
+from utils.data import pictures
+from utils.data.pictures import fit_picture, read_picture, read_pictures
 
 SIZE = 32
 

@@ -16,14 +16,17 @@ from conftest import valid_record
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
-from utils import InputError, cli, pipeline
-from utils.book import chapters_of
+from utils import InputError, cli
 from utils.cli import check_parameters, main
-from utils.data import bytes_to_keep, load_pictures
+from utils.data.sources import bytes_to_keep, load_pictures
+from utils.files import ROOT
 from utils.parameters import parse_value
-from utils.runs import ROOT, Run, find_run
+from utils.pipeline import sequence
+from utils.publish.book import chapters_of
+from utils.runs import Run, find_run
+from utils.training import finished_run
 
-ALL = list(pipeline.NOTEBOOKS)
+ALL = list(sequence.NOTEBOOKS)
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def no_kernel(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a notebook was started")
 
-    monkeypatch.setattr(pipeline, "_execute", refuse)
+    monkeypatch.setattr(sequence, "_execute", refuse)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +120,14 @@ def test_run_names_that_are_no_folder_name_are_refused(no_kernel, tmp_path, name
     ],
 )
 def test_part_of_the_sequence(only, start, expected):
-    assert pipeline.select_notebooks(only, start) == expected
+    assert sequence.select_notebooks(only, start) == expected
 
 
 def test_notebooks_that_do_not_exist_are_refused():
     with pytest.raises(InputError, match="'09'"):
-        pipeline.select_notebooks("05,09")
+        sequence.select_notebooks("05,09")
     with pytest.raises(InputError, match="Nothing to run"):
-        pipeline.select_notebooks("01", "04")
+        sequence.select_notebooks("01", "04")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +168,7 @@ def test_a_mended_notebook_makes_the_run_complete_again(tiny_run, tmp_path):
     shutil.copytree(tiny_run.folder, tmp_path / "mended")
     run = Run("mended", tmp_path)
     run.update_record(status="failed", failure={"notebook": "04_curves"})
-    pipeline.run_notebooks(run, {}, ["04_curves"])
+    sequence.run_notebooks(run, {}, ["04_curves"])
     assert run.status == "complete"
     assert "failure" not in run.record
 
@@ -176,11 +179,11 @@ def test_only_the_chapter_that_failed_mends_the_run(tmp_path, monkeypatch):
     run.path("model.safetensors").write_bytes(b"weights")
     run.write_json("metrics.json", {"test_acc": 0.5, "test_loss": 1.0, "test_size": 4})
     run.update_record(failure={"notebook": "05_misclassified", "error": "interrupted"})
-    monkeypatch.setattr(pipeline, "_execute", lambda *_: None)
-    pipeline.run_notebooks(run, {}, ["04_curves"])
+    monkeypatch.setattr(sequence, "_execute", lambda *_: None)
+    sequence.run_notebooks(run, {}, ["04_curves"])
     assert (run.status, run.failure) == ("complete", "05_misclassified, interrupted")
-    assert pipeline.open_run(None, tmp_path).name == "r"
-    pipeline.run_notebooks(run, {}, ["05_misclassified"])
+    assert finished_run.open_run(None, tmp_path).name == "r"
+    sequence.run_notebooks(run, {}, ["05_misclassified"])
     assert (run.status, run.failure) == ("complete", "")
 
 
@@ -190,7 +193,7 @@ def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
     settings = Run("again", tmp_path).settings
     names = ("data_dir", "epochs", "limit_train", "limit_test", "image_size")
     run = Run("again", tmp_path)
-    pipeline.run_notebooks(run, {name: settings[name] for name in names}, ["03_training"])
+    sequence.run_notebooks(run, {name: settings[name] for name in names}, ["03_training"])
     text = run.path("notebooks", "03_training.ipynb").read_text()
     assert "is reused" in text
     assert (tmp_path / "again" / "model.safetensors").stat().st_mtime_ns == before
@@ -198,12 +201,12 @@ def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
 
 def test_open_run_refuses_what_the_run_was_not_trained_with(tiny_run):
     place = tiny_run.folder.parent
-    assert pipeline.open_run(None, place).name == "tiny"
-    assert pipeline.open_run("tiny", place, "shapes", 0).name == "tiny"
+    assert finished_run.open_run(None, place).name == "tiny"
+    assert finished_run.open_run("tiny", place, "shapes", 0).name == "tiny"
     with pytest.raises(InputError, match="seed 0, not 7"):
-        pipeline.open_run("tiny", place, seed=7)
+        finished_run.open_run("tiny", place, seed=7)
     with pytest.raises(InputError, match="'other' does not exist"):
-        pipeline.open_run("other", place)
+        finished_run.open_run("other", place)
 
 
 def test_open_run_takes_the_pictures_from_any_place_that_holds_them(tmp_path, monkeypatch):
@@ -216,10 +219,10 @@ def test_open_run_takes_the_pictures_from_any_place_that_holds_them(tmp_path, mo
     shutil.copytree(tmp_path / "pets", tmp_path / "copy")
     run.path("model.safetensors").write_bytes(b"weights")
     run.write_json("metrics.json", {"test_acc": 0.5, "test_loss": 1.0, "test_size": 4})
-    assert pipeline.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
+    assert finished_run.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
     (tmp_path / "copy" / "ant" / "0.png").unlink()
     with pytest.raises(InputError, match=r"/copy' holds other pictures .* were '.*/pets'"):
-        pipeline.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
+        finished_run.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
 
 
 def pets(root):
@@ -238,8 +241,8 @@ def test_a_chapter_opened_alone_trains_what_is_missing(tmp_path, monkeypatch, ca
         trained.update(run=run.name, names=names, **parameters)
         run.update_record(status="complete", **valid_record(dataset="shapes", seed=0))
 
-    monkeypatch.setattr(pipeline, "run_notebooks", pretend)
-    run = pipeline.open_run(None, tmp_path)
+    monkeypatch.setattr(finished_run, "run_notebooks", pretend)
+    run = finished_run.open_run(None, tmp_path)
     assert trained == {
         "run": run.name, "names": ["03_training"], "dataset": "shapes", "recipe": "quick",
     }  # fmt: skip
@@ -247,7 +250,7 @@ def test_a_chapter_opened_alone_trains_what_is_missing(tmp_path, monkeypatch, ca
 
 
 def test_predict_prints_a_table_and_csv(tiny_run, tmp_path, capsys):
-    from utils.data import pictures_of
+    from utils.data.sources import pictures_of
 
     picture_set = pictures_of(tiny_run)
     for position in range(3):
@@ -352,8 +355,8 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_pa
 
 def test_a_closed_kernel_leaves_a_run_that_goes_on(tmp_path, capsys):
     train = f"""
-from utils.data import bytes_to_keep, load_pictures
-from utils.training import fit, plan_training
+from utils.data.sources import bytes_to_keep, load_pictures
+from utils.training.fit import fit, plan_training
 pictures = load_pictures("shapes", {str(tmp_path / "data")!r}, 16, 32, 20)
 options = dict(run_name="closed", output_dir={str(tmp_path)!r}, batch_size=16)
 fit(plan_training(pictures, epochs=8, **options))

@@ -7,12 +7,13 @@ from PIL import Image
 
 from utils import InputError
 from utils.cli import main
-from utils.data import load_pictures
-from utils.errors import predict_test
-from utils.models import MODELS
+from utils.data.sources import load_pictures
+from utils.explain.predict import find_pictures, predict_pictures
 from utils.models.davidnet import DavidNet
-from utils.predict import find_pictures, predict_pictures
-from utils.training import fit, plan_training
+from utils.models.registry import MODELS
+from utils.training.fit import fit
+from utils.training.plan import plan_training
+from utils.training.predictions import predict_test
 
 
 class SmallDavidNet(DavidNet):

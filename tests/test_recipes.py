@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from utils import InputError
-from utils.recipes import (
+from utils.training.recipes import (
     RECIPES,
     Recipe,
     check_choice,

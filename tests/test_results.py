@@ -10,12 +10,14 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from test_training import SmallDavidNet, make_pictures
 
-from utils import InputError, results, safe_outputs
-from utils.models import MODELS
-from utils.recipes import RECIPES
-from utils.results import BEGIN, END, FIGURES, write_results
+from utils import InputError
+from utils.models.registry import MODELS
+from utils.publish import results, safe_outputs
+from utils.publish.results import BEGIN, END, FIGURES, write_results
 from utils.runs import Run
-from utils.training import fit, plan_training
+from utils.training.fit import fit
+from utils.training.plan import plan_training
+from utils.training.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")

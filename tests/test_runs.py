@@ -15,20 +15,15 @@ from conftest import valid_record
 from matplotlib.figure import Figure
 
 from utils import InputError, runs
-from utils.runs import (
-    HELD_RUN,
+from utils.files import (
     ROOT,
-    Run,
     check_space,
-    derive_run_name,
-    describe_versions,
-    find_run,
-    list_runs,
     remove_leftovers,
     replacing,
     replacing_folder,
     resolve_path,
 )
+from utils.runs import HELD_RUN, Run, derive_run_name, describe_versions, find_run, list_runs
 
 METRICS = {"test_acc": 0.5, "test_loss": 1.5, "test_size": 4}
 

@@ -15,9 +15,8 @@ from nbformat.v4 import new_output
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from utils import safe_outputs as module
-from utils.pipeline import NOTEBOOKS
-from utils.safe_outputs import safe_markdown, safe_outputs, safe_table, smaller_picture
+from utils.pipeline.sequence import NOTEBOOKS
+from utils.publish.safe_outputs import safe_markdown, safe_outputs, safe_table, smaller_picture
 
 PAGES = {"03_training.ipynb", "../your_pictures.md", "../docs/your_pictures.md"}
 TABLE = pd.DataFrame({"class": ["a < b", "c & d"], "share": [0.5, 0.25]})
@@ -90,7 +89,7 @@ def test_what_is_no_png_picture_is_left_out(content):
 
 
 def test_a_picture_of_too_many_bytes_is_left_out(monkeypatch):
-    monkeypatch.setattr(module, "MOST_OF_A_PICTURE", 100)
+    monkeypatch.setattr(safe_outputs, "MOST_OF_A_PICTURE", 100)
     assert rebuilt(shown({"image/png": base64.b64encode(png()).decode()}))[1] == {"image/png": 1}
 
 

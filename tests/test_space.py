@@ -25,14 +25,17 @@ from storage import Storage
 from uploads import READABLE, UNREADABLE
 from view import METHOD_NAMES, Seen, about, answer, maps
 
-from utils import InputError, space
-from utils.bundle import Bundle, NoLongerWantedError
+from utils import InputError
 from utils.cli import main
-from utils.errors import load_predictions, misclassified
-from utils.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
-from utils.runs import ROOT, Run
-from utils.space import MODULES, build_space, describe_space
-from utils.visitors import running_space
+from utils.explain.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
+from utils.explain.mistakes import misclassified
+from utils.explain.portable import Bundle, NoLongerWantedError
+from utils.files import ROOT
+from utils.measure.load_test import running_space
+from utils.publish import space
+from utils.publish.space import MODULES, build_space, describe_space
+from utils.runs import Run
+from utils.training.predictions import load_predictions
 
 
 @pytest.fixture(scope="session")
@@ -520,13 +523,13 @@ def says(**changes):
 
 
 CHANGES = {
-    "page": ("app.py", longer), "module": ("utils/gradcam.py", longer),
+    "page": ("app.py", longer), "module": ("utils/explain/gradcam.py", longer),
     "list": ("requirements.txt", longer), "readme": ("README.md", longer),
     "weights": ("model.safetensors", longer), "picture": ("examples/001.png", longer),
     "text in a picture": ("examples/001.png", with_more), "size": ("examples/001.png", other_side),
     "missing": ("examples/001.png", os.unlink), "no page": ("app.py", os.unlink),
     "link": ("examples/001.png", linked), "link to a page": ("app.py", linked),
-    "link to a module": ("utils/plots/style.py", linked), "pipe": ("utils/pictures.py", piped),
+    "link to a module": ("utils/plots/style.py", linked), "pipe": ("utils/data/pictures.py", piped),
     "title": ("model.json", says(title="other")), "more": ("model.json", says(evil="x")),
     "weights of another": ("model.json", says(sha256="0" * 64)),
     "path": ("model.json", says(examples=[
@@ -541,7 +544,7 @@ def test_a_space_in_which_something_was_exchanged_is_neither_pushed_nor_started(
     kind, handed_over, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.setattr("utils.visitors.running_space", None)
+    monkeypatch.setattr("utils.measure.load_test.running_space", None)
     name, change = CHANGES[kind]
     path = handed_over / "space" / name
     before = path.read_bytes()

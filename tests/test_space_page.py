@@ -23,12 +23,13 @@ from settings import FIRST_CHOICE, MOST_REMEMBERED, RIVAL
 from storage import MOST_FILES
 from uploads import READABLE, UNREADABLE
 
-from utils.data import load_pictures
-from utils.pictures import EXTENSIONS
+from utils.data.pictures import EXTENSIONS
+from utils.data.sources import load_pictures
+from utils.measure.load_test import _beside_long, running_space
+from utils.publish.space import build_space
 from utils.runs import Run
-from utils.space import build_space
-from utils.training import fit, plan_training
-from utils.visitors import _beside_long, running_space
+from utils.training.fit import fit
+from utils.training.plan import plan_training
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -457,7 +458,7 @@ def test_other_files_are_not_served(running):
     import httpx
 
     example = running.about["examples"][0]["file"]
-    for name in ("app.py", "model.safetensors", "utils/weights.py", example, "/etc/passwd"):
+    for name in ("app.py", "model.safetensors", "utils/models/weights.py", example, "/etc/passwd"):
         path = name if name.startswith("/") else running.folder / name
         assert httpx.get(f"{running.address}/gradio_api/file={path}").status_code in (403, 404)
 

@@ -21,14 +21,15 @@ from nbformat.v4 import new_output
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from utils import InputError, book
-from utils.archives import unpack
-from utils.callbacks import RunCheckpointIO
-from utils.data import load_pictures
-from utils.errors import load_predictions
-from utils.pictures import EXTENSIONS, read_picture
+from utils import InputError
+from utils.data.archives import unpack
+from utils.data.pictures import EXTENSIONS, read_picture
+from utils.data.sources import load_pictures
+from utils.publish import book
 from utils.runs import Run
-from utils.training import load_network
+from utils.training.callbacks import RunCheckpointIO
+from utils.training.predictions import load_predictions
+from utils.training.trained import load_network
 
 
 class Bomb:
@@ -184,7 +185,8 @@ def test_in_an_archive_of_pictures(bomb, tmp_path):
 
 def test_settings_that_tensorboard_keeps_beside_the_run_are_not_read(bomb, run, tmp_path, capsys):
     """Lightning writes hparams.yaml; a YAML file can call functions, too."""
-    from utils.training import fit, plan_training
+    from utils.training.fit import fit
+    from utils.training.plan import plan_training
 
     order = f"!!python/object/apply:os.mkdir ['{bomb.path}']\n"
     run.path("tensorboard", "hparams.yaml").write_text(order)

@@ -21,16 +21,21 @@ from torch.nn.functional import cross_entropy
 import utils.data
 import utils.training as training
 from utils import InputError, Interrupted
-from utils.augment import Augmentation, augment, normalise
-from utils.callbacks import LastCheckpoint, TrainingLog
-from utils.data import PictureSet, Split, load_pictures
+from utils.data.augment import Augmentation, augment, normalise
+from utils.data.picture_set import PictureSet, Split
+from utils.data.sources import load_pictures
 from utils.devices import choose_precision
-from utils.models import MODELS, create_model
+from utils.files import ROOT
 from utils.models.davidnet import DavidNet
+from utils.models.registry import MODELS, create_model
 from utils.models.speednet import SpeedNet
-from utils.recipes import RECIPES
-from utils.runs import ROOT, Run
-from utils.training import fit, layer_table, load_network, plan_training
+from utils.models.summary import layer_table
+from utils.runs import Run
+from utils.training.callbacks import LastCheckpoint, TrainingLog
+from utils.training.fit import fit
+from utils.training.plan import plan_training
+from utils.training.recipes import RECIPES
+from utils.training.trained import load_network
 
 EPOCHS, BATCH_SIZE, TRAIN_SIZE, TEST_SIZE = 3, 8, 44, 33
 STEPS_PER_EPOCH = 6  # the last batch of each epoch holds only 4 pictures
@@ -957,7 +962,7 @@ QUIET_SCRIPT = """
 import sys
 from tests.test_training import make_plan, MODELS, SmallDavidNet
 from utils import errors, lr_finder
-from utils.training import fit, layer_table
+from utils.training.fit import fit, layer_table
 MODELS["davidnet"] = SmallDavidNet
 plan = make_plan(sys.argv[1], epochs=2)
 layer_table(plan.network(), 16)

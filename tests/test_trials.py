@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 from test_training import SmallDavidNet, make_pictures
 
-from utils import InputError, trials
+from utils import InputError
 from utils.cli import main
-from utils.models import MODELS
-from utils.recipes import RECIPES, Recipe, choose_recipe, without_each_part
+from utils.measure import trials
+from utils.models.registry import MODELS
 from utils.runs import Run
+from utils.training.recipes import RECIPES, Recipe, choose_recipe, without_each_part
 
 TINY = replace(RECIPES["quick"], name="tiny", epochs=1, batch_size=8, max_lr=0.01)
 
@@ -99,7 +100,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path, recipe, seeds, words):
     ],
 )
 def test_the_command_refuses_what_cannot_be_before_it_measures(arguments, words, monkeypatch):
-    monkeypatch.setattr("utils.bench.benchmark", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr("utils.measure.bench.benchmark", lambda *_: pytest.fail("it measured"))
     with pytest.raises(SystemExit) as stopped:
         main(["bench", *arguments])
     assert words in str(stopped.value)

@@ -5,7 +5,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from utils.bundle import MAX_PIXELS
+from utils.explain.portable import MAX_PIXELS
 
 
 def saved(image, kind="PNG", **options):

@@ -124,7 +124,7 @@ def _add_run(commands) -> None:
 
 
 def _run(options) -> None:
-    from utils.pipeline import PipelineError, run_notebooks, select_notebooks
+    from utils.pipeline.sequence import PipelineError, run_notebooks, select_notebooks
     from utils.runs import Run, find_run
 
     names = select_notebooks(options.only, options.start)
@@ -161,8 +161,8 @@ def check_settings(run: "Run", parameters: Mapping) -> None:
     sweep_to_come = parameters.get("max_lr") == "found" and not run.path("lr_finder.json").exists()
     if not run.settings or parameters.get("overwrite") or sweep_to_come:
         return
-    from utils.data import load_pictures
-    from utils.training import as_begun, plan_training
+    from utils.data.sources import load_pictures
+    from utils.training.plan import as_begun, plan_training
 
     load, plan = (
         {name: parameters[name] for name in signature(of).parameters if name in parameters}
@@ -180,11 +180,11 @@ def check_room(run: "Run", parameters: Mapping) -> None:
     """
     if run.is_trained and not parameters.get("overwrite"):
         return
-    from utils.data import bytes_to_keep
-    from utils.models import create_model
-    from utils.recipes import choose_recipe
-    from utils.runs import check_space, existing_part
-    from utils.training import bytes_to_train
+    from utils.data.sources import bytes_to_keep
+    from utils.files import check_space, existing_part
+    from utils.models.registry import create_model
+    from utils.training.fit import bytes_to_train
+    from utils.training.recipes import choose_recipe
 
     given = {name: value for name, value in parameters.items() if value is not None}
     dataset, image_size = given.get("dataset", "shapes"), given.get("image_size", 32)
@@ -228,8 +228,8 @@ def _run_name(given: str | None, parameters: Mapping) -> str:
         return given
     if not parameters:
         return QUICKSTART
-    from utils.recipes import default_recipe
     from utils.runs import derive_run_name
+    from utils.training.recipes import default_recipe
 
     rest = dict(parameters)
     dataset = rest.pop("dataset", None) or "shapes"
@@ -257,8 +257,8 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
     Raises:
         InputError: naming the parameter, its value and what is allowed.
     """
-    from utils.pipeline import check_names, check_needed
-    from utils.recipes import choose_recipe
+    from utils.pipeline.sequence import check_names, check_needed
+    from utils.training.recipes import choose_recipe
 
     check_names(parameters, names)
     check_needed(parameters, names)
@@ -276,15 +276,15 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
             check_number(name, given[name], 10 if name == "lr_steps" else 1, 1_000, whole=True)
     data_options = ("dataset", "image_size", "limit_train", "limit_test", "val_fraction")
     if any(name in given for name in data_options):
-        from utils.data import check_data_options
+        from utils.data.sources import check_data_options
 
         check_data_options(
             **{"dataset": "shapes"} | {n: given[n] for n in data_options if n in given}
         )
     if any(name in given for name in ("model", "image_size", "seed", "precision", "devices")):
         from utils.devices import choose_device, choose_precision
-        from utils.models import check_model
-        from utils.training import check_training_options
+        from utils.models.registry import check_model
+        from utils.training.plan import check_training_options
 
         check_model(recipe.model, given.get("image_size", 32))
         options = ("seed", "max_lr")
@@ -292,11 +292,11 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
         device, _ = choose_device(given.get("devices", "auto"))
         choose_precision(given.get("precision", "auto"), device)
     if "method" in given:
-        from utils.gradcam import check_method
+        from utils.explain.gradcam import check_method
 
         check_method(given["method"])
     if "block" in given:
-        from utils.models import MODELS
+        from utils.models.registry import MODELS
 
         # without a training, the network is the run's, and chapter 6 compares with that
         models = [recipe.model] if "03_training" in names else MODELS
@@ -327,7 +327,7 @@ def _add_data(commands) -> None:
 
 
 def _data(options) -> None:
-    from utils.data import load_pictures
+    from utils.data.sources import load_pictures
 
     picture_set = load_pictures(
         _dataset_from_shell(options.dataset), options.data_dir, options.image_size,
@@ -362,8 +362,8 @@ def _add_predict(commands) -> None:
 
 
 def _predict(options) -> None:
-    from utils.folders import FEW, count_endings
-    from utils.predict import find_pictures, predict_pictures
+    from utils.data.folders import FEW, count_endings
+    from utils.explain.predict import find_pictures, predict_pictures
     from utils.runs import find_run
 
     check_number("--top", options.top, 1, 1_000, whole=True)
@@ -430,13 +430,13 @@ def _add_bench(commands) -> None:
 
 
 def _bench(options) -> None:
-    from utils.bench import print_benchmark
+    from utils.measure.bench import print_benchmark
 
     check_number("--rounds", options.rounds, 0 if options.train else 1, 1_000, whole=True)
     picture_set = None
     if options.train:
-        from utils.data import load_pictures
-        from utils.recipes import choose_recipe
+        from utils.data.sources import load_pictures
+        from utils.training.recipes import choose_recipe
 
         check_number("--seeds", options.seeds, 1, 1_000, whole=True)
         choose_recipe(options.train, options.dataset)
@@ -447,7 +447,7 @@ def _bench(options) -> None:
     if options.rounds:
         print_benchmark(options.batch_size, options.rounds, options.json)
     if picture_set is not None:
-        from utils.trials import print_trials
+        from utils.measure.trials import print_trials
 
         print_trials(
             picture_set, options.train, options.seeds, options.leave_one_out, options.output_dir,
@@ -468,7 +468,7 @@ def _add_docs(commands) -> None:
 
 
 def _docs(options) -> None:
-    from utils.book import build_site
+    from utils.publish.book import build_site
     from utils.runs import Run
 
     run = None if options.run is None else Run(options.run, options.output_dir)
@@ -485,8 +485,8 @@ def _add_results(commands) -> None:
 
 
 def _results(options) -> None:
-    from utils.book import RENDERED, keep_chapters
-    from utils.results import write_results
+    from utils.publish.book import RENDERED, keep_chapters
+    from utils.publish.results import write_results
     from utils.runs import Run
 
     folders = [Path(folder) for folder in (options.run, *options.others)]
@@ -503,7 +503,7 @@ def _add_badges(commands) -> None:
 
 
 def _badges(options) -> None:
-    from utils.badges import write_badges
+    from utils.publish.badges import write_badges
 
     changed = write_badges(options.repo)
     print("\n".join(f"written: {path}" for path in changed) or "Nothing to change.")
@@ -540,8 +540,8 @@ def _add_space(commands) -> None:
 
 
 def _space_build(options) -> None:
+    from utils.publish.space import build_space, describe_space
     from utils.runs import Run
-    from utils.space import build_space, describe_space
 
     dataset = None if options.dataset is None else _dataset_from_shell(options.dataset)
     folder = build_space(Run(options.run, options.output_dir), options.data_dir, dataset)
@@ -549,17 +549,17 @@ def _space_build(options) -> None:
 
 
 def _space_measure(options) -> None:
+    from utils.measure.load_test import print_waiting
+    from utils.publish.space import built_space, clean_copy
     from utils.runs import Run
-    from utils.space import built_space, clean_copy
-    from utils.visitors import print_waiting
 
     with clean_copy(built_space(Run(options.run, options.output_dir))) as folder:
         print_waiting(folder, options.python, options.people, options.requests)
 
 
 def _space_push(options) -> None:
+    from utils.publish.space import built_space, check_repository, describe_space, push_space
     from utils.runs import Run
-    from utils.space import built_space, check_repository, describe_space, push_space
 
     check_repository(options.repo)
     folder = built_space(Run(options.run, options.output_dir))

@@ -6,18 +6,15 @@ Needs no torch: the notebook that only reads curves stays quick.
 """
 
 import csv
-import errno
 import io
 import json
 import os
 import re
-import shutil
 import socket
 import stat
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -27,173 +24,21 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from utils import InputError, first_line, printable, shown
+from utils.files import remove_leftovers, replacing, resolve_path, unwritable, write_text
 
-ROOT = Path(__file__).resolve().parent.parent
 DPI = 130
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "grad-cam", "matplotlib")
 HISTORY_COLUMNS = (
     "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
 )  # fmt: skip
+
+
 STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
 #: Set while this process holds a run, so that the notebooks it starts may write to that run too.
 HELD_RUN = "DAVIDNET_HELD_RUN"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._=+-]{0,118}[A-Za-z0-9_=+-])?")
 #: What Windows takes for a device, whatever follows the dot.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-
-
-def resolve_path(path: str | Path) -> Path:
-    """Return `path` as an absolute path; a relative one counts from the repository's root.
-
-    Raises:
-        InputError: no path can be made of it.
-    """
-    if path == "":
-        raise InputError("A path is empty. Give the file or folder that you mean.")
-    try:
-        resolved = (ROOT / Path(path).expanduser()).resolve()
-        resolved.exists()  # a name that is too long shows only here
-        return resolved
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise InputError(f"{shown(path)} is no path of a file or folder ({error}).") from error
-
-
-def shown_path(path: Path) -> str:
-    """Return a path as people should see it: from the repository's root where it lies inside."""
-    return printable(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))
-
-
-def beside_of(target: Path) -> Path:
-    """Return a name of its own beside `target`, which `remove_leftovers` knows again."""
-    return target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` to write to; it takes the target's place if all went well.
-
-    Raises:
-        InputError: the disk is full, the folder is read-only, or the like. Errors about anything
-            else that is done within pass through as they are.
-    """
-    beside = beside_of(target)
-    try:
-        with _writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        with _writing(target, beside):
-            yield beside
-        with _writing(target):
-            with open(beside, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(beside, target)
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it takes the target's place if all went well.
-
-    Raises:
-        InputError: as `replacing`.
-    """
-    beside = beside_of(target)
-    try:
-        with _writing(target):
-            beside.mkdir(parents=True)
-        with _writing(target, beside):
-            yield beside
-        with _writing(target):
-            shutil.rmtree(target, ignore_errors=True)
-            beside.rename(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-#: What only writing comes to. A failing write does not say of which file it was.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-
-
-@contextmanager
-def _writing(target: Path, within: Path | None = None) -> Iterator[None]:
-    """Say that `target` cannot be written where the system says so, of `within` if given."""
-    try:
-        yield
-    except OSError as error:
-        if within is None or _concerns(error, within):
-            raise unwritable(target, error) from error
-        raise
-
-
-def _concerns(error: OSError, place: Path) -> bool:
-    """Tell whether an error is about writing a file or folder, or something in it."""
-    names = [n for n in (error.filename, error.filename2) if isinstance(n, str | bytes | Path)]
-    if not names:
-        return error.errno in _NO_ROOM
-    return any(Path(os.fsdecode(name)).is_relative_to(place) for name in names)
-
-
-def write_text(target: Path, text: str) -> None:
-    """Write `text` to `target`, atomically, in UTF-8.
-
-    Raises:
-        InputError: as `replacing`.
-    """
-    with replacing(target) as beside:
-        beside.write_text(text, encoding="utf-8")
-
-
-_LEFTOVER = re.compile(r"\..+-[0-9a-f]{8}(\.[^.]*)?")
-
-
-def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
-    """Remove what a killed process left half-written beside its targets in `folder`.
-
-    Args:
-        folder: may be missing.
-        older_than: seconds; what is younger may still be in the making.
-    """
-    for path in folder.glob(".*-*"):
-        with suppress(OSError):
-            if _LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older_than:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def unwritable(target: Path, error: Exception) -> InputError:
-    """Return what to tell a person when `target` could not be written."""
-    number = getattr(error, "errno", None)
-    remedy = "Choose another folder"
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "Free some space there, or choose another folder"
-    elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        remedy = "Make its folder writable, or choose another"
-    reason = getattr(error, "strerror", None) or first_line(error)
-    return InputError(f"{target} cannot be written: {reason}. {remedy}.")
-
-
-def existing_part(folder: Path) -> Path:
-    """Return what there is of a path: the folder itself, or the nearest above it."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
-
-
-def check_space(folder: Path, needed: int, purpose: str) -> None:
-    """Refuse to begin what the disk has no room for.
-
-    Args:
-        folder: where it is to be written; may not exist yet.
-        needed: bytes.
-        purpose: what they are for, in the words of the message.
-
-    Raises:
-        InputError: with what is needed and what is free.
-    """
-    free = shutil.disk_usage(existing_part(folder)).free
-    if free < needed:
-        raise InputError(
-            f"{purpose} needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free "
-            "there. Free some space, or choose another folder."
-        )
 
 
 def library_versions() -> dict[str, str]:
@@ -532,9 +377,6 @@ def _finite(text: str) -> float:
     return value
 
 
-# What the JSON files must hold for the rest of the program to rely on.
-
-
 def _object(optional: Mapping | None = None, **properties) -> dict:
     known = {**properties, **(optional or {})}
     return {"type": "object", "properties": known, "required": list(properties)}
@@ -585,6 +427,8 @@ _RECORD = {
         "patternProperties": {r"^[\w.-]+$": _WORDS},
     },
 }  # fmt: skip
+
+
 #: Pictures that come with a Space.
 _PICTURES = {
     "type": "array",
@@ -596,6 +440,8 @@ _PICTURES = {
         "additionalProperties": False,
     },
 }  # fmt: skip
+
+
 #: Training writes these together.
 _TOGETHER = ["settings", "data", "model", "device", "precision"]
 _SCHEMAS = {

@@ -1,0 +1,1 @@
+"""Pictures from their source to batches on the device."""

@@ -1,0 +1,301 @@
+"""Archives of pictures (zip, tar), unpacked without trusting them.
+
+Every name and size is checked before the first byte is written, only picture files are taken out,
+and the folder appears under its name only when it is whole.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import tarfile
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from utils import InputError, first_line, shown
+from utils.data.folders import is_hidden
+from utils.data.pictures import MAX_FILE_SIZE
+from utils.files import beside_of, check_space, remove_leftovers, unwritable, write_text
+from utils.locks import one_at_a_time
+from utils.progress import progress_bar
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
+#: What an unpacked archive is kept as: a folder of its pictures, and the names of its other files.
+PICTURES, OTHERS = "pictures", "others.json"
+#: Ways of packing that the standard library can unpack, by zip's numbers for them (APPNOTE 4.4.5).
+PACKED_BY = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+#: The flag of a name in a zip that is UTF-8; macOS writes UTF-8 without it (APPNOTE 4.4.4, bit 11).
+UTF8 = 0x800
+#: Pictures hardly shrink when packed; what grows more than this, to more bytes, is a trap.
+MAX_RATIO, SUSPICIOUS_SIZE = 200, 10**9
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file of an archive: its name, its size in bytes, and how to open it."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def is_archive(path: Path) -> bool:
+    """Tell whether this is a file whose name ends like an archive's."""
+    return os.path.isfile(path) and path.name.lower().endswith(ARCHIVES)
+
+
+def unpack(
+    archive: Path, place: Path, extensions: Sequence[str], known_place: Path | None = None
+) -> Path:
+    """Return the folder that holds the pictures of an archive, unpacked the first time.
+
+    A folder that is alone at the top of the archive is stepped into.
+
+    Args:
+        archive: a file for which `is_archive` is true.
+        place: where unpacked archives are kept.
+        extensions: how the names of the files to take out end, in lower case.
+        known_place: another such place; what it holds is taken, and nothing is written to it.
+
+    Raises:
+        InputError: the archive is damaged or encrypted; a member's name leads outside, is a link
+            or a device, or is too large; there is no room.
+    """
+    folder = _folder_of(archive, place)
+    for there in (folder, folder if known_place is None else known_place / folder.name):
+        if os.path.isdir(there / PICTURES):
+            return _inner_folder(there / PICTURES)
+    with one_at_a_time(folder, f"Unpacking {archive.name}"):
+        if not folder.is_dir():
+            _unpack(archive, folder, tuple(extensions))
+        for older in place.glob(f"{_prefix_of(archive)}-*"):
+            if older != folder:
+                shutil.rmtree(older, ignore_errors=True)
+    return _inner_folder(folder / PICTURES)
+
+
+def left_packed(unpacked: Path) -> list[str]:
+    """Return the names of the files of an archive that were not taken out, hidden ones apart.
+
+    Args:
+        unpacked: what `unpack` returned; the names count from there, and are no more than the
+            file's own for what lies beside it.
+
+    Raises:
+        InputError: the list of them is damaged.
+    """
+    top = next(folder for folder in (unpacked, *unpacked.parents) if folder.name == PICTURES)
+    try:
+        names = json.loads((top.parent / OTHERS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{top.parent / OTHERS} is damaged ({first_line(error)}). Delete {top.parent}, and it "
+            "will be unpacked again."
+        ) from error
+    within = unpacked.relative_to(top).as_posix()
+    inside = "" if within == "." else f"{within}/"
+    return [
+        n.removeprefix(inside) if n.startswith(inside) else PurePosixPath(n).name for n in names
+    ]
+
+
+def unpacked_size(archive: Path, place: Path) -> int:
+    """Return how many bytes unpacking an archive takes in `place`, as far as it tells at once.
+
+    Nothing where it is unpacked, and of a tar its own size: pictures hardly shrink when packed.
+    """
+    if _folder_of(archive, place).is_dir():
+        return 0
+    if zipfile.is_zipfile(archive):
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(archive) as opened:
+            return sum(info.file_size for info in opened.infolist())
+    return archive.stat().st_size
+
+
+def _folder_of(archive: Path, place: Path) -> Path:
+    """Return where this version of an archive is unpacked."""
+    status = archive.stat()
+    version = f"{archive.name} {status.st_size} {status.st_mtime_ns} {PICTURES}"
+    return place / f"{_prefix_of(archive)}-{_short_hash(version)}"
+
+
+def _prefix_of(archive: Path) -> str:
+    """Return how the names of the folders begin into which an archive's versions are unpacked."""
+    return f"{_stem(archive)}-{_short_hash(str(archive))}"
+
+
+def _stem(archive: Path) -> str:
+    name = archive.name
+    ending = max((e for e in ARCHIVES if name.lower().endswith(e)), key=len)
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", name[: -len(ending)])[:80]
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def _inner_folder(folder: Path) -> Path:
+    inside = list(folder.iterdir())
+    while len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train":
+        deeper = list(inside[0].iterdir())
+        if not any(path.is_dir() for path in deeper):  # a class
+            break
+        folder, inside = inside[0], deeper
+    return folder
+
+
+def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
+    beside = beside_of(folder)
+    try:
+        with _members(archive) as members:
+            _check_members(archive, members)
+            members = [member for member in members if not _is_hidden(member.name)]
+            wanted = [m for m in members if m.name.lower().endswith(extensions)]
+            if not wanted:
+                raise InputError(f"{archive} holds no pictures ({', '.join(extensions)}).")
+            check_space(folder, sum(m.size for m in wanted), f"Unpacking {archive}")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder.parent, older_than=3600)
+            beside.mkdir()
+            about = f"Unpacking {archive.name}"
+            for member in progress_bar(wanted, description=about, unit="files"):
+                _write(member, beside / PICTURES / member.name)
+            others = sorted({member.name for member in members} - {m.name for m in wanted})
+            write_text(beside / OTHERS, json.dumps(others))
+        beside.rename(folder)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive can raise nearly anything inside its reader
+        clash = isinstance(error, (FileExistsError, NotADirectoryError))  # one name, two things
+        if isinstance(error, OSError) and error.errno is not None and not clash:
+            if error.filename == str(archive):
+                raise InputError(
+                    f"{archive} cannot be read: {error.strerror}. Change its permissions, or copy "
+                    "it elsewhere."
+                ) from error
+            raise unwritable(folder, error) from error
+        raise InputError(
+            f"{archive} is damaged or no archive ({first_line(error)}). Download or pack it again; "
+            "nothing of it was kept."
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(map(is_hidden, PurePosixPath(name).parts))
+
+
+def _write(member: _Member, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with member.open() as source, target.open("xb") as opened:
+        shutil.copyfileobj(source, opened)
+
+
+# Reading
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[list[_Member]]:
+    """Yield an open archive's files, each name checked."""
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as opened:
+            yield [_zip_member(archive, opened, info) for info in opened.infolist()
+                   if not info.is_dir()]  # fmt: skip
+    else:
+        with tarfile.open(archive) as opened:
+            members = [_tar_member(archive, opened, info) for info in _tar_entries(opened)]
+            while opened.fileobj.read(2**20):  # to the end, where gzip keeps its checksum
+                pass
+            yield members
+
+
+def _tar_entries(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield what a tar holds but its folders; a negative size would lead round in circles."""
+    position = -1
+    for info in opened:
+        if info.size < 0 or info.offset <= position:
+            raise ValueError(f"the size of {info.name!r} is {info.size}")
+        position = info.offset
+        if not info.isdir():
+            yield info
+
+
+def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    if info.flag_bits & 1:
+        raise InputError(f"{archive} is encrypted. Unpack it, and give the folder.")
+    if info.compress_type not in PACKED_BY:
+        how = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
+        raise InputError(
+            f"{archive} is packed by {how}, which is not unpacked here. Unpack it with another "
+            "program, and give the folder."
+        )
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    name = _checked_name(archive, _zip_name(info), is_file=kind in (0, stat.S_IFREG))
+    return _Member(name, info.file_size, lambda: opened.open(info))
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a file's name, read as UTF-8 also where nothing says so, if it can be."""
+    if info.flag_bits & UTF8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
+
+
+def _tar_member(archive: Path, opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+    name = _checked_name(archive, info.name, info.isreg())
+    return _Member(name, info.size, lambda: opened.extractfile(info))
+
+
+def _checked_name(archive: Path, name: str, is_file: bool) -> str:
+    """Return a member's name, in composed form, if it stays inside the folder it goes into."""
+    name = unicodedata.normalize("NFC", name)
+    path = PurePosixPath(name.replace("\\", "/"))
+    is_drive = re.match(r"[A-Za-z]:", name) is not None
+    if path.is_absolute() or ".." in path.parts or is_drive:
+        raise InputError(
+            f"{archive} holds {name!r}, which would be written outside its folder. It was not "
+            "unpacked; do not trust it."
+        )
+    too_long = len(path.parts) > 50 or any(len(os.fsencode(p)) > 200 for p in path.parts)
+    if too_long or not name.isprintable():
+        raise InputError(
+            f"{archive} holds {shown(name)}, a name that is too long or cannot be printed. It was "
+            "not unpacked; rename that file."
+        )
+    if not is_file:
+        raise InputError(
+            f"{archive} holds {name!r}, which is a link or a device. It was not unpacked; pack "
+            "the files themselves."
+        )
+    return str(path)
+
+
+def _check_members(archive: Path, members: Sequence[_Member]) -> None:
+    """Refuse what no archive of pictures holds: a name twice, a huge file, a huge whole."""
+    names = set()
+    for member in members:
+        if member.name in names:
+            raise InputError(f"{archive} holds {member.name!r} twice. It was not unpacked.")
+        names.add(member.name)
+        if member.size > MAX_FILE_SIZE:
+            raise InputError(
+                f"{archive} holds {member.name!r} of {member.size / 1e6:,.0f} MB; no picture is "
+                f"larger than {MAX_FILE_SIZE / 1e6:,.0f} MB. It was not unpacked."
+            )
+    total, packed = sum(member.size for member in members), archive.stat().st_size
+    if total > SUSPICIOUS_SIZE and total > MAX_RATIO * packed:
+        raise InputError(
+            f"{archive} would grow from {packed / 1e6:,.1f} to {total / 1e6:,.0f} MB, as no "
+            "pictures do. It was not unpacked."
+        )

@@ -1,0 +1,201 @@
+"""Batches: one indexed copy each, in an order that seed and epoch alone decide."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from utils import InputError
+from utils.data import copies
+from utils.data.augment import Augmentation, augment, normalise, resize
+from utils.data.picture_set import SPLIT_SEED, PictureSet, Split, stratified_part
+
+EVAL_BATCH_SIZE = 256
+
+
+class PictureDataModule(LightningDataModule):
+    """Batches of a `PictureSet`, augmented and normalised on the device.
+
+    Args:
+        picture_set: the data.
+        batch_size: of training; evaluation uses ``EVAL_BATCH_SIZE``.
+        augmentation: of training pictures; needed only to train.
+        seed: of the order and of the augmentation.
+        val_fraction: share of the training split to hold out, stratified, and watch during
+            training; 0 watches the test split, as the system this reproduces did.
+        sides: of the pictures in pixels, one for each epoch of training; what is watched after an
+            epoch has that epoch's size, which the network is used to. Empty: always the full one.
+        skipped: share of the training pictures that an epoch leaves out; see `EpochShuffle`.
+
+    Attributes:
+        shown: how many training pictures an epoch shows.
+        losses: float32, one for each training picture, the last that training measured of it.
+    """
+
+    def __init__(
+        self,
+        picture_set: PictureSet,
+        batch_size: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        val_fraction: float = 0.0,
+        sides: Sequence[int] = (),
+        skipped: float = 0.0,
+    ):
+        super().__init__()
+        self.picture_set = picture_set
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.sides = sides
+        self.train, self.watched = _hold_out(picture_set, val_fraction)
+        self.shown = shown_pictures(len(self.train), skipped)
+        self.losses = torch.full((len(self.train),), torch.inf)
+
+    def state_dict(self) -> dict:
+        """Return what a checkpoint keeps: the losses, where the next epoch depends on them."""
+        return {"losses": self.losses.cpu()} if self.shown < len(self.train) else {}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up the losses of a checkpoint."""
+        self.losses = state_dict["losses"]
+
+    def note_losses(self, indices: Tensor, losses: Tensor) -> None:
+        """Remember the losses (N) that training measured of the pictures at `indices` (N)."""
+        if self.shown < len(self.train):
+            self.losses = self.losses.to(losses.device)
+            self.losses[indices] = losses.float()
+
+    def train_dataloader(self) -> DataLoader:
+        """Return batches of the training split in an order of their own every epoch."""
+        order = EpochShuffle(
+            len(self.train), self.batch_size, self.seed, self.shown, lambda: self.losses.cpu()
+        )
+        return batch_loader(self.train, order)
+
+    def val_dataloader(self) -> DataLoader:
+        """Return batches of the split that is watched during training."""
+        return batch_loader(self.watched, InOrder(len(self.watched), EVAL_BATCH_SIZE))
+
+    def test_dataloader(self) -> DataLoader:
+        """Return batches of the test split."""
+        return batch_loader(
+            self.picture_set.test, InOrder(len(self.picture_set.test), EVAL_BATCH_SIZE)
+        )
+
+    def on_after_batch_transfer(self, batch, dataloader_idx: int):
+        """Turn the uint8 images of (images, targets, indices) into normalised ones."""
+        images, targets, indices = batch
+        mean, std, epoch = self.picture_set.mean, self.picture_set.std, self.trainer.current_epoch
+        if self.trainer.training:
+            images = augment(images, indices, self.augmentation, mean, std, self.seed, epoch)
+        else:
+            images = normalise(images, mean, std)
+        if self.sides and self.trainer.state.fn == "fit":
+            images = resize(images, self.sides[min(epoch, len(self.sides) - 1)])
+        return images, targets, indices
+
+
+def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split]:
+    if val_fraction == 0:
+        return picture_set.train, picture_set.test
+    whole = picture_set.train
+    first = copies.first_copies(whole.images)
+    held_out = stratified_part(whole.targets, val_fraction, SPLIT_SEED, first=first)
+    train, watched = (torch.nonzero(part).flatten() for part in (~held_out, held_out))
+    if not len(watched):
+        raise InputError(
+            f"val_fraction {val_fraction} holds nothing out: no class has two training pictures."
+        )
+    return whole.subset(train), whole.subset(watched)
+
+
+def shown_pictures(train_size: int, skipped: float) -> int:
+    """Return how many of so many training pictures an epoch shows that leaves out this share."""
+    return train_size - int(skipped * train_size)
+
+
+class InOrder(Sampler[Tensor]):
+    """Yields the positions 0 … size − 1 in batches (int64 tensors)."""
+
+    def __init__(self, size: int, batch_size: int):
+        self.size, self.batch_size = size, batch_size
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        # a generator: the Trainer makes the iterator before it says which epoch this is
+        yield from self.order().split(self.batch_size)
+
+    def order(self) -> Tensor:
+        """Return all positions, int64, in the order they are to be seen."""
+        return torch.arange(self.size)
+
+
+class EpochShuffle(InOrder):
+    """Yields positions in a random order that depends on seed, epoch and losses alone.
+
+    The Trainer calls `set_epoch` before every epoch, so a resumed run sees the same order.
+
+    Where an epoch shows only a part of the pictures, those left out are a random half of the ones
+    with the lowest losses: they teach least, and come back by chance. That is the pruning of
+    InfoBatch (Qin et al. 2024, "Lossless Training Speed Up by Unbiased Dynamic Data Pruning")
+    with the same number of steps in each epoch, and without its larger weight for those that stay
+    of the easy ones.
+
+    Args:
+        size: number of pictures.
+        batch_size: positions a batch.
+        seed: of the order.
+        shown: how many an epoch shows, at least half of them; None shows all.
+        losses: returns one for each picture (float32, on the CPU), infinite where it is not known.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        shown: int | None = None,
+        losses: Callable[[], Tensor] | None = None,
+    ):
+        super().__init__(size if shown is None else shown, batch_size)
+        self.pictures, self.losses = size, losses
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """Return all positions, int64, in this epoch's order."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.pictures, generator=generator)
+        skipped = self.pictures - self.size
+        if not skipped:
+            return order
+        by_loss = self.losses()[order].argsort(stable=True)  # equal losses: as they come
+        easy = by_loss[: 2 * skipped]
+        left_out = easy[torch.randperm(len(easy), generator=generator)[:skipped]]
+        stays = torch.ones(self.pictures, dtype=torch.bool)
+        stays[left_out] = False
+        return order[stays]
+
+
+class _IndexedSplit(Dataset):
+    """A split whose item is a whole batch: one indexed copy."""
+
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.split.images[indices], self.split.targets[indices], indices
+
+
+def batch_loader(split: Split, sampler: InOrder) -> DataLoader:
+    """Return batches of (uint8 N×3×S×S, int64 N, int64 N: positions in the split)."""
+    pin = torch.cuda.is_available()
+    return DataLoader(_IndexedSplit(split), sampler=sampler, batch_size=None, pin_memory=pin)

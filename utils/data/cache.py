@@ -1,0 +1,179 @@
+"""What was decoded or drawn once, kept in a file and read from there the next time."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from utils import InputError, first_line
+from utils.data import copies
+from utils.data.picture_set import PictureSet, Split, channel_statistics
+from utils.devices import available_memory
+from utils.files import remove_leftovers, replacing, resolve_path
+from utils.locks import one_at_a_time
+
+#: As many copies of the pictures as are in memory at most, while they are decoded, split and kept
+#: in the cache, or read from there; measured, masks included. Decoders take some bytes beside.
+COPIES, COPIES_READ, DECODERS = 3, 1.5, 80_000_000
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What decoding makes of a source; the fields are those of `PictureSet`."""
+
+    classes: Sequence[str]
+    train: Split
+    test: Split
+    notes: Sequence[str] = ()
+    bits: int = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from: what identifies them, and how to decode them when needed."""
+
+    name: str
+    title: str
+    identity: str  # of the place; one cache file for each
+    key: str  # of the contents; a cache with another key is stale
+    size: int  # number of pictures
+    decode: Callable[[int], "Contents"]
+    mean_and_std: tuple | None = None
+    notes: tuple[str, ...] = ()
+
+
+def code_key(*modules: ModuleType) -> str:
+    """Return a key of the code that makes the pictures: when it changes, they may."""
+    return hashlib.sha256(b"".join(Path(m.__file__).read_bytes() for m in modules)).hexdigest()
+
+
+def known_place(known_dir: str | Path | None, *parts: str) -> Path | None:
+    """Return a path in a folder that is only read, where one is given."""
+    return None if known_dir is None else resolve_path(known_dir).joinpath(*parts)
+
+
+def kept_elsewhere(
+    source: Source, image_size: int, known_dir: str | Path | None
+) -> PictureSet | None:
+    """Return what the cache of a folder that is only read holds, if there is any."""
+    path = known_place(known_dir, "cache", cache_name(source, image_size))
+    if path is None or not path.is_file():
+        return None
+    _check_memory(source, image_size, COPIES_READ)
+    return _read_cache(source, path)
+
+
+def cache_name(source: Source, image_size: int) -> str:
+    """Return what the file is called that keeps a source's pictures at this size."""
+    return f"{source.identity}-{image_size}.safetensors"
+
+
+def cached_pictures(source: Source, image_size: int, cache_dir: Path) -> PictureSet:
+    """Read the decoded pictures from the cache, or decode them and write it."""
+    path = cache_dir / cache_name(source, image_size)
+    if path.is_file():
+        _check_memory(source, image_size, COPIES_READ)
+    if (picture_set := _read_cache(source, path)) is not None:
+        return picture_set
+    _check_memory(source, image_size, COPIES)
+    with one_at_a_time(path, f"Decoding the pictures of {source.title}") as waited:
+        picture_set = _read_cache(source, path) if waited else None
+        if picture_set is None:
+            picture_set = _decode(source, image_size)
+            _write_cache(source, picture_set, path)
+    return picture_set
+
+
+def _check_memory(source: Source, image_size: int, copies: float) -> None:
+    """Refuse more pictures than the memory can hold so often, before the first is decoded."""
+    needed = copies * source.size * 3 * image_size**2 + DECODERS
+    free = available_memory()
+    if needed > free:
+        raise InputError(
+            f"{source.size:,} pictures of {image_size} × {image_size} pixels need about "
+            f"{needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free. Lower "
+            "image_size, use fewer pictures, or close other programs."
+        )
+
+
+def _decode(source: Source, image_size: int) -> PictureSet:
+    decoded = source.decode(image_size)
+    train, test = decoded.train, decoded.test
+    mean, std = source.mean_and_std or channel_statistics(train.images)
+    notes = copies.describe_copies((train.images, train.targets), (test.images, test.targets))
+    return PictureSet(
+        source.name, source.title, tuple(decoded.classes), train, test, mean, std,
+        _fingerprint(decoded.classes, train, test), (*decoded.notes, *notes), {}, decoded.bits,
+    )  # fmt: skip
+
+
+def _fingerprint(classes: Sequence[str], train: Split, test: Split) -> str:
+    digest = hashlib.sha256(json.dumps(classes).encode())
+    for split in (train, test):
+        for tensor in (split.images, split.targets, split.masks):
+            if tensor is not None:
+                digest.update(tensor.numpy())
+    return digest.hexdigest()
+
+
+def _write_cache(source: Source, picture_set: PictureSet, path: Path) -> None:
+    tensors = {}
+    for name, split in (("train", picture_set.train), ("test", picture_set.test)):
+        tensors |= {f"{name}.images": split.images, f"{name}.targets": split.targets}
+        if split.masks is not None:
+            tensors[f"{name}.masks"] = split.masks
+    described = {
+        name: getattr(picture_set, name)
+        for name in ("classes", "mean", "std", "fingerprint", "notes", "bits")
+    }
+    text = json.dumps(described)
+    metadata = {"key": source.key, "described": text, "checksum": _checksum(text)}
+    remove_leftovers(path.parent, older_than=3600)
+    try:
+        with replacing(path) as beside:
+            save_file(tensors, beside, metadata)
+    except (InputError, SafetensorError) as error:
+        print(f"The decoded pictures are not kept, and will be decoded again: {error}")
+
+
+def _read_cache(source: Source, path: Path) -> PictureSet | None:
+    """Return what the cache holds, or None where it is missing, stale or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            if metadata["key"] != source.key:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _checksum(metadata["described"]) != metadata["checksum"]:
+            raise ValueError("the checksum of its description is wrong")
+        return _described(source, tensors, json.loads(metadata["described"]))
+    except Exception as error:  # damage can raise nearly anything
+        print(f"The decoded copy {path} is damaged ({first_line(error)}); decoding again.")
+        return None
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _described(source: Source, tensors: dict[str, Tensor], described: dict) -> PictureSet:
+    train, test = (
+        Split(tensors[f"{s}.images"], tensors[f"{s}.targets"], tensors.get(f"{s}.masks"))
+        for s in ("train", "test")
+    )
+    fingerprint = _fingerprint(described["classes"], train, test)
+    if fingerprint != described["fingerprint"]:
+        raise ValueError("its checksum is wrong")
+    return PictureSet(
+        source.name, source.title, tuple(described["classes"]), train, test,
+        tuple(described["mean"]), tuple(described["std"]), fingerprint,
+        tuple(described["notes"]), {}, described["bits"],
+    )  # fmt: skip

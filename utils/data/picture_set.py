@@ -1,0 +1,176 @@
+"""A data set in memory: uint8 tensors, what normalises them, and how a split is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils import InputError
+from utils.data import copies
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+
+
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+TEST_SHARE = 0.2
+#: Splits are drawn from this, not from the run's seed, so that runs can be compared.
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures and their classes.
+
+    Attributes:
+        images: uint8, N×3×S×S.
+        targets: int64, N.
+        masks: bool, N×S×S, true on the object; None where the source has none.
+    """
+
+    images: Tensor
+    targets: Tensor
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, positions: Tensor) -> "Split":
+        """Return the pictures at these positions (int64, M)."""
+        masks = None if self.masks is None else self.masks[positions]
+        return Split(self.images[positions], self.targets[positions], masks)
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A data set, decoded.
+
+    Attributes:
+        name: short name of the source.
+        title: how figures name it.
+        classes: class names; a target is a position in it.
+        train, test: the two splits.
+        mean, std: per channel, for pixel values in [0, 1]; what training normalises with.
+        fingerprint: of the decoded pictures, before any limit.
+        notes: what a person should know about how the source was read.
+        options: the arguments of `load_pictures` that give this set again.
+        bits: how many bits its deep greyscale pictures use; 16 where it has none.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fingerprint: str
+    notes: tuple[str, ...]
+    options: dict
+    bits: int = 16
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures in pixels."""
+        return self.train.images.shape[-1]
+
+
+def channel_histograms(images: Tensor) -> np.ndarray:
+    """Count the pixel values of each channel.
+
+    Args:
+        images: uint8, N×3×H×W.
+
+    Returns:
+        int64, 3×256.
+    """
+    channels = (images[:, channel].reshape(-1) for channel in range(3))
+    return np.stack([torch.bincount(values, minlength=256).numpy() for values in channels])
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the exact mean and standard deviation of each channel, for values in [0, 1].
+
+    Args:
+        images: uint8, N×3×H×W.
+    """
+    values = np.arange(256) / 255
+    share = channel_histograms(images)
+    share = share / share.sum(axis=1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt(share @ values**2 - mean**2)
+    std = np.maximum(std, 1 / 255)  # a channel of one single value must not divide by zero
+    return tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
+
+
+def stratified_part(
+    targets: Tensor,
+    share: float,
+    seed: int,
+    among: Tensor | None = None,
+    first: Tensor | None = None,
+) -> Tensor:
+    """Choose the same share of every class at random: at least one picture, and never all.
+
+    Copies are chosen together or not at all, and not if they lie under several labels; a class
+    whose pictures are all of that kind has none chosen.
+
+    Args:
+        targets: int64, N.
+        share: between 0 and 1.
+        seed: the choice is a function of it.
+        among: bool, N: only these may be chosen.
+        first: int64, N, from `utils.data.copies.first_copies`; None where no two are the same.
+
+    Returns:
+        bool, N.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(len(targets), dtype=torch.bool)
+    allowed = torch.ones_like(chosen) if among is None else among.clone()
+    first = torch.arange(len(targets)) if first is None else first
+    allowed &= ~copies.conflicting(first, targets)
+    for target in targets.unique():
+        members = torch.nonzero((targets == target) & allowed).flatten()
+        kinds, sizes = first[members].unique(return_counts=True)
+        wanted = min(max(1, round(len(members) * share)), len(members) - 1)
+        order = torch.randperm(len(kinds), generator=generator)
+        taken = _filled(sizes[order].tolist(), wanted)
+        chosen[members[torch.isin(first[members], kinds[order[taken]])]] = True
+    return chosen
+
+
+def _filled(sizes: Sequence[int], wanted: int) -> list[int]:
+    """Return the places of sizes that add up to at most `wanted`, taken in order as they fit.
+
+    If none fits, the place of the smallest, provided that another remains.
+    """
+    taken, total = [], 0
+    for place, size in enumerate(sizes):
+        if total + size <= wanted:
+            taken.append(place)
+            total += size
+    return taken if taken or len(sizes) < 2 else [int(np.argmin(sizes))]
+
+
+def limited(split: Split, limit: int | None, name: str) -> Split:
+    """Keep the first `limit` pictures, every class in proportion."""
+    if limit is None or limit >= len(split):
+        return split
+    classes, counts = split.targets.unique(return_counts=True)
+    if limit < len(classes):
+        raise InputError(f"{name} is {limit}, fewer than the {len(classes)} classes; raise it.")
+    ideal = counts * limit / len(split)
+    quota = ideal.floor().long().clamp(min=1)
+    while (missing := limit - int(quota.sum())) != 0:
+        owed = ideal - quota
+        if missing > 0:
+            quota[owed.argmax()] += 1
+        else:  # small classes got more than their share; the large ones pay
+            quota[torch.where(quota > 1, owed, torch.inf).argmin()] -= 1
+    kept = [
+        torch.nonzero(split.targets == target).flatten()[:count]
+        for target, count in zip(classes, quota, strict=True)
+    ]
+    return split.subset(torch.cat(kept).sort().values)

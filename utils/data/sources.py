@@ -1,0 +1,381 @@
+"""Where pictures come from: CIFAR-10, drawn shapes, a folder or an archive."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils import InputError, check_flag, check_number, check_text, shown
+from utils.data import copies, drawn_shapes, folders, metadata, pictures
+from utils.data.archives import ARCHIVES, is_archive, left_packed, unpack, unpacked_size
+from utils.data.cache import (
+    Contents,
+    Source,
+    cache_name,
+    cached_pictures,
+    code_key,
+    kept_elsewhere,
+    known_place,
+)
+from utils.data.picture_set import (
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    SPLIT_SEED,
+    TEST_SHARE,
+    PictureSet,
+    Split,
+    limited,
+    stratified_part,
+)
+from utils.files import ROOT, resolve_path
+from utils.runs import Run
+
+CIFAR10_SIZE = 60_000
+#: Data sets that are not named by their path.
+SOURCES = ("shapes", "cifar10", "folder")
+#: A picture none of whose channels spans more levels than this, of 256, shows next to nothing.
+FLAT = 8
+
+
+def load_pictures(
+    dataset: str = "shapes",
+    data_dir: str | Path = "data",
+    image_size: int = 32,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    skip_unreadable: bool = False,
+    dataset_title: str | None = None,
+    known_dir: str | Path | None = None,
+) -> PictureSet:
+    """Load a data set, decoding it only the first time.
+
+    Args:
+        dataset: ``"shapes"`` (drawn on the spot), ``"cifar10"`` (the official archive, downloaded
+            into `data_dir` if it is not there), the path of a folder of pictures or of an archive
+            of such a folder, or ``"folder"`` for the folder `data_dir`.
+        data_dir: where downloads and decoded copies are kept; relative to the repository's root.
+        image_size: side in pixels of what the network sees.
+        limit_train, limit_test: use only the first so many pictures, stratified by class.
+        skip_unreadable: go on without the files that cannot be read, and name them.
+        dataset_title: how figures name the data; None for a title made from the source.
+        known_dir: another such folder as `data_dir`, of which what is there is read too, but
+            nothing is ever written to it.
+
+    Raises:
+        InputError: an unknown data set, a value out of range, pictures that cannot be read, or
+            more of them than the memory can hold.
+    """
+    check_text("data_dir", str(data_dir))
+    if dataset_title is not None:
+        check_text("dataset_title", dataset_title)
+    check_flag("skip_unreadable", skip_unreadable)
+    check_data_options(dataset, image_size, limit_train, limit_test)
+    source = _find_source(dataset, data_dir, skip_unreadable, known_dir)
+    picture_set = kept_elsewhere(source, image_size, known_dir) or cached_pictures(
+        source, image_size, _cache_folder(dataset, data_dir)
+    )
+    return replace(
+        picture_set,
+        title=dataset_title or picture_set.title,
+        notes=(*source.notes, *picture_set.notes),
+        train=limited(picture_set.train, limit_train, "limit_train"),
+        test=limited(picture_set.test, limit_test, "limit_test"),
+        options={
+            "dataset": dataset,
+            "data_dir": str(data_dir),
+            "dataset_title": dataset_title or picture_set.title,
+            "image_size": image_size,
+            "limit_train": limit_train,
+            "limit_test": limit_test,
+            "skip_unreadable": skip_unreadable,
+        },
+    )
+
+
+def check_data_options(
+    dataset: str,
+    image_size: int = 32,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    val_fraction: float = 0.0,
+) -> None:
+    """Refuse values that cannot be, before anything is read.
+
+    Raises:
+        InputError: naming the parameter, its value and what is allowed.
+    """
+    check_text("dataset", dataset)
+    if dataset not in SOURCES:
+        place = resolve_path(dataset)
+        if not (os.path.isdir(place) or is_archive(place)):
+            raise InputError(
+                f"dataset {shown(dataset)} is unknown. Choose shapes, cifar10, or the path of a "
+                f"folder of pictures or of an archive of it ({', '.join(ARCHIVES)}); {place} is "
+                "neither."
+            )
+    check_number("image_size", image_size, 16, 256, whole=True)
+    check_number("val_fraction", val_fraction, 0.0, 0.9)
+    for name, limit in (("limit_train", limit_train), ("limit_test", limit_test)):
+        if limit is not None:
+            check_number(name, limit, 2, 100_000_000, whole=True)
+
+
+def pictures_of(
+    run: Run, data_dir: str | Path | None = None, dataset: str | None = None
+) -> PictureSet:
+    """Load the data set that a run was trained on, from any place where it is the same.
+
+    What a run says of places is read, never written to: a run may come from elsewhere. What is
+    decoded, unpacked or downloaded goes to `data_dir`, or else to the repository's own ``data/``.
+
+    Args:
+        run: a run whose training has started.
+        data_dir: where its data are kept now; None means where they were.
+        dataset: what it was trained on, where that lies now; None means where it lay.
+
+    Raises:
+        InputError: the pictures are gone, or are not those the run was trained on.
+    """
+    settings = run.settings
+    names = ("image_size", "limit_train", "limit_test", "skip_unreadable", "dataset_title")
+    options = {name: settings[name] for name in names}
+    options["dataset"] = settings["dataset"] if dataset is None else dataset
+    if options["dataset"] == "folder":  # that is what data_dir names
+        options["data_dir"] = settings["data_dir"] if data_dir is None else data_dir
+    else:
+        options["data_dir"] = "data" if data_dir is None else data_dir
+        options["known_dir"] = settings["data_dir"] if data_dir is None else None
+    _check_there(run, options)
+    picture_set = load_pictures(**options)
+    if picture_set.fingerprint != settings["data_fingerprint"]:
+        raise InputError(_other_pictures(run, options, data_dir is None and dataset is None))
+    return picture_set
+
+
+def _check_there(run: Run, options: dict) -> None:
+    """Refuse a place that is gone: unmounted, moved, or of another machine."""
+    if options["dataset"] in ("shapes", "cifar10"):
+        return
+    name = "data_dir" if options["dataset"] == "folder" else "dataset"
+    place = options[name]
+    if place == run.settings[name] and not os.path.exists(resolve_path(place)):
+        raise InputError(
+            f"The pictures of run {run.name!r} were in {shown(str(place))}, and nothing is there "
+            'now. Say where they lie: dataset="…" takes any place that holds the same pictures.'
+        )
+
+
+def _other_pictures(run: Run, options: dict, unasked: bool) -> str:
+    """Return what to say of pictures that are not those of a run."""
+    was = run.settings["dataset"]
+    if unasked:
+        return (
+            f"The pictures of {was!r} have changed since run {run.name!r} was trained. Say where "
+            'those lie that it was trained on (dataset="…"), or train again under another '
+            "run_name."
+        )
+    place = options["data_dir"] if options["dataset"] == "folder" else options["dataset"]
+    return (
+        f"{shown(str(place))} holds other pictures than run {run.name!r} was trained on, which "
+        f"were {shown(was)}. Give the place of those, or leave it at None."
+    )
+
+
+def _cache_folder(dataset: str, data_dir: str | Path) -> Path:
+    """Return where decoded pictures are kept: in `data_dir`, but never among a user's own."""
+    place, own = resolve_path(data_dir), resolve_path(dataset)
+    if dataset == "folder" or (own.is_dir() and place.is_relative_to(own) and own != ROOT):
+        place = resolve_path("data")
+    return place / "cache"
+
+
+def _find_source(
+    dataset: str, data_dir: str | Path, skip_unreadable: bool, known_dir: str | Path | None = None
+) -> Source:
+    if dataset == "shapes":
+        key = code_key(drawn_shapes, copies)
+        size = drawn_shapes.TRAIN_SIZE + drawn_shapes.TEST_SIZE
+        return Source("shapes", "drawn shapes", "shapes", key, size, _draw_shapes)
+    if dataset == "cifar10":
+        decode = partial(_read_cifar10, resolve_path(data_dir), known_place(known_dir))
+        key = f"cifar-10-python {code_key(pictures, copies)}"
+        statistics = (CIFAR10_MEAN, CIFAR10_STD)
+        return Source("cifar10", "CIFAR-10", "cifar10", key, CIFAR10_SIZE, decode, statistics)
+    place = resolve_path(data_dir if dataset == "folder" else dataset)
+    if place.is_dir():
+        return _folder_source(place, place.name, skip_unreadable)
+    unpacked = unpack(
+        place, resolve_path(data_dir) / "unpacked", pictures.EXTENSIONS,
+        known_place(known_dir, "unpacked"),
+    )  # fmt: skip
+    name = place.name.partition(".")[0]
+    try:
+        source = _folder_source(unpacked, name, skip_unreadable, left_packed(unpacked))
+    except InputError as error:  # a person knows the archive, not where it was unpacked
+        raise InputError(str(error).replace(str(unpacked), str(place))) from error
+    return replace(source, notes=[n.replace(str(unpacked), str(place)) for n in source.notes])
+
+
+def _draw_shapes(image_size: int) -> Contents:
+    splits = []
+    for name in ("train", "test"):
+        drawn = drawn_shapes.draw_split(name, image_size=image_size)
+        splits.append(Split(*map(torch.from_numpy, (drawn.images, drawn.targets, drawn.masks))))
+    return Contents(drawn_shapes.CLASSES, *splits)
+
+
+def _read_cifar10(data_dir: Path, known_dir: Path | None, image_size: int) -> Contents:
+    from utils.data.cifar10 import is_there, read_cifar10  # torchvision takes a second to import
+
+    is_known = known_dir is not None and is_there(known_dir)
+    classes, *arrays = read_cifar10(known_dir if is_known else data_dir)
+    splits = [
+        Split(torch.from_numpy(_fit_arrays(images, image_size)), torch.from_numpy(targets))
+        for images, targets in arrays
+    ]
+    return Contents(classes, *splits)
+
+
+def _fit_arrays(images: np.ndarray, image_size: int) -> np.ndarray:
+    """Bring uint8 N×H×W×3 to uint8 N×3×S×S, as `pictures.fit_picture` does it."""
+    fitted = np.empty((len(images), 3, image_size, image_size), np.uint8)
+    for image, place in zip(images, fitted, strict=True):
+        if images.shape[1] != image_size:
+            image = pictures.fit_picture(pictures.Image.fromarray(image), image_size)
+        place[:] = image.transpose(2, 0, 1)
+    return fitted
+
+
+def _folder_source(
+    root: Path, name: str, skip_unreadable: bool, absent: Sequence[str] = ()
+) -> Source:
+    folder = folders.scan_folder(root, absent)
+    size = len(folder.train) + len(folder.test or [])
+    key = f"{folder.key} {code_key(pictures, metadata, copies)} {skip_unreadable}"
+    identity = f"folder-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+    decode = partial(_read_folder, folder, skip_unreadable)
+    return Source(name, name, identity, key, size, decode, notes=folder.notes)
+
+
+def _read_folder(folder: folders.PictureFolder, skip_unreadable: bool, image_size: int) -> Contents:
+    listed = folder.train + (folder.test or [])
+    decoded = pictures.read_pictures([path for path, _ in listed], image_size)
+    notes = _unreadable_notes(decoded.failures, len(listed), skip_unreadable)
+    targets = torch.tensor([target for _, target in listed])
+    readable = torch.ones(len(listed), dtype=torch.bool)
+    readable[list(decoded.failures)] = False
+    _check_trainable(targets[: len(folder.train)][readable[: len(folder.train)]], folder)
+    notes += _remarks(folder, decoded, [path for path, _ in listed], readable)
+    everything = Split(torch.from_numpy(decoded.images), targets)
+    if folder.test is None:
+        in_test = _drawn_test(everything, readable, folder)
+        notes.append(
+            f"No test folder: {in_test.sum()} pictures ({TEST_SHARE:.0%} of each class) "
+            "are held out to test."
+        )
+    else:
+        in_test = torch.arange(len(listed)) >= len(folder.train)
+    train, test = (
+        everything.subset(torch.nonzero(part & readable).flatten()) for part in (~in_test, in_test)
+    )
+    return Contents(folder.classes, train, test, notes, decoded.bits)
+
+
+def _remarks(
+    folder: folders.PictureFolder,
+    decoded: pictures.Decoded,
+    paths: Sequence[str],
+    readable: Tensor,
+) -> list[str]:
+    """Return what a person should know about how single pictures were read, or what they show."""
+    notes = []
+    if decoded.deep:
+        notes.append(
+            f"{len(decoded.deep):,} greyscale pictures of more than 8 bits use {decoded.bits}: "
+            f"{2**decoded.bits - 1:,} is shown white."
+        )
+    spans = decoded.images.max((2, 3)) - decoded.images.min((2, 3))
+    flat = np.flatnonzero((spans.max(1) <= FLAT) & readable.numpy()).tolist()
+    for positions, about in (
+        (sorted(decoded.several), "hold several pictures, of which the first is read"),
+        (flat, "are all of nearly one colour"),
+    ):
+        if positions:
+            named = [os.path.relpath(paths[i], folder.root) for i in positions[: folders.FEW]]
+            more = ", …" if len(positions) > folders.FEW else ""
+            notes.append(f"{len(positions):,} files {about}: {', '.join(named)}{more}.")
+    return notes
+
+
+def _drawn_test(everything: Split, readable: Tensor, folder: folders.PictureFolder) -> Tensor:
+    """Return which pictures to hold out to test: bool, N. Copies stay on one side."""
+    _check_splittable(everything.targets[readable], folder)
+    first = copies.first_copies(everything.images)
+    in_test = stratified_part(everything.targets, TEST_SHARE, SPLIT_SEED, readable, first)
+    if untested := _classes_with_fewer_than(1, everything.targets[in_test], folder.classes):
+        raise InputError(
+            f"No picture can be held out to test of: {', '.join(untested)}. All that are there are "
+            "copies of one picture, or lie under another class as well. Add others, or give "
+            "separate train and test folders."
+        )
+    return in_test
+
+
+def _unreadable_notes(failures: dict[int, str], total: int, skip_unreadable: bool) -> list[str]:
+    if not failures:
+        return []
+    few = [*list(failures.values())[:5], *(["…"] if len(failures) > 5 else [])]
+    message = f"{len(failures)} of {total} files cannot be read: {' '.join(few)}"
+    if not skip_unreadable:
+        remedy = "Repair or remove them, or go on without them by skip_unreadable=True."
+        raise InputError(f"{message} {remedy}")
+    return [f"Left out, since skip_unreadable is set: {message}"]
+
+
+def _check_trainable(targets: Tensor, folder: folders.PictureFolder) -> None:
+    if empty := _classes_with_fewer_than(1, targets, folder.classes):
+        raise InputError(
+            f"No training picture can be read of: {', '.join(empty)}. Repair some, or remove the "
+            "class folders."
+        )
+
+
+def _check_splittable(targets: Tensor, folder: folders.PictureFolder) -> None:
+    if short := _classes_with_fewer_than(2, targets, folder.classes):
+        raise InputError(
+            f"Each class needs at least two readable pictures, one to train and one to test on; "
+            f"too few in: {', '.join(short)}. Add some, or give separate train and test folders."
+        )
+
+
+def _classes_with_fewer_than(least: int, targets: Tensor, classes: tuple[str, ...]) -> list[str]:
+    counts = torch.bincount(targets, minlength=len(classes))
+    return [name for name, count in zip(classes, counts, strict=True) if count < least]
+
+
+def bytes_to_keep(dataset: str, data_dir: str | Path, image_size: int) -> tuple[Path, int]:
+    """Return where a data set's decoded copy would be kept, and what it takes there, in bytes.
+
+    With what is downloaded and unpacked before, as far as that can be known without doing it:
+    nothing for what is there, and of a tar its own size.
+    """
+    place = resolve_path(data_dir if dataset == "folder" else dataset)
+    folder = _cache_folder(dataset, data_dir)
+    packed = dataset not in SOURCES and is_archive(place)
+    if packed and (size := unpacked_size(place, resolve_path(data_dir) / "unpacked")):
+        return folder, size
+    source = _find_source(dataset, data_dir, False)
+    if (folder / cache_name(source, image_size)).is_file():
+        return folder, 0
+    fetched = 0
+    if dataset == "cifar10":
+        from utils.data.cifar10 import ARCHIVE_SIZE, is_there
+
+        fetched = 0 if is_there(resolve_path(data_dir)) else ARCHIVE_SIZE
+    return folder, fetched + source.size * 3 * image_size**2

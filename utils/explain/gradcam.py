@@ -1,0 +1,256 @@
+"""Class activation maps, over the `grad-cam` package: batched, cheap, and without side effects.
+
+A copy of the network over the same weights does the work, so the network that was passed in stays
+exactly as it was. In the copy all parameters are frozen and the gradient begins at the shallowest
+block asked for, so nothing below it is differentiated.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import combinations
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import pytorch_grad_cam as grad_cam
+import torch
+from pytorch_grad_cam.ablation_layer import AblationLayer
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+from utils import InputError, check_choice
+from utils.models.registry import check_block
+from utils.progress import progress_bar
+
+#: The methods, by the name that parameters use.
+METHODS: dict[str, type[grad_cam.base_cam.BaseCAM]] = {
+    "gradcam": grad_cam.GradCAM,
+    "gradcam++": grad_cam.GradCAMPlusPlus,
+    "hirescam": grad_cam.HiResCAM,
+    "layercam": grad_cam.LayerCAM,
+    "xgradcam": grad_cam.XGradCAM,
+    "eigencam": grad_cam.EigenCAM,
+    "scorecam": grad_cam.ScoreCAM,
+    "ablationcam": grad_cam.AblationCAM,
+}
+#: What each does, in a line. A layer's output is a stack of channels, each a small picture.
+METHOD_NOTES = {
+    "gradcam": "Adds up a layer's channels, each weighed by its mean gradient: the usual choice.",
+    "gradcam++": "Weighs by positive gradients only; meant for several objects in one picture.",
+    "hirescam": "Gradient times channel, point by point: in the last layer, what each point added.",
+    "layercam": "Positive gradients only, point by point; the one made for early layers.",
+    "xgradcam": "Grad-CAM with weights scaled by how active a channel is.",
+    "eigencam": "What most of the channels have in common; it does not look at the class at all.",
+    "scorecam": "No gradient: tries every channel as a mask, so it takes the longest.",
+    "ablationcam": "No gradient: switches off every channel in turn, so it takes long.",
+}
+#: These make a forward pass for every channel of a block,
+CHANNEL_METHODS = ("scorecam", "ablationcam")
+#: so many of them at a time; fewer where somebody waits for the end of each pass.
+CHANNELS_AT_ONCE, CHANNELS_IN_A_STEP = 128, 32
+#: These do not look at the class: their maps are the same for every one.
+CLASSLESS_METHODS = ("eigencam",)
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown method.
+
+    Raises:
+        InputError: with the names that are known.
+    """
+    check_choice("method", method, tuple(METHODS))
+
+
+def class_activation_maps(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | Sequence[int] | None = None,
+    method: str = "gradcam",
+    blocks: str | Sequence[str] | None = None,
+    batch_size: int = 128,
+    progress: bool = False,
+    before_pass: Callable[[], None] | None = None,
+) -> np.ndarray:
+    """Compute where in each picture a network finds evidence for a class.
+
+    Each map is rectified and scaled to [0, 1] on its own, by the `grad-cam` package: maps show
+    where, not how much, and two maps cannot be compared in strength.
+
+    Args:
+        network: a network of the registry; neither its mode, gradients nor weights change.
+        images: float, N×3×S×S, normalised.
+        targets: the class to explain for each picture, N; None explains the predicted class.
+        method: one of ``METHODS``. EigenCAM looks at no class; ScoreCAM and AblationCAM make
+            one forward pass for every channel of the block, which takes hundreds of times longer.
+        blocks: a name of ``network.blocks``, or several; None takes the last.
+        batch_size: pictures at once; memory does not grow with their number beyond the maps.
+            ScoreCAM and AblationCAM take one at a time.
+        progress: show a progress bar.
+        before_pass: called before every forward pass, which are small then; what it raises ends
+            the work.
+
+    Returns:
+        float32 N×S×S for one block (or None), N×B×S×S for several, in the order asked for.
+
+    Raises:
+        InputError: an unknown method or block, or targets that do not fit the pictures.
+    """
+    check_method(method)
+    several = not (blocks is None or isinstance(blocks, str))
+    names = [network.blocks[-1]] if blocks is None else list(blocks) if several else [blocks]
+    for name in names:
+        check_block(network, name)
+    if targets is not None and len(targets) != len(images):
+        raise InputError(f"There are {len(images)} pictures, but {len(targets)} targets.")
+    groups = [names]
+    if method in CHANNEL_METHODS:  # the package keeps the activations of every forward pass
+        groups, batch_size = [[name] for name in names], 1
+    maps = np.zeros((len(images), len(names), *images.shape[-2:]), np.float32)
+    starts = range(0, len(images), batch_size)
+    with (
+        torch.inference_mode(False),  # a caller may hold any of these three
+        torch.enable_grad(),
+        torch.autocast(images.device.type, enabled=False),
+        _progress(progress, len(images) * len(groups), method) as advance,
+    ):
+        for group in groups:
+            columns = [names.index(name) for name in group]
+            with _explainer(network, method, group, before_pass) as explainer:
+                for part in (slice(start, start + batch_size) for start in starts):
+                    chosen = None if targets is None else _as_targets(targets[part])
+                    maps[part, columns] = explainer(images[part].float(), chosen)
+                    advance(len(images[part]))
+    return maps if several else maps[:, 0]
+
+
+@contextmanager
+def _progress(shown: bool, total: int, method: str) -> Iterator:
+    if not shown:
+        yield lambda count: None
+        return
+    with progress_bar(description=f"Maps by {method}", total=total, unit="maps") as bar:
+        yield bar.update
+
+
+def _as_targets(targets: Tensor | Sequence[int]) -> list[ClassifierOutputTarget]:
+    return [ClassifierOutputTarget(int(target)) for target in targets]
+
+
+@contextmanager
+def _explainer(network: nn.Module, method: str, names: list[str], before_pass=None) -> Iterator:
+    """Yield a callable (images, targets) → N×B×S×S in the order of `names`."""
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+    copied = copy.deepcopy(network, shared).float().eval()  # modules of its own, the same weights
+    # the package hands out activations in forward order, whatever order the blocks were asked in
+    in_order = [block for block in network.blocks if block in names]
+    layers = [copied.get_submodule(block) for block in in_order]
+    handle = layers[0].register_forward_hook(_begin_gradient)
+    options = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
+    cam = METHODS[method](copied, layers, **options)
+    cam.batch_size = CHANNELS_AT_ONCE
+    if before_pass is not None:
+        cam.batch_size = CHANNELS_IN_A_STEP
+        copied.register_forward_pre_hook(lambda *_: before_pass())
+    cam.aggregate_multi_layers = lambda per_layer: np.concatenate(per_layer, axis=1)
+    positions = [in_order.index(name) for name in names]
+    try:
+        with _without_inner_bars():
+            yield lambda images, targets: cam(images, targets)[:, positions]
+    finally:
+        handle.remove()
+        cam.activations_and_grads.release()
+
+
+def _begin_gradient(module: nn.Module, inputs, output: Tensor) -> Tensor:
+    return output.detach().requires_grad_(torch.is_grad_enabled())
+
+
+@contextmanager
+def _without_inner_bars() -> Iterator[None]:
+    """ScoreCAM and AblationCAM open a progress bar for every picture."""
+    quiet = SimpleNamespace(tqdm=lambda iterable: iterable)
+    with (
+        mock.patch("pytorch_grad_cam.score_cam.tqdm", quiet),
+        mock.patch("pytorch_grad_cam.ablation_cam.tqdm", quiet),
+    ):
+        yield
+
+
+def compare_methods(network: nn.Module, image: Tensor, target: Sequence[int]) -> np.ndarray:
+    """Return the maps of one picture by every method at every block.
+
+    Args:
+        network: a network of the registry.
+        image: float, 1×3×S×S, normalised.
+        target: the class to explain, as a sequence of one.
+
+    Returns:
+        float32, methods × blocks × S × S, in the order of ``METHODS`` and ``network.blocks``.
+    """
+    methods = progress_bar(METHODS, description="Methods", unit="methods")
+    maps = [class_activation_maps(network, image, target, m, network.blocks)[0] for m in methods]
+    return np.stack(maps)
+
+
+def agreement(maps: np.ndarray) -> pd.DataFrame:
+    """Return how alike the maps of one picture are by each two methods, the least alike first.
+
+    Args:
+        maps: float, methods×S×S, in the order of ``METHODS``.
+
+    Returns:
+        a row a pair: first, second, correlation (`similarity`).
+    """
+    pairs = list(combinations(range(len(maps)), 2))
+    first, second = (maps[[pair[side] for pair in pairs]] for side in (0, 1))
+    names = list(METHODS)
+    table = pd.DataFrame([(names[i], names[j]) for i, j in pairs], columns=["first", "second"])
+    table["correlation"] = similarity(first, second)
+    return table.sort_values("correlation", ignore_index=True)
+
+
+def extents(maps: np.ndarray, blocks: Sequence[str]) -> pd.DataFrame:
+    """Return how far maps reach at each block.
+
+    Args:
+        maps: float in [0, 1], N×blocks×S×S.
+        blocks: their names.
+
+    Returns:
+        a row a block: block, the mean share of a map that is brighter than 0.5, and how many
+        maps are blank; no row without maps.
+    """
+    rows = [
+        {
+            "block": block,
+            "bright": float((maps[:, place] > 0.5).mean()),
+            "blank": int(blank(maps[:, place]).sum()),
+        }
+        for place, block in enumerate(blocks)
+        if len(maps)
+    ]
+    return pd.DataFrame(rows, columns=["block", "bright", "blank"])
+
+
+def blank(maps: np.ndarray) -> np.ndarray:
+    """Return which maps (float, N×S×S) are zero everywhere, as bool, N: nothing spoke there."""
+    return ~maps.any(axis=(1, 2))
+
+
+def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return how alike two maps of the same picture are: Pearson's correlation over its pixels.
+
+    Args:
+        maps, others: float, N×S×S.
+
+    Returns:
+        float64, N, in [-1, 1]; 0 where a map is the same everywhere and so points nowhere.
+    """
+    if not len(maps):
+        return np.zeros(0)
+    first, second = (m.reshape(len(m), -1).astype(np.float64) for m in (maps, others))
+    first, second = (m - m.mean(axis=1, keepdims=True) for m in (first, second))
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.divide((first * second).sum(axis=1), norms, out=np.zeros(len(first)), where=norms > 0)

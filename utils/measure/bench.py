@@ -1,0 +1,368 @@
+"""What this machine can do, and what training makes of it.
+
+First the ceilings: a matrix product, a 3×3 convolution and a copy of memory. Then each network's
+training step, bare and through Lightning's Trainer, its loader, its evaluation and its maps, as
+shares of those. Machines are shared and noisy, so all are measured in turn, round by round, and
+compared as ratios of medians.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback
+from torch.nn.functional import conv2d, cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+
+from utils import InputError, check_number
+from utils.data.augment import Augmentation, augment
+from utils.data.batches import EVAL_BATCH_SIZE, PictureDataModule
+from utils.data.picture_set import PictureSet, Split
+from utils.devices import (
+    available_memory,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+)
+from utils.explain.gradcam import class_activation_maps
+from utils.files import write_text
+from utils.models.registry import MODELS, create_model
+from utils.progress import progress_bar
+from utils.training.classifier import ImageClassifier, build_optimizer
+from utils.training.recipes import RECIPES, Recipe
+from utils.training.trainer import build_trainer
+
+#: What a training step takes of memory for each picture of its batch.
+BYTES_A_PICTURE = 5_000_000
+MEAN_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+EVALUATED = 8 * EVAL_BATCH_SIZE
+CONVOLUTION, CONVOLUTION_FORWARD = "3×3 convolution, both ways", "3×3 convolution, forward"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing to measure.
+
+    Attributes:
+        name: in the table.
+        unit: what is counted.
+        amount: how many of these one measurement does.
+        measure: does it, and returns the seconds it took.
+        of: the part whose rate bounds this one, or None.
+        amount_of: how much of that part's unit one measurement does.
+        is_cost: the share is of that part's time, and better low.
+    """
+
+    name: str
+    unit: str
+    amount: float
+    measure: Callable[[], float]
+    of: str | None = None
+    amount_of: float = 0.0
+    is_cost: bool = False
+
+
+def print_benchmark(batch_size: int = 512, rounds: int = 3, json_path: str | None = None) -> None:
+    """Measure, print a table, and write the figures as JSON if asked.
+
+    Raises:
+        InputError: a number out of range, too little memory, or nowhere to write to.
+    """
+    check_number("--batch-size", batch_size, 2, 100_000, whole=True)
+    check_number("--rounds", rounds, 1, 1_000, whole=True)
+    if (needed := batch_size * BYTES_A_PICTURE) > (free := available_memory()):
+        raise InputError(
+            f"--batch-size {batch_size} needs about {needed / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free. Lower it."
+        )
+    if json_path and not Path(json_path).resolve().parent.is_dir():
+        raise InputError(f"--json {json_path}: there is no folder {Path(json_path).parent}.")
+    report = benchmark(batch_size, rounds)
+    print("\n".join(table(report)))
+    if json_path:
+        write_text(Path(json_path), json.dumps(report, indent=2) + "\n")
+
+
+def table(report: dict) -> Iterator[str]:
+    """Yield the lines of a report, to be pasted anywhere."""
+    yield (
+        f"{report['hardware']}, {report['precision']}, channels-last, batch {report['batch_size']}"
+        f", torch {report['torch']}, n = {report['rounds']} rounds in turn"
+    )
+    for name, row in report["parts"].items():
+        rates = [row["amount"] / seconds for seconds in row["seconds"]]
+        mean, spread = statistics.mean(rates), statistics.pstdev(rates)
+        line = f"  {name:36}{mean:11,.0f} ± {spread:<8,.0f}{row['unit'] + '/s':12}"
+        if row["of"]:
+            what = "the time of " if row["is_cost"] else ""
+            line += f"  {row['share']:6.1%} of {what}{row['of']}"
+        yield line
+
+
+def benchmark(batch_size: int, rounds: int) -> dict:
+    """Return the seconds of each part in each round, and its share (of medians)."""
+    device, hardware = choose_device()
+    precision, _ = choose_precision("auto", device)
+    keep_freed_memory()
+    parts = list(_ceilings(device, precision))
+    for model in MODELS:
+        parts += _network_parts(model, batch_size, device, precision)
+    seconds: dict[str, list[float]] = {part.name: [] for part in parts}
+    with progress_bar(
+        description="Benchmark", total=(rounds + 1) * len(parts), unit="measurements"
+    ) as bar:
+        for number in range(rounds + 1):
+            for part in parts:
+                bar.set_description(part.name)
+                taken = part.measure()
+                if number:  # the first round warms up
+                    seconds[part.name].append(taken)
+                bar.update()
+    return {
+        "hardware": hardware,
+        "precision": precision,
+        "batch_size": batch_size,
+        "torch": torch.__version__,
+        "rounds": rounds,
+        "parts": {part.name: _row(part, parts, seconds) for part in parts},
+    }
+
+
+def _row(part: Part, parts: list[Part], seconds: dict[str, list[float]]) -> dict:
+    row = {"unit": part.unit, "amount": part.amount, "seconds": seconds[part.name]}
+    row |= {"of": part.of, "is_cost": part.is_cost}
+    if part.of:
+        bound = next(other for other in parts if other.name == part.of)
+        rate = part.amount_of / statistics.median(seconds[part.name])
+        share = rate / (bound.amount / statistics.median(seconds[part.of]))
+        row["share"] = 1 / share if part.is_cost else share
+    return row
+
+
+def _clock(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _timed(device: str, work: Callable, times: int = 1) -> Callable[[], float]:
+    def measure() -> float:
+        started = _clock(device)
+        for _ in range(times):
+            work()
+        return _clock(device) - started
+
+    return measure
+
+
+# Ceilings
+
+
+def _low_precision(precision: str) -> torch.dtype:
+    dtypes = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+    return dtypes.get(precision, torch.float32)
+
+
+def _ceilings(device: str, precision: str, times: int = 10) -> Iterator[Part]:
+    low = _low_precision(precision)
+    for dtype in dict.fromkeys((torch.float32, low)):
+        name = f"matrix product, {str(dtype).removeprefix('torch.')}"
+        flops, work = _matrix_product(device, dtype)
+        yield Part(name, "GFLOP", times * flops / 1e9, _timed(device, work, times))
+    for name, backward in ((CONVOLUTION_FORWARD, False), (CONVOLUTION, True)):
+        flops, work = _convolution(device, low, backward)
+        yield Part(name, "GFLOP", times * flops / 1e9, _timed(device, work, times))
+    source = torch.ones(2**26, device=device)
+    target = torch.empty_like(source)
+    copied = 2 * source.nbytes / 1e9  # read once, written once
+    yield Part("copy of memory", "GB", copied, _timed(device, lambda: target.copy_(source)))
+
+
+def _matrix_product(device: str, dtype: torch.dtype, size: int = 2048) -> tuple[float, Callable]:
+    first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3, lambda: first @ second
+
+
+def _convolution(device: str, dtype: torch.dtype, backward: bool) -> tuple[float, Callable]:
+    """Return a 3×3 convolution 128→128 at 16×16, batch 128: a shape that suits the hardware."""
+
+    def tensor(*shape):
+        made = torch.randn(*shape, device=device).to(dtype, memory_format=torch.channels_last)
+        return made.requires_grad_(backward)
+
+    images, weights, gradient = tensor(128, 128, 16, 16), tensor(128, 128, 3, 3), None
+    flops = 2 * 128 * 16 * 16 * 128 * 128 * 9
+
+    def work():
+        nonlocal gradient
+        output = conv2d(images, weights, padding=1)
+        if backward:
+            gradient = torch.ones_like(output) if gradient is None else gradient
+            output.backward(gradient)
+
+    return (3 if backward else 1) * flops, work
+
+
+# A network
+
+
+def _network_parts(model: str, batch_size: int, device: str, precision: str) -> Iterator[Part]:
+    data = _random_data(batch_size)
+    forward, both = (flops / 1e9 for flops in picture_flops(model))
+    step, evaluation = f"{model}: training step", f"{model}: evaluation"
+    batch = ("pictures", batch_size)
+    yield Part(
+        step, *batch, _bare_step(model, batch_size, device, precision), CONVOLUTION,
+        both * batch_size,
+    )  # fmt: skip
+    yield Part(
+        f"{model}: loading, augmenting", *batch, _loader(data, device), step, batch_size, True
+    )
+    trainer = _trainer_step(model, data, device, precision)
+    yield Part(f"{step} in Trainer", *batch, trainer, step, batch_size)
+    several = ("pictures", EVALUATED)
+    low = _forward(model, device, precision)
+    yield Part(evaluation, *several, low, CONVOLUTION_FORWARD, forward * EVALUATED)
+    trainer = _evaluation(model, device, precision)
+    yield Part(f"{evaluation} in Trainer", *several, trainer, evaluation, EVALUATED)
+    plain = f"{model}: forward pass, float32"
+    yield Part(plain, "pictures", EVAL_BATCH_SIZE, _forward(model, device, "32-true", 1))
+    maps = _maps(model, device)
+    yield Part(f"{model}: Grad-CAM, last block", "pictures", EVAL_BATCH_SIZE, maps, plain,
+               EVAL_BATCH_SIZE)  # fmt: skip
+
+
+def picture_flops(model: str) -> tuple[int, int]:
+    """Return the floating-point operations for one picture: forward, and forward and backward."""
+    network, counted = create_model(model, seed=0), []
+    for backward in (False, True):
+        with FlopCounterMode(display=False) as counter:
+            logits = network(torch.zeros(2, 3, 32, 32))
+            if backward:
+                logits.sum().backward()
+        counted.append(counter.get_total_flops() // 2)
+    return tuple(counted)
+
+
+def _recipe_of(model: str) -> Recipe:
+    return next(recipe for recipe in RECIPES.values() if recipe.model == model)
+
+
+def _random_data(size: int, batches: int = 4) -> PictureDataModule:
+    """Return batches of noise: `size` pictures each to train on, `EVALUATED` to evaluate."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> Split:
+        images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+        return Split(images, torch.randint(0, 10, (count,), generator=generator))
+
+    classes = tuple("0123456789")
+    splits = split(size * batches), split(EVALUATED)
+    picture_set = PictureSet("random", "random", classes, *splits, *MEAN_STD, "", (), {})
+    return PictureDataModule(picture_set, size, Augmentation())
+
+
+def _pictures(count: int, device: str) -> torch.Tensor:
+    images = torch.randn(count, 3, 32, 32, device=device)
+    return images.to(memory_format=torch.channels_last)
+
+
+def _autocast(device: str, precision: str) -> torch.autocast:
+    return torch.autocast(device, _low_precision(precision), enabled=precision != "32-true")
+
+
+def _bare_step(model: str, batch_size: int, device: str, precision: str) -> Callable[[], float]:
+    """Return a measurement of one step without Lightning, loader, augmentation or metrics."""
+    network = create_model(model, seed=0).to(device)
+    optimizer = build_optimizer(network, _recipe_of(model))
+    images = _pictures(batch_size, device)
+    targets = torch.randint(0, 10, (batch_size,), device=device)
+
+    def step():
+        with _autocast(device, precision):
+            logits = network(images)
+        cross_entropy(logits.float(), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return _timed(device, step)
+
+
+def _loader(data: PictureDataModule, device: str) -> Callable[[], float]:
+    """Return a measurement of one batch from memory to augmented tensors on the device."""
+
+    def measure() -> float:
+        batches = iter(data.train_dataloader())
+        next(batches)
+        started = _clock(device)
+        images, _, indices = (tensor.to(device) for tensor in next(batches))
+        augment(images, indices, data.augmentation, *MEAN_STD, seed=0, epoch=0)
+        return _clock(device) - started
+
+    return measure
+
+
+def _trainer_step(
+    model: str, data: PictureDataModule, device: str, precision: str
+) -> Callable[[], float]:
+    """Return a measurement of one step through Lightning, with everything that training does."""
+    recipe = replace(_recipe_of(model), epochs=1)
+
+    def measure() -> float:
+        clock = _StepClock(device)
+        trainer = build_trainer(
+            device,
+            precision,
+            max_epochs=1,
+            limit_train_batches=3,
+            limit_val_batches=0,
+            callbacks=[clock],
+        )
+        trainer.fit(ImageClassifier(create_model(model, seed=0), 10, recipe), datamodule=data)
+        return (clock.times[-1] - clock.times[0]) / (len(clock.times) - 1)
+
+    return measure
+
+
+class _StepClock(Callback):
+    """Notes when each step ends; the time between two holds loading, transfer and step."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, *_) -> None:
+        self.times.append(_clock(self.device))
+
+
+def _forward(
+    model: str, device: str, precision: str, batches: int = EVALUATED // EVAL_BATCH_SIZE
+) -> Callable[[], float]:
+    """Return a measurement of bare forward passes without gradients, in batches as evaluated."""
+    network = create_model(model, seed=0).to(device).eval()
+    images = _pictures(EVAL_BATCH_SIZE, device)
+
+    def work():
+        with torch.inference_mode(), _autocast(device, precision):
+            network(images)
+
+    return _timed(device, work, batches)
+
+
+def _evaluation(model: str, device: str, precision: str) -> Callable[[], float]:
+    """Return a measurement of a whole evaluation through Lightning, loading and metrics too."""
+    data = _random_data(2)
+    classifier = ImageClassifier(create_model(model, seed=0), 10, _recipe_of(model))
+    trainer = build_trainer(device, precision)
+    return _timed(device, lambda: trainer.validate(classifier, datamodule=data, verbose=False))
+
+
+def _maps(model: str, device: str) -> Callable[[], float]:
+    """Return a measurement of class activation maps of the last block, for one batch."""
+    network = create_model(model, seed=0).to(device).eval()
+    images = _pictures(EVAL_BATCH_SIZE, device)
+    return _timed(device, lambda: class_activation_maps(network, images))

@@ -1,0 +1,162 @@
+"""The sequence of notebooks: run in order, with one progress bar, into a run's folder.
+
+papermill itself (`utils.pipeline.kernel`) is imported only where a notebook is run: it takes longer
+to import than chapter 4 takes to draw its curves.
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from utils import InputError, Interrupted
+from utils.files import ROOT, replacing, shown_path
+from utils.progress import progress_bar
+from utils.runs import Run
+
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+
+
+class PipelineError(RuntimeError):
+    """A notebook did not complete. The message names the notebook, the cell and the error."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A notebook that completed, and the seconds it took."""
+
+    notebook: str
+    seconds: float
+
+
+def select_notebooks(only: str | None = None, start: str | None = None) -> list[str]:
+    """Return the names of the notebooks to run, in order.
+
+    Args:
+        only: numbers such as ``"05,06"``; None for all.
+        start: the number of the first, such as ``"04"``.
+
+    Raises:
+        InputError: a number that no notebook has, or nothing left to run.
+    """
+    by_number = {name[:2]: name for name in NOTEBOOKS}
+    wanted = list(by_number) if only is None else [_number(part) for part in only.split(",")]
+    first = min(by_number) if start is None else _number(start)
+    for number in (*wanted, first):
+        if number not in by_number:
+            raise InputError(f"There is no notebook {number!r}. Choose: {', '.join(by_number)}.")
+    names = [by_number[number] for number in sorted(set(wanted)) if number >= first]
+    if not names:
+        raise InputError(f"Nothing to run: --only {only} has none from {first} on.")
+    return names
+
+
+def _number(text: str) -> str:
+    text = text.strip()
+    return text.zfill(2) if text else text
+
+
+def check_names(parameters: Mapping, names: Sequence[str]) -> None:
+    """Refuse parameters that none of these notebooks takes.
+
+    Raises:
+        InputError: with the names that are allowed.
+    """
+    from utils.pipeline.kernel import parameters_of
+
+    allowed = {parameter for name in names for parameter in parameters_of(NOTEBOOKS[name])}
+    for name in parameters:
+        if name not in allowed:
+            listed = ", ".join(sorted(allowed))
+            raise InputError(f"Parameter {name!r} is unknown. Allowed here: {listed}.")
+
+
+def check_needed(parameters: Mapping, names: Sequence[str]) -> None:
+    """Refuse None for a parameter that one of these notebooks cannot do without.
+
+    Raises:
+        InputError: naming the parameter and the notebook.
+    """
+    from utils.pipeline.kernel import parameters_of
+
+    for notebook in names:
+        for name, default in parameters_of(NOTEBOOKS[notebook]).items():
+            if default != "None" and name in parameters and parameters[name] is None:
+                raise InputError(f"{name} is None, and {notebook} needs it: by default {default}.")
+
+
+def run_notebooks(
+    run: Run, parameters: Mapping, names: Sequence[str] | None = None
+) -> list[Finished]:
+    """Execute notebooks in order into the run's folder, each with the parameters it takes.
+
+    Args:
+        run: whose folder receives the executed notebooks and everything they write.
+        parameters: values by name, beyond ``run_name`` and ``output_dir``.
+        names: which notebooks; None runs all.
+
+    Raises:
+        InputError: a parameter that no notebook takes, or another process is writing this run.
+        PipelineError: a notebook failed; its executed part is kept, and the failure is noted in
+            ``run.json``. The run is marked failed unless its training was complete.
+        Interrupted: a person stopped it; likewise, and the same call goes on.
+    """
+    from utils.pipeline.kernel import count_cells
+
+    names = list(NOTEBOOKS if names is None else names)
+    check_names(parameters, names)
+    values = {**parameters, "run_name": run.name, "output_dir": shown_path(run.folder.parent)}
+    total = sum(count_cells(NOTEBOOKS[name]) for name in names)
+    finished = []
+    with (
+        run.locked(),
+        progress_bar(description="Notebooks", total=total, unit="cells") as bar,
+    ):
+        for name in names:
+            bar.set_description(name)
+            started = time.perf_counter()
+            _execute(run, name, values, _bar_updater(bar))
+            finished.append(Finished(name, time.perf_counter() - started))
+            run.add_seconds(name, finished[-1].seconds)
+        if run.is_trained:
+            mended = run.failed_notebook in (None, *names)
+            run.update_record(status="complete", **({"failure": None} if mended else {}))
+    return finished
+
+
+def _bar_updater(bar) -> Callable[[str | None], None]:
+    """Return what the engine reports to: the line of progress stands behind the bar."""
+
+    def update(line: str | None) -> None:
+        bar.set_postfix_str(re.sub(r"\|.*\|", "", line or ""), refresh=line is not None)
+        if line is None:
+            bar.update()
+
+    return update
+
+
+def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> None:
+    from utils.pipeline.kernel import NotebookError, execute
+
+    target, failure, stopped = run.path("notebooks", f"{name}.ipynb"), None, None
+    with replacing(target) as beside:
+        try:
+            execute(NOTEBOOKS[name], beside, values, ROOT, on_progress)
+        except NotebookError as error:
+            where = {} if error.cell is None else {"cell": error.cell}
+            failure = {"notebook": name, **where, "error": error.error}
+        except KeyboardInterrupt as error:
+            stopped, failure = error, {"notebook": name, "error": "interrupted"}
+    if failure is None:
+        return
+    # a network that is trained stays so, whatever becomes of a chapter about it
+    run.update_record(status="complete" if run.is_trained else "failed", failure=failure)
+    if stopped is not None:
+        kept = f"What run {run.name!r} has finished is kept: the same command goes on from there."
+        raise Interrupted(f"{name} was stopped. {str(stopped) or kept}")
+    if "cell" not in failure:
+        raise PipelineError(f"{name} could not be run: {failure['error']}.")
+    raise PipelineError(
+        f"{name} failed in cell [{failure['cell']}]: {failure['error']}\n"
+        f"What it did until then is in {target}."
+    )

@@ -1,0 +1,1 @@
+"""What is made of a run for others: the book, the results, the Space."""

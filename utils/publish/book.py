@@ -1,0 +1,282 @@
+"""The book: executed notebooks as chapters, and the site that Sphinx makes of them.
+
+What a chapter says is this repository's own; from a run come its outputs alone, rebuilt.
+"""
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection
+from itertools import zip_longest
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from papermill.translators import PythonTranslator
+
+from utils import InputError, first_line, printable
+from utils.files import ROOT, replacing_folder, shown_path, write_text
+from utils.locks import private_folder
+from utils.pipeline.kernel import parameters_of
+from utils.pipeline.sequence import NOTEBOOKS
+from utils.publish.badges import BADGE, colab_badge, repository
+from utils.publish.safe_outputs import safe_markdown, safe_outputs
+from utils.runs import Run
+
+DOCS = ROOT / "docs"
+#: The reference run's chapters, as they are kept with the sources.
+RENDERED = DOCS / "rendered"
+#: The site fetches nothing from elsewhere, so it has a badge of its own.
+LOCAL_BADGE = "../_static/open-in-colab.svg"
+#: Bytes that one chapter, and all together, may take.
+MOST_OF_A_CHAPTER, MOST_OF_ALL = 1_000_000, 5_000_000
+#: Bytes that an executed notebook may have to be read at all.
+MOST_OF_A_NOTEBOOK = 100_000_000
+#: Characters that the cell may have in which papermill sets parameters.
+MOST_OF_PARAMETERS = 10_000
+#: What every chapter says of itself; a run's own could tell MyST-NB to do other things.
+METADATA = {
+    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+}
+
+
+def executed_chapters(folder: Path) -> dict[str, NotebookNode]:
+    """Return all chapters, executed to their ends, by name.
+
+    Args:
+        folder: with a notebook for each chapter.
+
+    Raises:
+        InputError: a chapter is missing, unreadable, a link, not executed to its end, or shows an
+            error; the message names it, and its cell.
+    """
+    missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").is_file()]
+    if missing:
+        raise InputError(
+            f"{shown_path(folder)} lacks {', '.join(missing)}. Run the whole sequence first: "
+            "python -m utils run, with the same run name."
+        )
+    return {name: _executed(folder / f"{name}.ipynb") for name in NOTEBOOKS}
+
+
+def _executed(path: Path) -> NotebookNode:
+    if path.is_symlink() or path.stat().st_size > MOST_OF_A_NOTEBOOK:
+        raise InputError(
+            f"{shown_path(path)} is a link, or has more than {MOST_OF_A_NOTEBOOK:,} bytes, as no "
+            "chapter of this project does. Run the chapter again."
+        )
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # whatever a damaged file makes of the parser
+        raise InputError(f"{shown_path(path)} is no notebook ({first_line(error)}).") from error
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        errors = [output for output in cell.outputs if output.output_type == "error"]
+        if errors:
+            raise InputError(
+                f"{shown_path(path)}, cell {number} of {len(notebook.cells)}, ended in an error: "
+                f"{errors[0].ename}: {errors[0].evalue}. Mend it and run the chapter again."
+            )
+        if cell.execution_count is None:
+            raise InputError(
+                f"{shown_path(path)}, cell {number} of {len(notebook.cells)}, was not executed. "
+                "Run the chapter again, to its end."
+            )
+    return notebook
+
+
+def chapters_of(run: Run) -> dict[str, NotebookNode]:
+    """Return the executed chapters of a complete run by name, as the book shows them.
+
+    Cells are this repository's, outputs the run's; what is left out of these is printed.
+
+    Raises:
+        InputError: the run is missing, was not finished or failed, or a chapter cannot be shown,
+            as its cells are not those of this repository's chapter.
+    """
+    if not run.record:
+        raise InputError(f"Run {run.name!r} does not exist in {shown_path(run.folder.parent)}.")
+    if run.status != "complete" or run.failure:
+        reason = f": {run.failure}" if run.failure else ""
+        state = "not finished" if run.status == "complete" else run.status
+        raise InputError(
+            f"Run {run.name!r} is {state}{reason}, so there is no whole book to make of it. "
+            "Run it to its end first."
+        )
+    executed = executed_chapters(run.path("notebooks"))
+    cells = {name: _own_cells(run, name, notebook.cells) for name, notebook in executed.items()}
+    return {name: _chapter(name, cells[name], executed[name].cells) for name in executed}
+
+
+def _own_cells(run: Run, name: str, executed: list[NotebookNode]) -> list[NotebookNode]:
+    """Return this repository's cells of a chapter, one for each that the run executed.
+
+    Papermill puts one cell more behind the default parameters, which is written anew.
+    """
+    own, compared = nbformat.read(NOTEBOOKS[name], as_version=4).cells, list(executed)
+    if len(executed) > len(own):
+        place = 1 + next(n for n, cell in enumerate(own) if "parameters" in _tags(cell))
+        made = _parameters_cell(executed[place].source, parameters_of(NOTEBOOKS[name]))
+        if made is not None:
+            own.insert(place, made)
+            compared[place] = made
+    for number, (cell, other) in enumerate(zip_longest(own, compared), 1):
+        if not cell or not other or not _same(cell, other):
+            path = shown_path(run.path("notebooks", f"{name}.ipynb"))
+            raise InputError(
+                f"{path}, cell {number} of {len(executed)}, is not that of this version's chapter, "
+                "so its outputs cannot be shown there. Run the chapter again: python -m utils run "
+                f"--run-name {run.name} --only {name[:2]}, with the same parameters."
+            )
+    return own
+
+
+def _same(cell: NotebookNode, other: NotebookNode) -> bool:
+    return (cell.cell_type, cell.source) == (other.cell_type, other.source)
+
+
+def _parameters_cell(source: str, names: Collection[str]) -> NotebookNode | None:
+    """Return papermill's cell, written anew; None where `source` is not one that it writes."""
+    values = {}
+    try:
+        if len(source) > MOST_OF_PARAMETERS:
+            return None
+        for statement in ast.parse(source).body:
+            (target,), value = statement.targets, ast.literal_eval(statement.value)
+            if target.id not in names or not isinstance(value, (str, int, float, type(None))):
+                return None
+            values[target.id] = _rewritten(value) if isinstance(value, str) else value
+        made = PythonTranslator.codify(values)
+    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+        return None
+    tags = {"tags": ["injected-parameters"]}
+    return new_code_cell(made, id="injected-parameters", metadata=tags)
+
+
+def _chapter(name: str, cells: list[NotebookNode], executed: list[NotebookNode]) -> NotebookNode:
+    """Return a notebook of these cells with the outputs of those, and print what is left out."""
+    chapter, pages = new_notebook(metadata=METADATA), _pages()
+    for number, (cell, other) in enumerate(zip(cells, executed, strict=True), 1):
+        source, metadata = _rewritten(cell.source), {"tags": _tags(cell)} if _tags(cell) else {}
+        if cell.cell_type != "code":
+            chapter.cells.append(new_markdown_cell(source, id=cell.id, metadata=metadata))
+            continue
+        outputs, left_out = safe_outputs(other.get("outputs", []), _rewritten, pages)
+        chapter.cells.append(
+            new_code_cell(
+                source, id=cell.id, metadata=metadata, outputs=outputs,
+                execution_count=other.get("execution_count"),
+            )
+        )  # fmt: skip
+        if left_out:
+            kinds = ", ".join(f"{count} {kind[:60]}" for kind, count in left_out.items())
+            print(printable(f"Left out of {name}, cell {number} of {len(cells)}: {kinds}"))
+    return chapter
+
+
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def _rewritten(text: str) -> str:
+    """Return text with paths, and links to pages, as the book has them."""
+    return text.replace(f"{ROOT}/", "").replace("](../docs/", "](../")
+
+
+def _pages() -> set[str]:
+    """Return the addresses of chapters and pages, as chapters link to them."""
+    pages = {f"../{path.relative_to(DOCS).as_posix()}" for path in DOCS.rglob("*.md")}
+    return pages | {f"{name}.ipynb" for name in NOTEBOOKS}
+
+
+# Chapters as they are kept
+
+
+def keep_chapters(run: Run, folder: Path = RENDERED) -> list[Path]:
+    """Write a run's executed chapters into `folder`, as the book shows them.
+
+    Raises:
+        InputError: as `chapters_of`; or they are too large to be kept with the sources.
+    """
+    texts = {name: nbformat.writes(nb) for name, nb in chapters_of(run).items()}
+    sizes = {name: len(text.encode()) for name, text in texts.items()}
+    for name, size in sizes.items():
+        if size > MOST_OF_A_CHAPTER:
+            raise InputError(
+                f"{name} would take {size:,} bytes, more than {MOST_OF_A_CHAPTER:,}. Show fewer "
+                "pictures in it."
+            )
+    if sum(sizes.values()) > MOST_OF_ALL:
+        raise InputError(f"All chapters would take more than {MOST_OF_ALL:,} bytes.")
+    paths = {name: folder / f"{name}.ipynb" for name in texts}
+    for name, path in paths.items():
+        write_text(path, texts[name] + "\n")
+    return list(paths.values())
+
+
+def kept_chapters() -> dict[str, NotebookNode]:
+    """Return the reference run's chapters by name, as the book shows them.
+
+    An earlier version made them. Where it said something else than today's, that is shown without
+    what could act, since it came through a run's folder.
+
+    Raises:
+        InputError: as `executed_chapters`.
+    """
+    chapters = {}
+    for name, notebook in executed_chapters(RENDERED).items():
+        today = {_rewritten(cell.source) for cell in nbformat.read(NOTEBOOKS[name], 4).cells}
+        for cell in notebook.cells:
+            if cell.cell_type != "code" and cell.source not in today:
+                cell.source = _without_what_acts(name, cell.source)
+        chapters[name] = _chapter(name, notebook.cells, notebook.cells)
+    return chapters
+
+
+def _without_what_acts(name: str, source: str) -> str:
+    lines = source.splitlines()
+    text = safe_markdown("\n".join(x for x in lines if BADGE not in x), _pages(), headings=True)
+    badge = any(BADGE in line for line in lines)
+    return f"{text}\n\n{colab_badge(repository(), f'{name}.ipynb')}" if badge else text
+
+
+# The site
+
+
+def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -> Path:
+    """Render the book as a static site, from what was executed, and return its first page.
+
+    Args:
+        run: whose chapters to show; None shows the reference run, kept in ``docs/rendered``.
+        target: the site's folder; what is there is replaced once the new site is whole.
+
+    Raises:
+        InputError: as `chapters_of`; or Sphinx had a warning, which it printed.
+    """
+    chapters = kept_chapters() if run is None else chapters_of(run)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        private_folder(target.parent) as folder,
+        replacing_folder(target) as site,
+    ):
+        source = Path(folder, "source")
+        _lay_out(source, chapters)
+        sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
+        if subprocess.run([*sphinx, str(source), str(site)], cwd=ROOT).returncode:
+            raise InputError("The book was not made: mend what Sphinx says above.")
+        shutil.rmtree(site / ".doctrees", ignore_errors=True)
+    return target / "index.html"
+
+
+def _lay_out(source: Path, chapters: dict[str, NotebookNode]) -> None:
+    """Write what Sphinx reads: the pages of ``docs/``, and the chapters."""
+    shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("rendered"))
+    for name, notebook in chapters.items():
+        title = notebook.cells[0]
+        title.source = title.source.replace(BADGE, LOCAL_BADGE)
+        write_text(source / "rendered" / f"{name}.ipynb", nbformat.writes(notebook))

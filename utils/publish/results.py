@@ -1,0 +1,160 @@
+"""The results: several runs beside each other and beside the system this project reproduces."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from utils import InputError, as_markdown, check_choice, first_line
+from utils.files import ROOT, replacing, shown_path, write_text
+from utils.measure.trials import Trial, mean_and_spread, read_trial
+from utils.models.registry import MODELS
+from utils.publish.book import DOCS
+from utils.publish.safe_outputs import MOST_OF_A_PICTURE, smaller_picture
+from utils.runs import Run
+
+#: Figures of the reference run that the results show, each with what it says to who cannot see it.
+FIGURES = {
+    "04_schedule": "Learning rate and epoch at each step of training",
+    "04_losses": "Train and test loss after each epoch",
+    "04_accuracies": "Train and test accuracy after each epoch",
+    "05_misclassified": "The most confident mistakes, each with its actual and its predicted class",
+    "06_misclassified": "The most confident mistakes, each beside its class activation maps",
+}
+#: The system that is reproduced, as its own log and text show it.
+ORIGINAL = {
+    "": "the original, as it logged",
+    "data set": "CIFAR-10",
+    "hardware": "one T4-class GPU, 16 bit",
+    "network": "DavidNet, 6,573,130 parameters (6.9 M by its log)",
+    "epochs": "20",
+    "training time": "about 220 s",
+    "accuracy on test pictures": "not logged: its 0.932 pools them with training pictures",
+    "averaged over views": "–",
+    "loss on test pictures": "0.232",
+    "n": "1",
+}
+#: Between these lines of a page stands what `write_results` wrote.
+BEGIN, END = "<!-- results: written by `python -m utils results` -->", "<!-- end of results -->"
+
+
+def write_results(
+    reference: Run,
+    others: Sequence[Run] = (),
+    pages: Sequence[Path] = (ROOT / "README.md", DOCS / "results.md"),
+    pictures: Path = DOCS / "results",
+) -> None:
+    """Write the results of runs into pages that have a place for them, and the figures beside.
+
+    Args:
+        reference: whose figures are shown.
+        others: complete runs to compare with it; those of one recipe share a column.
+        pages: Markdown files with the lines ``BEGIN`` and ``END``.
+        pictures: folder for the figures.
+
+    Raises:
+        InputError: a run is not complete, lacks a figure or has another file in its place, or was
+            trained on other pictures; or a page has no place for results.
+    """
+    columns = [_column(runs) for runs in _by_recipe([reference, *others])]
+    for name, content in {name: _figure(reference, name) for name in FIGURES}.items():
+        with replacing(pictures / f"{name}.png") as beside:
+            beside.write_bytes(content)
+    for page in pages:
+        folder = pictures.relative_to(page.parent).as_posix()
+        text = "\n".join([*_table(columns), "", *_remarks(reference), "", *_shown(folder)])
+        _put(page, text)
+
+
+def _figure(run: Run, name: str) -> bytes:
+    path = run.existing(f"figures/{name}.png")
+    try:
+        with path.open("rb") as file:
+            return smaller_picture(file.read(MOST_OF_A_PICTURE + 1))
+    except Exception as error:  # damage can make a decoder raise nearly anything
+        raise InputError(
+            f"{path} is not a PNG picture that can be shown ({first_line(error)}). Run chapter "
+            f"{name[:2]} again."
+        ) from error
+
+
+def _by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if not run.is_trained:
+            raise InputError(f"Run {run.name!r} in {shown_path(run.folder.parent)} is not trained.")
+        if run.record["data"]["fingerprint"] != runs[0].record["data"]["fingerprint"]:
+            raise InputError(
+                f"Runs {runs[0].name!r} and {run.name!r} were trained on other pictures, so their "
+                "figures cannot be compared."
+            )
+        groups.setdefault(run.settings["recipe"], []).append(run)
+    return list(groups.values())
+
+
+def _column(runs: list[Run]) -> dict[str, str]:
+    """Return the results of one recipe's runs, by the table's rows."""
+    trials = [read_trial(run.settings["recipe"], run) for run in runs]
+    record, settings = runs[0].record, runs[0].settings
+    check_choice("model", record["model"]["name"], MODELS)
+
+    def over_runs(value: Callable[[Trial], float | None], digits: int, unit: str) -> str:
+        values = [v for v in map(value, trials) if v is not None]
+        return f"{mean_and_spread(values, digits)}{unit}" if values else "–"
+
+    views = ""
+    if settings.get("views", 1) > 1:
+        views = f" ({settings['views']} views, {record['precision']})"
+    return {
+        "": f"`{settings['recipe']}`, here",
+        "data set": as_markdown(record["data"]["title"]),
+        "hardware": f"{as_markdown(record['device']['name'])}, {record['precision']}",
+        "network": f"{MODELS[record['model']['name']].__name__}, "
+        f"{record['model']['parameters']:,} parameters",
+        "epochs": str(settings["epochs"]),
+        "training time": over_runs(lambda trial: trial.seconds, 0, " s"),
+        "accuracy on test pictures": over_runs(lambda trial: 100 * trial.accuracy, 2, " %"),
+        "averaged over views": over_runs(
+            lambda trial: None if trial.averaged is None else 100 * trial.averaged, 2, " %" + views
+        ),
+        "loss on test pictures": over_runs(
+            lambda trial: trial.run.read_json("metrics.json")["test_loss"], 3, ""
+        ),
+        "n": str(len(runs)),
+    }
+
+
+def _table(columns: list[dict[str, str]]) -> list[str]:
+    columns = [ORIGINAL, *columns]
+    rows = [[row, *(column[row] for column in columns)] for row in ORIGINAL]
+    rows.insert(1, ["---"] * len(rows[0]))
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _remarks(reference: Run) -> list[str]:
+    record = reference.record
+    versions = ", ".join(
+        f"{name} {version}" for name, version in record.get("versions", {}).items()
+    )
+    return [
+        f"This project's numbers are of {record['data']['test_size']:,} test pictures in float32 "
+        "after the last epoch, one view each, but where the table says otherwise. Time is training "
+        "without watching after each epoch, and with the averaged test if there is one. With "
+        "several runs, mean ± standard deviation over seeds. The pictures below are of one run, "
+        f"`{reference.name}` (recipe `{record['settings']['recipe']}`, seed "
+        f"{record['settings']['seed']}; {versions}).",
+    ]
+
+
+def _shown(folder: str) -> list[str]:
+    return [f"![{alt}]({folder}/{name}.png)\n" for name, alt in FIGURES.items()]
+
+
+def _put(page: Path, text: str) -> None:
+    before = page.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+    if len(pattern.findall(before)) != 1:
+        raise InputError(
+            f"{shown_path(page)} has no place for results: the lines {BEGIN} and {END}."
+        )
+    after = pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n{END}", before)
+    write_text(page, after)

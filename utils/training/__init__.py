@@ -1,0 +1,1 @@
+"""What turns pictures and a recipe into a trained network, and reads what training logged."""

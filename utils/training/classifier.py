@@ -1,0 +1,142 @@
+"""The LightningModule: any network of the registry, trained by a recipe."""
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from utils.data.augment import several_views
+from utils.data.batches import shown_pictures
+from utils.training.optimizers import Muon
+from utils.training.recipes import Recipe
+
+
+class ImageClassifier(LightningModule):
+    """Trains a network with cross-entropy, as a recipe says.
+
+    Each split has metrics of its own, exact over the epoch (every picture counts once), and nothing
+    is read back from the device during an epoch.
+
+    Args:
+        network: maps N×3×S×S pictures to N×num_classes logits.
+        num_classes: number of classes, at least 2.
+        recipe: loss, optimiser and schedule.
+
+    Attributes:
+        views: how many views of each test picture the test averages over.
+    """
+
+    def __init__(self, network: nn.Module, num_classes: int, recipe: Recipe):
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self.views = 1
+        for split in ("train", "val", "test"):
+            # the default check for NaN would wait for the device at every step; without it the
+            # metric ignores weights, so it is given the loss of every picture
+            setattr(self, f"{split}_loss", MeanMetric(nan_strategy="disable"))
+            accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+            setattr(self, f"{split}_acc", accuracy)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised pictures (N×3×S×S, float) to logits (N×num_classes)."""
+        return self.network(images)
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> dict[str, Tensor]:
+        """Return what to minimise for a batch, and its cross-entropies (N) without smoothing.
+
+        Args:
+            batch: images and targets first; what follows them is not needed here.
+        """
+        images, targets = batch[:2]
+        logits = self(images).float()
+        losses = self._measure("train", logits, targets)
+        smoothing = self.recipe.label_smoothing
+        loss = losses.mean()
+        if smoothing:
+            loss = cross_entropy(logits, targets, label_smoothing=smoothing)
+        return {"loss": loss, "losses": losses.detach()}
+
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """Measure a batch of the watched split."""
+        images, targets = batch[:2]
+        self._measure("val", self(images).float(), targets)
+
+    def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        """Measure a batch of the test split, and return its logits (float32)."""
+        images, targets = batch[:2]
+        shown = several_views(images, self.views)
+        logits = sum(weight * self(view).float() for view, weight in shown)
+        self._measure("test", logits, targets)
+        return logits
+
+    def _measure(self, split: str, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the losses (N) of a batch's logits, and add them to the metrics of the split."""
+        losses = cross_entropy(logits, targets, reduction="none")
+        mean_loss, accuracy = getattr(self, f"{split}_loss"), getattr(self, f"{split}_acc")
+        mean_loss.update(losses.detach())
+        accuracy.update(logits.detach(), targets)
+        epoch_values = {f"{split}_loss": mean_loss, f"{split}_acc": accuracy}
+        self.log_dict(epoch_values, on_step=False, on_epoch=True, batch_size=len(targets))
+        return losses
+
+    def configure_optimizers(self) -> dict:
+        """Return the optimiser, and OneCycle stepped every batch over all steps of the training."""
+        optimizer = build_optimizer(self.network, self.recipe)
+        schedule = one_cycle(optimizer, self.recipe, int(self.trainer.estimated_stepping_batches))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser, without a schedule."""
+    if recipe.optimizer == "muon":
+        return Muon(network, recipe.max_lr, recipe.max_momentum)
+    return torch.optim.Adam(network.parameters(), lr=recipe.max_lr)
+
+
+def one_cycle(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Return the recipe's OneCycle schedule, to be stepped after every batch."""
+    rise = recipe.warmup_share
+    if rise * total_steps == 1:
+        rise *= 1 + 1e-9  # for a rise of just one step torch divides by zero
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=recipe.max_lr,
+        total_steps=total_steps,
+        pct_start=rise,
+        anneal_strategy="linear",
+        div_factor=recipe.initial_lr_divisor,
+        final_div_factor=recipe.final_lr_divisor,
+        base_momentum=recipe.min_momentum,
+        max_momentum=recipe.max_momentum,
+    )
+
+
+def planned_schedule(recipe: Recipe, train_size: int) -> tuple[list[float], list[float], int]:
+    """Return what a training of this size will follow, by running the schedule alone.
+
+    Args:
+        recipe: of the training.
+        train_size: number of training pictures.
+
+    Returns:
+        learning rate and momentum (Adam's first beta) of each step, and the steps in an epoch.
+    """
+    steps_per_epoch = -(-shown_pictures(train_size, recipe.skipped) // recipe.batch_size)
+    optimizer = build_optimizer(nn.Linear(1, 1), recipe)
+    schedule = one_cycle(optimizer, recipe, recipe.epochs * steps_per_epoch)
+    learning_rates, momenta = [], []
+    for _ in range(recipe.epochs * steps_per_epoch):
+        group = optimizer.param_groups[0]
+        learning_rates.append(group["lr"])
+        momenta.append(group["betas"][0] if "betas" in group else group["momentum"])
+        optimizer.step()
+        schedule.step()
+    return learning_rates, momenta, steps_per_epoch

@@ -1,0 +1,220 @@
+"""A training run, resumed or reused, and the record that it keeps."""
+
+import platform
+import subprocess
+import time
+from pathlib import Path
+from shutil import rmtree
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
+
+from utils import InputError, Interrupted, check_flag, first_line
+from utils.data.batches import PictureDataModule
+from utils.devices import choose_device
+from utils.files import ROOT, check_space
+from utils.runs import HISTORY_COLUMNS, Run, library_versions, now
+from utils.training.callbacks import (
+    LastCheckpoint,
+    NoteLosses,
+    RunCheckpointIO,
+    TrainingLog,
+    epoch_in_words,
+)
+from utils.training.classifier import ImageClassifier
+from utils.training.plan import CHECKPOINT, TrainingPlan, as_begun, hardware_change
+from utils.training.predictions import write_predictions
+from utils.training.trained import save_network
+from utils.training.trainer import build_trainer, evaluate_in_float32, interruptible
+
+#: In the order in which they may be removed at any moment; what says "trained" goes first.
+TRAINED_FILES = ("model.safetensors", "metrics.json", "predictions.npz", "metrics.csv", "steps.csv")
+
+
+def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
+    """Train, or take up what is there: resume an unfinished run, reuse a complete one.
+
+    Writes ``run.json``, ``metrics.csv``, ``steps.csv``, ``checkpoints/last.ckpt``, TensorBoard
+    events, ``model.safetensors``, ``predictions.npz`` and ``metrics.json`` into its folder.
+
+    Raises:
+        InputError: the run exists with other settings, another process is writing it, the disk
+            has no room, its checkpoint is damaged, or the loss stopped being a number.
+        Interrupted: a person stopped it; the same call goes on.
+    """
+    check_flag("overwrite", overwrite)
+    run = plan.run
+    with run.locked():
+        if overwrite:
+            _remove_training(run)
+        plan = as_begun(plan)
+        if run.is_trained:
+            place = {name: plan.settings[name] for name in ("dataset", "data_dir")}
+            run.update_record(status="complete", failure=None, settings={**run.settings, **place})
+            print(
+                f"Run {run.name!r} is complete with these settings and is reused "
+                "(overwrite=True trains again). It went so:"
+            )
+            for row in run.read_csv("metrics.csv", HISTORY_COLUMNS):
+                print(epoch_in_words(row, plan.recipe.epochs, run.record["data"]["watched"]))
+            return run
+        _train(plan)
+    return run
+
+
+def _train(plan: TrainingPlan) -> None:
+    run, checkpoint = plan.run, plan.run.path(*CHECKPOINT)
+    resumed = run.has(*CHECKPOINT)
+    classifier, data_module = plan.classifier(), plan.data_module()
+    check_space(run.folder, bytes_to_train(classifier.network), "Training this network")
+    _start_record(plan, classifier.network, data_module)
+    log = TrainingLog(run, "validation" if plan.settings["val_fraction"] else "test")
+    trainer = _training_trainer(plan, log, checkpoint)
+    if resumed:
+        print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")
+    started = time.perf_counter()
+    try:
+        with interruptible():
+            trainer.fit(
+                classifier,
+                datamodule=data_module,
+                ckpt_path=checkpoint if resumed else None,
+                weights_only=True,
+            )
+    except InputError:
+        raise
+    except Exception as error:
+        if not resumed or log.has_begun:
+            raise
+        raise InputError(
+            f"{checkpoint} cannot be resumed from ({first_line(error)}). Delete it to train from "
+            "the beginning."
+        ) from error
+    except KeyboardInterrupt:
+        run.update_record(status="failed", failure={"error": "interrupted"})
+        raise Interrupted(
+            f"Training of run {run.name!r} was stopped. {len(log.epochs)} of "
+            f"{plan.recipe.epochs} epochs are finished and kept. Run the same again to go on from "
+            "there (without overwrite)."
+        ) from None
+    run.add_seconds("training", time.perf_counter() - started)
+    run.add_seconds("watching", log.watching)
+    _finish(plan, classifier, data_module)
+
+
+def bytes_to_train(network: nn.Module) -> int:
+    """Return what training a network writes to its run's folder, in bytes.
+
+    Weights and Adam's two moments in float32, twice while one checkpoint replaces the other, and
+    the weights once more at the end.
+    """
+    return 7 * sum(4 * p.numel() for p in network.parameters()) + 10_000_000
+
+
+def _remove_training(run: Run) -> None:
+    for name in ("checkpoints", *TRAINED_FILES, "tensorboard"):
+        path = run.path(name)
+        rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    run.update_record(settings=None, status=None, failure=None, changes=None)
+
+
+def _start_record(plan: TrainingPlan, network: nn.Module, data: PictureDataModule) -> None:
+    picture_set, change = plan.picture_set, hardware_change(plan.run, plan.settings)
+    changes = plan.run.record.get("changes", []) if plan.run.has(*CHECKPOINT) else []
+    device, hardware = choose_device("cpu" if plan.settings["devices"] == "cpu" else "auto")
+    plan.run.update_record(
+        status="running",
+        failure=None,
+        started=now(),
+        settings=plan.settings,
+        data={
+            "name": picture_set.name,
+            "title": picture_set.title,
+            "classes": list(picture_set.classes),
+            "train_size": len(data.train),
+            "watched": "validation" if plan.settings["val_fraction"] else "test",
+            "watched_size": len(data.watched),
+            "test_size": len(picture_set.test),
+            "mean": list(picture_set.mean),
+            "std": list(picture_set.std),
+            "fingerprint": picture_set.fingerprint,
+            "notes": list(picture_set.notes),
+            "bits": picture_set.bits,
+        },
+        model={
+            "name": plan.settings["model"],
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "blocks": list(network.blocks),
+        },
+        device={"type": device, "name": hardware},
+        precision=plan.settings["precision"],
+        changes=[*changes, *([change] if change else [])] or None,
+        versions={"python": platform.python_version(), **library_versions()},
+        git_commit=_git_commit(),
+    )
+
+
+def _git_commit() -> str | None:
+    try:
+        command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _training_trainer(plan: TrainingPlan, log: TrainingLog, checkpoint: Path) -> Trainer:
+    settings, folder = plan.settings, plan.run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    return build_trainer(
+        settings["devices"],
+        settings["precision"],
+        max_epochs=plan.recipe.epochs,
+        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        log_every_n_steps=10,
+        callbacks=[
+            log,
+            NoteLosses(),
+            LearningRateMonitor("step"),
+            LastCheckpoint(checkpoint),
+        ],
+        enable_checkpointing=True,
+        plugins=[RunCheckpointIO(plan.identity)],
+        default_root_dir=folder,
+    )
+
+
+def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataModule) -> None:
+    """Test the final weights and write what was learned."""
+    run, targets = plan.run, plan.picture_set.test.targets
+    averaged = _test_averaged(plan, classifier, data) if plan.recipe.views > 1 else None
+    figures, logits = evaluate_in_float32(classifier, data, plan.settings["devices"])
+    write_predictions(run, logits, targets)
+    save_network(run, classifier.network)
+    run.update_metrics(
+        test_acc=figures["test_acc"],
+        test_loss=figures["test_loss"],
+        test_size=len(targets),
+        test_precision="32-true",
+        views="one, no test-time averaging",
+        **({"averaged": averaged} if averaged else {}),
+    )
+    run.update_record(status="complete", finished=now())
+
+
+def _test_averaged(
+    plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataModule
+) -> dict:
+    """Return the figures of logits averaged over views, in the precision of training."""
+    trainer = build_trainer(plan.settings["devices"], plan.settings["precision"])
+    started, classifier.views = time.perf_counter(), plan.recipe.views
+    with interruptible():
+        figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    classifier.views = 1
+    return {
+        "views": plan.recipe.views,
+        **figures,
+        "precision": plan.settings["precision"],
+        "seconds": round(time.perf_counter() - started, 2),
+    }

@@ -1,0 +1,213 @@
+"""The learning-rate range test (Smith 2017, "Cyclical Learning Rates", section 3.3).
+
+Lightning's `Tuner.lr_find` does the sweep; what it reports is not used. In Lightning 2.6 its
+suggestion takes the slope against the linear learning rate although the sweep is exponential,
+which favours the smallest rates, and its early losses carry a wrong bias correction. So the raw
+loss of every step is recorded here, smoothed without lag, and the steepest fall per decade of
+learning rate is suggested, once the loss is below that of guessing.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+from pytorch_lightning.tuner import Tuner
+
+from utils import InputError, check_number
+from utils.locks import private_folder
+from utils.progress import progress_bar
+from utils.runs import Run
+from utils.training.classifier import ImageClassifier, build_optimizer
+from utils.training.plan import TrainingPlan
+from utils.training.trainer import build_trainer, interruptible
+
+DIVERGED = 4.0  # stop once the mean of the last losses is this many times the lowest such mean
+RECENT = 3  # how many losses that mean is over; single batches are too noisy
+SMOOTHING = 0.15  # standard deviation of the smoothing, in decades of learning rate
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What a sweep measured.
+
+    Attributes:
+        learning_rates: float64, one a step, rising.
+        losses: float64, the training loss of each step.
+        smoothed: float64, the losses averaged over their neighbours.
+        suggestion: the rate of the steepest fall, or None.
+        reason: why there is no suggestion, or only a weak one; empty where there is a good one.
+        chance: the loss of guessing, ln(number of classes).
+        seconds: how long the sweep took.
+    """
+
+    learning_rates: np.ndarray
+    losses: np.ndarray
+    smoothed: np.ndarray
+    suggestion: float | None
+    reason: str
+    chance: float = np.inf
+    seconds: float = 0.0
+
+    @property
+    def lowest(self) -> float | None:
+        """The rate at the lowest smoothed loss; None where no loss is finite."""
+        if not np.isfinite(self.smoothed).any():
+            return None
+        return float(self.learning_rates[np.nanargmin(self.smoothed)])
+
+
+def sweep(
+    plan: TrainingPlan, steps: int = 40, min_lr: float = 1e-5, max_lr: float = 1.0
+) -> RangeTest:
+    """Train a throw-away network while the learning rate rises exponentially.
+
+    It sees the very batches and augmentation that training will; nothing of it is kept but the
+    curve. Stops early once the loss has left all reason.
+
+    Args:
+        plan: the training whose learning rate is sought.
+        steps: number of learning rates to try.
+        min_lr, max_lr: the range.
+
+    Raises:
+        InputError: a number out of range.
+    """
+    check_number("lr_steps", steps, 10, 1_000, whole=True)
+    check_number("min_lr", min_lr, 1e-12, 10.0)
+    check_number("max_lr of the sweep", max_lr, 1e-11, 1e3)
+    if min_lr >= max_lr:
+        raise InputError(f"The sweep must rise: min_lr is {min_lr:g} and max_lr {max_lr:g}.")
+    started = time.perf_counter()
+    classifier = _Recorder(plan.network(), len(plan.picture_set.classes), plan.recipe)
+    with private_folder() as folder, _text_progress(), interruptible():
+        trainer = build_trainer(
+            plan.settings["devices"],
+            plan.settings["precision"],
+            max_epochs=-1,
+            check_val_every_n_epoch=None,  # a sweep needs no validation
+            val_check_interval=10**9,
+            default_root_dir=folder,
+        )
+        Tuner(trainer).lr_find(
+            classifier,
+            datamodule=plan.data_module(),
+            min_lr=min_lr,
+            max_lr=max_lr,
+            num_training=steps,
+            early_stop_threshold=None,
+            update_attr=False,
+        )
+    learning_rates, losses = np.array(classifier.learning_rates), np.array(classifier.losses)
+    seconds = time.perf_counter() - started
+    chance = float(np.log(len(plan.picture_set.classes)))
+    found = suggest(learning_rates, losses, chance)
+    return RangeTest(learning_rates, losses, *found, chance, seconds)
+
+
+class _Recorder(ImageClassifier):
+    """Keeps the learning rate and the raw loss of every step, and stops when it diverges."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.learning_rates: list[float] = []
+        self.losses: list[float] = []
+        self.lowest = float("inf")
+
+    def configure_optimizers(self):
+        # no OneCycle: its fixed length would end the sweep, or raise
+        return build_optimizer(self.network, self.recipe)
+
+    def on_train_batch_start(self, batch, batch_idx: int) -> None:
+        self.learning_rates.append(self.optimizers().param_groups[0]["lr"])
+
+    def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
+        self.losses.append(float(outputs["losses"].mean()))
+        recent = float(np.mean(self.losses[-RECENT:]))
+        self.lowest = min(self.lowest, recent)
+        if not recent <= DIVERGED * self.lowest:
+            self.trainer.should_stop = True
+
+
+@contextmanager
+def _text_progress() -> Iterator[None]:
+    """Replace the Tuner's progress bar, in a notebook a widget, and close it at the end."""
+    with ExitStack() as bars:
+
+        def bar(desc: str, total: int):
+            return bars.enter_context(
+                progress_bar(description="Range test", total=total, unit="steps")
+            )
+
+        with mock.patch("pytorch_lightning.tuner.lr_finder.tqdm", bar):
+            yield
+
+
+def smooth(learning_rates: np.ndarray, losses: np.ndarray, width: float = SMOOTHING) -> np.ndarray:
+    """Average each loss with its neighbours, by a Gaussian in the decades of learning rate.
+
+    Unlike a running average it looks both ways, so that it does not shift the curve.
+
+    Args:
+        learning_rates, losses: float, N.
+        width: standard deviation in decades.
+    """
+    decades = np.log10(learning_rates)
+    weights = np.exp(-0.5 * ((decades[:, None] - decades[None]) / width) ** 2)
+    return weights @ losses / weights.sum(axis=1)
+
+
+def suggest(
+    learning_rates: np.ndarray, losses: np.ndarray, chance: float = np.inf
+) -> tuple[np.ndarray, float | None, str]:
+    """Find where the loss falls steepest per decade of learning rate.
+
+    Args:
+        learning_rates: float, N, rising.
+        losses: float, N; what comes after a value that is no number is left out.
+        chance: the loss of guessing. A fresh network can be surer than that, and wrong; the
+            smallest rates undo it within a few steps, which is a steep fall but no learning.
+            So what lies above counts as level ground.
+
+    Returns:
+        The smoothed losses (NaN where left out), the suggested rate or None, and the reason why
+        there is none, or why it is a weak one: where the loss never falls below `chance`, there
+        is no slope of learning to go by, and the rate at the lowest loss is suggested instead.
+    """
+    broken = np.flatnonzero(~np.isfinite(losses))
+    usable = broken[0] if len(broken) else len(losses)
+    smoothed = np.full(len(losses), np.nan)
+    if usable < 5:
+        return smoothed, None, f"only {usable} steps gave a finite loss"
+    smoothed[:usable] = smooth(learning_rates[:usable], losses[:usable])
+    until = int(np.nanargmin(smoothed)) + 1  # past the lowest loss nothing is worth suggesting
+    if until < 3:
+        return smoothed, None, "the loss never fell"
+    decades = np.log10(learning_rates[:until])
+    slope = np.gradient(smoothed[:until], decades)
+    if slope.min() > -1e-9 * np.abs(smoothed[:until]).max():  # rounding alone is no fall
+        return smoothed, None, "the loss never fell"
+    if smoothed[until - 1] >= chance:
+        reason = (
+            f"weak: the loss never fell below that of guessing, {chance:.2f}, so this is the "
+            "rate at the lowest loss and not that of the steepest fall; more steps would tell"
+        )
+        return smoothed, float(learning_rates[until - 1]), reason
+    learning = np.gradient(np.minimum(smoothed[:until], chance), decades)
+    return smoothed, float(learning_rates[int(np.argmin(learning))]), ""
+
+
+def save(run: Run, result: RangeTest) -> None:
+    """Write ``lr_finder.json``."""
+    run.write_json(
+        "lr_finder.json",
+        {
+            "learning_rates": result.learning_rates.tolist(),
+            "losses": [loss if np.isfinite(loss) else None for loss in result.losses.tolist()],
+            "suggestion": result.suggestion,
+            "reason": result.reason,
+            "seconds": round(result.seconds, 2),
+        },
+    )

@@ -1,0 +1,365 @@
+"""A training with every setting resolved, before anything is computed."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from utils import InputError, check_number, printable
+from utils.data.augment import Augmentation, normalise
+from utils.data.batches import PictureDataModule
+from utils.data.picture_set import PictureSet
+from utils.data.sources import check_data_options
+from utils.devices import PRECISIONS, choose_device, choose_precision, computes_in
+from utils.files import shown_path
+from utils.models.registry import check_model, create_model
+from utils.runs import Run, derive_run_name
+from utils.training.callbacks import finished_epochs
+from utils.training.classifier import ImageClassifier
+from utils.training.recipes import Recipe, choose_recipe, fit_batch_size
+
+#: Settings that do not change what is trained. The pictures count by their fingerprint.
+NOT_IDENTITY = {
+    "dataset", "dataset_title", "data_dir", "skip_unreadable", "devices", "max_lr_source",
+}  # fmt: skip
+
+
+#: Settings that follow the machine, unless they are given.
+HARDWARE = ("precision", "devices")
+#: Where a run keeps what it resumes from.
+CHECKPOINT = ("checkpoints", "last.ckpt")
+#: So many training pictures tell a network's first layer what pictures are like.
+PICTURES_TO_FIT = 5_000
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training with every setting resolved.
+
+    Attributes:
+        run: where it goes.
+        picture_set: what it learns from.
+        recipe: how; with all overrides applied.
+        settings: everything of it, as ``run.json`` keeps it.
+        notes: what was chosen or changed, and why: one line each.
+        asked: what was asked of the hardware, as `choose_device` and `choose_precision` take it.
+    """
+
+    run: Run
+    picture_set: PictureSet
+    recipe: Recipe
+    settings: dict
+    notes: tuple[str, ...]
+    asked: dict
+
+    @property
+    def identity(self) -> dict:
+        """The settings that make this training what it is."""
+        return {name: v for name, v in self.settings.items() if name not in NOT_IDENTITY}
+
+    def network(self) -> nn.Module:
+        """Return the network with the fresh weights of this seed, and of these pictures."""
+        network = create_model(
+            self.settings["model"],
+            num_classes=len(self.picture_set.classes),
+            image_size=self.picture_set.image_size,
+            seed=self.settings["seed"],
+        )
+        if self.recipe.whitening and hasattr(network, "fit_pictures"):
+            pictures = self.data_module().train.images[:PICTURES_TO_FIT]
+            mean, std = self.picture_set.mean, self.picture_set.std
+            network.fit_pictures(normalise(pictures, mean, std))
+        return network
+
+    def classifier(self) -> ImageClassifier:
+        """Return the LightningModule around a fresh network."""
+        return ImageClassifier(self.network(), len(self.picture_set.classes), self.recipe)
+
+    def data_module(self) -> PictureDataModule:
+        """Return the batches this plan trains on."""
+        recipe = self.recipe
+        augmentation = Augmentation(
+            recipe.crop_padding,
+            recipe.flip_probability,
+            recipe.cutout_size,
+            recipe.alternate_flips,
+            recipe.jitter,
+        )
+        return PictureDataModule(
+            self.picture_set,
+            recipe.batch_size,
+            augmentation,
+            self.settings["seed"],
+            self.settings["val_fraction"],
+            recipe.picture_sides(self.picture_set.image_size),
+            recipe.skipped,
+        )
+
+    def __str__(self) -> str:
+        place = shown_path(self.run.folder.parent)
+        first = (
+            f"run        {self.run.name} in {place}",
+            f"recipe     {self.recipe.name}: {self.recipe.in_words()}",
+        )
+        return printable("\n".join((*first, *self.notes)))
+
+
+def plan_training(
+    picture_set: PictureSet,
+    *,
+    run_name: str | None = None,
+    output_dir: str | Path = "outputs",
+    model: str | None = None,
+    recipe: str | Recipe | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    max_lr: float | str | None = None,
+    views: int | None = None,
+    val_fraction: float = 0.0,
+    precision: str = "auto",
+    devices: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> TrainingPlan:
+    """Resolve every setting of a training.
+
+    Args:
+        picture_set: from `utils.data.sources.load_pictures`.
+        run_name: the run's folder below `output_dir`; None derives a name from the settings.
+        recipe: a name of `utils.training.recipes.RECIPES`, or a recipe; None takes the data set's
+            default.
+        model: a name of `utils.models.MODELS`; None takes the recipe's.
+        epochs, batch_size, max_lr, views: override the recipe; `max_lr` may be ``"found"``, which
+            takes what the range test of the same run suggested.
+        val_fraction: share of the training split to hold out and watch; 0 watches the test split.
+        precision, devices: as `choose_precision` and `choose_device` take them; ``"auto"`` keeps
+            what a run was begun with, where this machine has it.
+        seed: of weights, order and augmentation.
+        overwrite: whether what there is of the run will be replaced, and counts for nothing.
+
+    Raises:
+        InputError: a name, number or device that cannot be used.
+    """
+    options = picture_set.options
+    asked = {"model": model, "epochs": epochs, "batch_size": batch_size, "max_lr": max_lr}
+    asked |= {"views": views, "val_fraction": val_fraction or None}
+    asked |= {"limit_train": options["limit_train"], "limit_test": options["limit_test"]}
+    asked |= {"image_size": None if options["image_size"] == 32 else options["image_size"]}
+    check_training_options(val_fraction, seed, max_lr)
+    found = max_lr == "found"
+    chosen = choose_recipe(
+        recipe, options["dataset"], model=model, epochs=epochs, batch_size=batch_size,
+        max_lr=None if found else max_lr, views=views,
+    )  # fmt: skip
+    check_model(chosen.model, picture_set.image_size)
+    if run_name is None:
+        run_name = derive_run_name(picture_set.name, chosen.name, seed, **asked)
+    run = Run(run_name, output_dir)
+    notes = list(picture_set.notes)
+    if found:
+        suggestion, weakness = suggested_lr(run)
+        chosen = replace(chosen, max_lr=suggestion)
+        notes.append(f"max_lr     {suggestion:.3g}, found by the range test {weakness}".rstrip())
+    if batch_size is None:
+        chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
+    if chosen.growth:
+        notes.append(f"pictures   {_growth_in_words(chosen.picture_sides(picture_set.image_size))}")
+    if chosen.skipped:
+        notes.append(
+            f"shown      {1 - chosen.skipped:.0%} of the training pictures in each epoch; left out "
+            f"is half of the {2 * chosen.skipped:.0%} that had the lowest losses"
+        )
+    asked_of = {"precision": precision, "devices": devices}
+    before = {} if overwrite else _held_settings(run)
+    device, hardware = choose_device(_kept_device(devices, before))
+    precision, reason = _kept_precision(precision, device, before)
+    watched = (
+        f"{val_fraction:.0%} of the training split, held out"
+        if val_fraction
+        else ("the test split, since val_fraction is 0; the program chooses nothing by it")
+    )
+    notes.append(f"watched    {watched}")
+    notes.append(f"device     {device}: {hardware}")
+    if devices == "auto" and device != choose_device()[0]:
+        notes.append('           as this run was begun; devices="gpu" goes on on the GPU')
+    notes.append(f"precision  {precision}: {reason}; channels-last")
+    settings = {
+        **options,
+        "data_fingerprint": picture_set.fingerprint,
+        "val_fraction": val_fraction,
+        **chosen.as_settings(),
+        "max_lr_source": "found" if found else "recipe" if max_lr is None else "given",
+        "precision": precision,
+        "devices": device,
+        "seed": seed,
+    }
+    if before:
+        change = hardware_change(run, settings)
+        asked_for = [change] if change is not None and _is_asked_for(change, asked_of) else []
+        notes += map(_change_in_words, [*run.record.get("changes", ()), *asked_for])
+    return TrainingPlan(run, picture_set, chosen, settings, tuple(notes), asked_of)
+
+
+def _held_settings(run: Run) -> dict:
+    """Return the settings of a run of which something is there: weights, or a checkpoint."""
+    return run.settings if run.is_trained or run.has(*CHECKPOINT) else {}
+
+
+def _kept_device(devices: str, before: dict) -> str:
+    """Return what to ask for: with ``"auto"`` what a run was begun on, if this machine has it."""
+    if devices != "auto" or before.get("devices") not in ("cpu", choose_device()[0]):
+        return devices
+    return "cpu" if before["devices"] == "cpu" else "gpu"
+
+
+def _kept_precision(precision: str, device: str, before: dict) -> tuple[str, str]:
+    """Return the precision, and why: with ``"auto"``, a run's own where the device has units."""
+    was = before.get("precision")
+    if precision == "auto" and was in PRECISIONS[1:] and computes_in(was, device):
+        return was, "as this run was begun"
+    return choose_precision(precision, device)
+
+
+def _change_in_words(change: dict) -> str:
+    """Return a line on a change of the hardware that a run has seen."""
+    told = [
+        f"{name} {was} until then, {new} since" for name, (was, new) in change["settings"].items()
+    ]
+    return f"changed    at epoch {change['epoch']}: {'; '.join(told)}"
+
+
+def check_training_options(
+    val_fraction: float = 0.0,
+    seed: int = 0,
+    max_lr: float | str | None = None,
+) -> None:
+    """Refuse values that cannot be, before anything is computed.
+
+    Raises:
+        InputError: naming the parameter, its value and what is allowed.
+    """
+    check_data_options("shapes", val_fraction=val_fraction)
+    check_number("seed", seed, 0, 2**31 - 1, whole=True)
+    if isinstance(max_lr, str) and max_lr != "found":
+        raise InputError(f"max_lr is {max_lr!r}; it must be a number, 'found' or None.")
+
+
+def suggested_lr(run: Run) -> tuple[float, str]:
+    """Return the learning rate that the run's range test suggested, and what is weak about it.
+
+    Raises:
+        InputError: there was no range test, or it came to no suggestion.
+    """
+    found = run.read_json("lr_finder.json")
+    if found.get("suggestion") is None:
+        raise InputError(
+            f"The range test of run {run.name!r} suggested nothing ({found.get('reason')}); "
+            "give max_lr a number."
+        )
+    return found["suggestion"], found.get("reason", "")
+
+
+def _lowered_batch_size(recipe: Recipe, size: int, val_fraction: float, notes: list[str]) -> Recipe:
+    lowered = fit_batch_size(recipe, round(size * (1 - val_fraction)))
+    if lowered.batch_size < recipe.batch_size:
+        notes.append(
+            f"batch_size {lowered.batch_size} instead of the recipe's {recipe.batch_size}, "
+            f"since there are only {size} pictures to train on"
+        )
+    return lowered
+
+
+def _growth_in_words(sides: list[int]) -> str:
+    """Return which size the pictures have from which epoch on."""
+    first = {side: sides.index(side) + 1 for side in dict.fromkeys(sides)}
+    return ", ".join(f"{side} pixels from epoch {epoch}" for side, epoch in first.items())
+
+
+def as_begun(plan: TrainingPlan) -> TrainingPlan:
+    """Return the plan as its run was begun with, if it was.
+
+    A learning rate that was found may differ: a new sweep may suggest a slightly other one, and
+    the run keeps the first. So may the hardware, where the run is complete, or where it was asked
+    to go on in another way.
+
+    Raises:
+        InputError: the run was begun with other settings; with the differences. Or it cannot go on
+            here as it was begun; with what to give.
+    """
+    before = plan.run.settings
+    if not before:
+        return plan
+    # a run of an earlier version did not name what it did not have
+    before = {**Recipe.from_settings(before).as_settings(), **before}
+    if before.get("max_lr_source") == plan.settings["max_lr_source"] == "found":
+        plan = replace(
+            plan,
+            recipe=replace(plan.recipe, max_lr=before["max_lr"]),
+            settings={**plan.settings, "max_lr": before["max_lr"]},
+        )
+    if plan.run.is_trained:  # whatever hardware is here, nothing will be computed
+        kept = {name: before[name] for name in HARDWARE if plan.asked[name] == "auto"}
+        plan = replace(plan, settings={**plan.settings, **kept})
+    names = [n for n in {**before, **plan.settings} if n not in NOT_IDENTITY]
+    if not plan.run.is_trained:  # it may go on in another precision, where that is asked for
+        names.remove("precision")
+    changed = {n: (before.get(n), plan.settings.get(n)) for n in names}
+    changed = {n: (was, new) for n, (was, new) in changed.items() if was != new}
+    if changed:
+        others = []
+        if changed.pop("data_fingerprint", None):
+            places = before["dataset"], plan.settings["dataset"]
+            others = ["it was trained on other pictures: {!r}, now {!r}".format(*places)]
+        listed = [f"{n} was {was!r}, now {new!r}" for n, (was, new) in changed.items()]
+        listed = "; ".join(others + listed)
+        raise InputError(
+            f"Run {plan.run.name!r} exists with other settings ({listed}). "
+            "Give another run_name, or overwrite=True to replace it."
+        )
+    _check_hardware(plan, before)
+    return plan
+
+
+def _check_hardware(plan: TrainingPlan, before: dict) -> None:
+    """Refuse to go on with a run in another way than it was begun, unless that is asked for.
+
+    Raises:
+        InputError: with what to give.
+    """
+    change = hardware_change(plan.run, plan.settings)
+    if change is None or _is_asked_for(change, plan.asked):
+        return
+    epoch, device = change["epoch"], plan.settings["devices"]
+    if "precision" in change["settings"]:
+        give = 'precision="32-true"'
+        if before["precision"] == "bf16-mixed":
+            give += ', or precision="bf16-mixed" as before, which is slow here'
+    else:
+        give = 'devices="cpu"' if device == "cpu" else 'devices="gpu"'
+    raise InputError(
+        f"Run {plan.run.name!r} was trained in {before['precision']} on {before['devices']} until "
+        f"epoch {epoch - 1}, for which this machine has no units. To go on from epoch {epoch} on "
+        f"{device}, give {give}. What was trained is kept."
+    )
+
+
+def _is_asked_for(change: dict, asked: dict) -> bool:
+    """Tell whether a person said how to go on. Another device alone asks for less than a format."""
+    given = {name for name in HARDWARE if asked[name] != "auto"}
+    return "precision" in given or (bool(given) and "precision" not in change["settings"])
+
+
+def hardware_change(run: Run, settings: dict) -> dict | None:
+    """Return how an unfinished run would go on otherwise than it was begun, if it would.
+
+    Returns:
+        the epoch from which on, and for each setting that changes what it was and what it will be;
+        None where nothing changes or nothing is trained yet.
+    """
+    if not run.has(*CHECKPOINT) or run.is_trained:
+        return None
+    before = run.settings
+    changed = {n: [before[n], settings[n]] for n in HARDWARE if before.get(n) != settings[n]}
+    if not changed:
+        return None
+    return {"epoch": finished_epochs(run.path(*CHECKPOINT)) + 1, "settings": changed}

@@ -1,0 +1,126 @@
+"""What a trained network says about each test picture: computed once, kept, checked."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils import InputError, first_line
+from utils.data.batches import PictureDataModule
+from utils.data.picture_set import PictureSet
+from utils.devices import choose_device
+from utils.runs import Run
+from utils.training.classifier import ImageClassifier
+from utils.training.recipes import Recipe
+from utils.training.trained import load_network
+from utils.training.trainer import evaluate_in_float32
+
+
+def write_predictions(run: Run, logits: Tensor, targets: Tensor) -> None:
+    """Write ``predictions.npz``: for each test picture its index, target, prediction and logits."""
+    run.write_arrays(
+        "predictions.npz",
+        index=np.arange(len(logits)),
+        target=targets.numpy(),
+        predicted=logits.argmax(1).numpy(),
+        logits=logits.numpy(),
+    )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network said about each picture of a split.
+
+    Attributes:
+        index: int64, N: position in the split.
+        target: int64, N: the true class.
+        predicted: int64, N: the class with the highest logit.
+        logits: float32, N×C.
+    """
+
+    index: np.ndarray
+    target: np.ndarray
+    predicted: np.ndarray
+    logits: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, float32, N×C."""
+        return torch.from_numpy(self.logits).softmax(1).numpy()
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Probability of the predicted class, float32, N."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.logits.shape[1]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of pictures predicted right."""
+        return float((self.predicted == self.target).mean())
+
+
+def predict_test(run: Run, picture_set: PictureSet, devices: str = "auto") -> Predictions:
+    """Return a run's predictions for the test split: one pass, float32, written and reused.
+
+    Args:
+        run: a trained run; its ``predictions.npz`` is read, or else written.
+        picture_set: the data set it was trained on.
+        devices: as `utils.devices.choose_device` takes it.
+
+    Raises:
+        InputError: the file is damaged, or about other pictures.
+    """
+    if not run.path("predictions.npz").exists():
+        device, _ = choose_device(devices)
+        recipe = Recipe.from_settings(run.settings)
+        classifier = ImageClassifier(load_network(run), len(picture_set.classes), recipe)
+        data = PictureDataModule(picture_set, recipe.batch_size)
+        _, logits = evaluate_in_float32(classifier, data, device)
+        write_predictions(run, logits, picture_set.test.targets)
+    predictions = load_predictions(run)
+    same = np.array_equal(predictions.target, picture_set.test.targets.numpy())
+    if not same or predictions.num_classes != len(picture_set.classes):
+        raise InputError(
+            f"{run.path('predictions.npz')} is about other pictures than those of this run. Delete "
+            "it and run again."
+        )
+    return predictions
+
+
+def load_predictions(run: Run) -> Predictions:
+    """Read ``predictions.npz``.
+
+    Raises:
+        InputError: the file is missing, damaged, or not of one prediction a picture.
+    """
+    arrays = run.read_arrays("predictions.npz")
+    try:
+        predictions = Predictions(**arrays)
+        _check_shapes(predictions)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{run.path('predictions.npz')} is damaged ({first_line(error)}). Delete it and run "
+            "again."
+        ) from error
+    return predictions
+
+
+def _check_shapes(predictions: Predictions) -> None:
+    """Raise ValueError where the arrays are not what `Predictions` says of them."""
+    logits = predictions.logits
+    if logits.ndim != 2 or logits.dtype != np.float32 or not np.isfinite(logits).all():
+        raise ValueError(f"logits are {logits.dtype} of shape {logits.shape}, or not finite")
+    size, num_classes = logits.shape
+    limits = {"index": size, "target": num_classes, "predicted": num_classes}
+    for name, limit in limits.items():
+        values = getattr(predictions, name)
+        if values.shape != (size,) or values.dtype != np.int64 or size == 0:
+            raise ValueError(f"{name} is {values.dtype} {values.shape}, not int64 ({size},)")
+        if values.min() < 0 or values.max() >= limit:
+            raise ValueError(f"{name} has values outside 0 … {limit - 1}")

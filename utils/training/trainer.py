@@ -1,0 +1,73 @@
+"""Lightning's Trainer, quiet and on one device."""
+
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import WARNING, getLogger
+
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from utils.data.batches import PictureDataModule
+from utils.devices import keep_freed_memory
+from utils.training.callbacks import KeepLogits
+from utils.training.classifier import ImageClassifier
+
+
+def build_trainer(device: str, precision: str, **options) -> Trainer:
+    """Return a quiet Trainer on one device."""
+    quiet_libraries()
+    keep_freed_memory()
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    return Trainer(
+        accelerator=device,
+        devices=1,
+        precision=precision,
+        num_sanity_val_steps=0,
+        **{**quiet, "enable_checkpointing": False, **options},
+    )
+
+
+def quiet_libraries() -> None:
+    """Silence tips and advice of the libraries; real warnings still come through."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+        getLogger(name).setLevel(WARNING)
+    for advice in (".*does not have many workers.*", ".*GPU available but not used.*",
+                   ".*isinstance.treespec, LeafSpec.*",
+                   ".*smaller than the logging interval.*"):  # fmt: skip
+        warnings.filterwarnings("ignore", message=advice)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn what Lightning makes of Ctrl+C back into KeyboardInterrupt.
+
+    Lightning 2.6 exits the process instead, and has it ignore every later Ctrl+C: in a notebook,
+    that would be the rest of the day.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        raise KeyboardInterrupt from stopped
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+
+def evaluate_in_float32(
+    classifier: ImageClassifier, data: PictureDataModule, device: str
+) -> tuple[dict[str, float], Tensor]:
+    """Pass the test split through the network once, in float32, as the maps compute too.
+
+    Returns:
+        ``test_loss`` and ``test_acc``, and the logits: float32, N×C, on the CPU.
+    """
+    kept = KeepLogits()
+    trainer = build_trainer(device, "32-true", callbacks=[kept])
+    with interruptible():
+        figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    return figures, torch.cat(kept.logits)
