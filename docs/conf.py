@@ -2,6 +2,7 @@
 
 from importlib import metadata
 
+from utils import settings
 from utils.publish.badges import repository
 
 REPOSITORY = repository()
@@ -34,6 +35,7 @@ myst_substitutions = {
     "colab": "Each chapter has a badge that opens it in Colab, where it fetches what it needs."
     if REPOSITORY
     else "",
+    "parameters": settings.table(),
 }
 
 default_role = "py:obj"  # a name in single backticks links to its description, if there is one

@@ -34,13 +34,13 @@ from utils import InputError, Interrupted, files, printable
 from utils.cli import check_parameters, main
 from utils.data.archives import OTHERS, unpack
 from utils.data.pictures import EXTENSIONS, read_picture
-from utils.data.sources import check_data_options, load_pictures, pictures_of
+from utils.data.sources import load_pictures, pictures_of
 from utils.explain import mistakes
 from utils.models.registry import MODELS
-from utils.parameters import parse_value
 from utils.pipeline import sequence
 from utils.pipeline.kernel import parameters_of
 from utils.runs import Run, find_run, list_runs
+from utils.settings import check_settings, parse_value
 from utils.training import history, lr_finder, predictions
 from utils.training.callbacks import RunCheckpointIO, TrainingLog
 from utils.training.fit import fit
@@ -686,7 +686,7 @@ def test_impossible_parameters(plan, tmp_path, parameters):
             choose_recipe(**{"recipe": "quick", "dataset": "x"} | values([case.choice(recipe)]))
             choose_recipe(**values(("recipe", "dataset")))
         elif way == "data":
-            check_data_options(**{"dataset": "shapes"} | values([case.choice(data)]))
+            check_settings(**{"dataset": "shapes"} | values([case.choice(data)]))
         elif way == "plan":
             place = {"run_name": "run", "output_dir": tmp_path}
             plan_training(plan.picture_set, **place | values([case.choice(plans + tuple(place))]))

@@ -20,10 +20,10 @@ from utils import InputError, cli
 from utils.cli import check_parameters, main
 from utils.data.sources import bytes_to_keep, load_pictures
 from utils.files import ROOT
-from utils.parameters import parse_value
 from utils.pipeline import sequence
 from utils.publish.book import chapters_of
 from utils.runs import Run, find_run
+from utils.settings import parse_value
 from utils.training import finished_run
 
 ALL = list(sequence.NOTEBOOKS)

@@ -23,7 +23,8 @@ from utils.files import (
     replacing_folder,
     resolve_path,
 )
-from utils.runs import HELD_RUN, Run, derive_run_name, describe_versions, find_run, list_runs
+from utils.runs import HELD_RUN, Run, describe_versions, find_run, list_runs
+from utils.settings import derive_run_name
 
 METRICS = {"test_acc": 0.5, "test_loss": 1.5, "test_size": 4}
 

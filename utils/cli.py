@@ -10,8 +10,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import InputError, check_choice, check_flag, check_number, check_text, printable
-from utils.parameters import from_shell
+from utils import InputError, check_choice, check_number, printable
+from utils.settings import FLAG, SETTINGS, WHOLE, check_settings, from_shell
 
 if TYPE_CHECKING:
     from utils.runs import Run
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         _add_run, _add_data, _add_predict, _add_bench, _add_docs, _add_results, _add_badges,
-        _add_space,
+        _add_space, _add_chapters,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -84,30 +84,25 @@ def _add_command(commands, name: str, command, about: str) -> argparse.ArgumentP
     return parser
 
 
+def _add_setting(parser, name: str, **changes) -> None:
+    """Add an option for a parameter, with its kind, default and meaning."""
+    setting = SETTINGS[name]
+    kind = {"action": "store_true"} if setting.kind is FLAG else {"default": setting.default}
+    if setting.kind is WHOLE:
+        kind["type"] = int
+    option = f"--{name.replace('_', '-')}"
+    parser.add_argument(option, **{**kind, **changes}, help=setting.meaning)
+
+
 # run
 
 
 def _add_run(commands) -> None:
     about = "Run the notebooks through papermill into outputs/<run name>/."
     parser = _add_command(commands, "run", _run, about)
-    parser.add_argument(
-        "--run-name",
-        help="folder below the output directory (default: quickstart, or made from the settings)",
-    )
-    parser.add_argument(
-        "--dataset",
-        help="shapes, cifar10, or the path of a folder or archive of pictures (default: shapes)",
-    )
-    parser.add_argument(
-        "--recipe",
-        help="quick, original, fast or speed (default: what suits the data set)",
-    )
-    parser.add_argument(
-        "--data-dir", help="where downloads and decoded pictures are kept (default: data)"
-    )
-    parser.add_argument(
-        "--output-dir", default="outputs", help="where runs are kept (default: outputs)"
-    )
+    for name in ("run_name", *SHORTCUTS):  # None: not given
+        _add_setting(parser, name, default=None)
+    _add_setting(parser, "output_dir")
     parser.add_argument("--only", metavar="05,06", help="run only these notebooks")
     parser.add_argument(
         "--from", dest="start", metavar="04", help="run this notebook and those after it"
@@ -134,7 +129,7 @@ def _run(options) -> None:
     if "03_training" in names:
         if parameters.get("max_lr") == "found" and "02_lr_finder" not in names:
             run.existing("lr_finder.json")
-        check_settings(run, parameters)
+        check_begun(run, parameters)
         check_room(run, parameters)
     elif names[-1] > "03_training":  # a chapter about a run: it must be there
         find_run(run.name, options.output_dir)
@@ -152,7 +147,7 @@ def _run(options) -> None:
     print(f"\nExecuted notebooks, figures and the trained network: {folder}")
 
 
-def check_settings(run: "Run", parameters: Mapping) -> None:
+def check_begun(run: "Run", parameters: Mapping) -> None:
     """Refuse other settings than those the run was begun with, before any notebook writes to it.
 
     Raises:
@@ -228,24 +223,14 @@ def _run_name(given: str | None, parameters: Mapping) -> str:
         return given
     if not parameters:
         return QUICKSTART
-    from utils.runs import derive_run_name
+    from utils.settings import derive_run_name
     from utils.training.recipes import default_recipe
 
-    rest = dict(parameters)
-    dataset = rest.pop("dataset", None) or "shapes"
+    rest = {name: value for name, value in parameters.items() if value is not None}
+    dataset = rest.pop("dataset", "shapes")
     recipe = rest.pop("recipe", None) or default_recipe(dataset)
-    seed = rest.pop("seed", None) or 0
-    for name in (
-        "data_dir",
-        "dataset_title",
-        "overwrite",
-        "devices",
-        "skip_unreadable",
-        "method",
-        "block",
-    ):
-        rest.pop(name, None)
-    return derive_run_name(dataset, recipe, seed, **rest)
+    place = rest.get("data_dir", "data") if dataset == "folder" else dataset
+    return derive_run_name(place, recipe, rest.pop("seed", 0), **rest)
 
 
 def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
@@ -262,39 +247,21 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
 
     check_names(parameters, names)
     check_needed(parameters, names)
-    for name in ("dataset", "dataset_title", "data_dir"):
-        if parameters.get(name) is not None:
-            check_text(name, parameters[name])
     given = {name: value for name, value in parameters.items() if value is not None}
+    check_settings(**given)
     overrides = {name: given.get(name) for name in ("model", "epochs", "batch_size", "views")}
-    overrides["max_lr"] = None if given.get("max_lr") == "found" else given.get("max_lr")
     recipe = choose_recipe(given.get("recipe"), given.get("dataset", "shapes"), **overrides)
-    for name in ("overwrite", "skip_unreadable"):
-        check_flag(name, given.get(name, False))
-    for name in given:
-        if name.startswith("show_") or name == "lr_steps":
-            check_number(name, given[name], 10 if name == "lr_steps" else 1, 1_000, whole=True)
-    data_options = ("dataset", "image_size", "limit_train", "limit_test", "val_fraction")
-    if any(name in given for name in data_options):
-        from utils.data.sources import check_data_options
+    if "dataset" in given:
+        from utils.data.sources import check_dataset
 
-        check_data_options(
-            **{"dataset": "shapes"} | {n: given[n] for n in data_options if n in given}
-        )
-    if any(name in given for name in ("model", "image_size", "seed", "precision", "devices")):
+        check_dataset(given["dataset"])
+    if any(name in given for name in ("model", "image_size", "precision", "devices")):
         from utils.devices import choose_device, choose_precision
         from utils.models.registry import check_model
-        from utils.training.plan import check_training_options
 
         check_model(recipe.model, given.get("image_size", 32))
-        options = ("seed", "max_lr")
-        check_training_options(**{name: given[name] for name in options if name in given})
         device, _ = choose_device(given.get("devices", "auto"))
         choose_precision(given.get("precision", "auto"), device)
-    if "method" in given:
-        from utils.explain.gradcam import check_method
-
-        check_method(given["method"])
     if "block" in given:
         from utils.models.registry import MODELS
 
@@ -310,20 +277,8 @@ def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
 def _add_data(commands) -> None:
     about = "Fetch or check a data set, and say what is there."
     parser = _add_command(commands, "data", _data, about)
-    parser.add_argument(
-        "--dataset",
-        default="shapes",
-        help="shapes, cifar10, or the path of a folder or archive of pictures",
-    )
-    parser.add_argument(
-        "--data-dir", default="data", help="where downloads and decoded pictures are kept"
-    )
-    parser.add_argument(
-        "--image-size", type=int, default=32, help="side in pixels of what the network sees"
-    )
-    parser.add_argument(
-        "--skip-unreadable", action="store_true", help="go on without files that cannot be read"
-    )
+    for name in ("dataset", "data_dir", "image_size", "skip_unreadable"):
+        _add_setting(parser, name)
 
 
 def _data(options) -> None:
@@ -506,6 +461,18 @@ def _badges(options) -> None:
     from utils.publish.badges import write_badges
 
     changed = write_badges(options.repo)
+    print("\n".join(f"written: {path}" for path in changed) or "Nothing to change.")
+
+
+def _add_chapters(commands) -> None:
+    about = "Write the parameter cells of the chapters, as they are declared in utils/settings.py."
+    _add_command(commands, "chapters", _chapters, about)
+
+
+def _chapters(options) -> None:
+    from utils.pipeline.cells import write_parameter_cells
+
+    changed = write_parameter_cells()
     print("\n".join(f"written: {path}" for path in changed) or "Nothing to change.")
 
 

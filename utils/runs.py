@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from utils import InputError, first_line, printable, shown
 from utils.files import remove_leftovers, replacing, resolve_path, unwritable, write_text
+from utils.settings import schema
 
 DPI = 130
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "grad-cam", "matplotlib")
@@ -49,16 +50,6 @@ def library_versions() -> dict[str, str]:
 def describe_versions() -> str:
     """Return one line with the versions this notebook ran with."""
     return " · ".join(f"{name} {version}" for name, version in library_versions().items())
-
-
-def derive_run_name(dataset: str, recipe: str, seed: int, **overrides) -> str:
-    """Return the name of a run that was given none.
-
-    Overrides that are None are what the recipe says, so they are left out of the name.
-    """
-    parts = [Path(dataset).name[:40], recipe, f"seed{seed}"]
-    parts += [f"{key}={value}" for key, value in overrides.items() if value is not None]
-    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
 
 
 def _links_in(folder: Path, depth: int = 2) -> list[str]:
@@ -395,6 +386,7 @@ _CLASSES = {"type": "array", "items": _TEXT, "minItems": 2, "uniqueItems": True}
 _LIMIT = {**_COUNT, "type": ["integer", "null"]}
 _CHANNELS = {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}
 _SPREADS = {**_CHANNELS, "items": {**_NUMBER, "minimum": 1e-4}}
+_PARAMETERS = schema()  # of which a run of an earlier version has no `views`
 _RECORD = {
     "name": _TEXT,
     "status": {"enum": ["running", "complete", "failed"]},
@@ -403,13 +395,8 @@ _RECORD = {
         epoch=_COUNT,
         settings={"type": "object", "additionalProperties": _some("string", 2, maxItems=2)},
     )},
-    "settings": _object(
-        dataset=_TEXT, data_dir=_TEXT, dataset_title=_TEXT, data_fingerprint=_TEXT,
-        image_size={"type": "integer", "minimum": 16, "maximum": 256}, limit_train=_LIMIT,
-        limit_test=_LIMIT, skip_unreadable=_FLAG, val_fraction=_NUMBER,
-        model=_WORDS, recipe=_WORDS, epochs=_COUNT, batch_size=_COUNT, max_lr=_NUMBER,
-        precision=_WORDS, devices=_WORDS, seed=_COUNT, optional={"views": _COUNT},
-    ),
+    "settings": _object(optional={"views": _PARAMETERS.pop("views")}, data_fingerprint=_TEXT,
+                        **_PARAMETERS),
     "data": _object(
         name=_TEXT, title=_TEXT, classes=_CLASSES, train_size=_COUNT,
         watched={"enum": ["test", "validation"]}, watched_size=_COUNT, test_size=_COUNT,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, check_flag, check_number, check_text, shown
+from utils import InputError, shown
 from utils.data import copies, drawn_shapes, folders, metadata, pictures
 from utils.data.archives import ARCHIVES, is_archive, left_packed, unpack, unpacked_size
 from utils.data.cache import (
@@ -35,6 +35,7 @@ from utils.data.picture_set import (
 )
 from utils.files import ROOT, resolve_path
 from utils.runs import Run
+from utils.settings import check_settings
 
 CIFAR10_SIZE = 60_000
 #: Data sets that are not named by their path.
@@ -71,11 +72,17 @@ def load_pictures(
         InputError: an unknown data set, a value out of range, pictures that cannot be read, or
             more of them than the memory can hold.
     """
-    check_text("data_dir", str(data_dir))
-    if dataset_title is not None:
-        check_text("dataset_title", dataset_title)
-    check_flag("skip_unreadable", skip_unreadable)
-    check_data_options(dataset, image_size, limit_train, limit_test)
+    options = {
+        "dataset": dataset,
+        "data_dir": str(data_dir),
+        "dataset_title": dataset_title,
+        "image_size": image_size,
+        "limit_train": limit_train,
+        "limit_test": limit_test,
+        "skip_unreadable": skip_unreadable,
+    }
+    check_settings(**options)
+    check_dataset(dataset)
     source = _find_source(dataset, data_dir, skip_unreadable, known_dir)
     picture_set = kept_elsewhere(source, image_size, known_dir) or cached_pictures(
         source, image_size, _cache_folder(dataset, data_dir)
@@ -86,44 +93,24 @@ def load_pictures(
         notes=(*source.notes, *picture_set.notes),
         train=limited(picture_set.train, limit_train, "limit_train"),
         test=limited(picture_set.test, limit_test, "limit_test"),
-        options={
-            "dataset": dataset,
-            "data_dir": str(data_dir),
-            "dataset_title": dataset_title or picture_set.title,
-            "image_size": image_size,
-            "limit_train": limit_train,
-            "limit_test": limit_test,
-            "skip_unreadable": skip_unreadable,
-        },
+        options={**options, "dataset_title": dataset_title or picture_set.title},
     )
 
 
-def check_data_options(
-    dataset: str,
-    image_size: int = 32,
-    limit_train: int | None = None,
-    limit_test: int | None = None,
-    val_fraction: float = 0.0,
-) -> None:
-    """Refuse values that cannot be, before anything is read.
+def check_dataset(dataset: str) -> None:
+    """Refuse a data set that is neither known by its name nor there, before anything is read.
 
     Raises:
-        InputError: naming the parameter, its value and what is allowed.
+        InputError: naming it, and what there is to choose from.
     """
-    check_text("dataset", dataset)
-    if dataset not in SOURCES:
-        place = resolve_path(dataset)
-        if not (os.path.isdir(place) or is_archive(place)):
-            raise InputError(
-                f"dataset {shown(dataset)} is unknown. Choose shapes, cifar10, or the path of a "
-                f"folder of pictures or of an archive of it ({', '.join(ARCHIVES)}); {place} is "
-                "neither."
-            )
-    check_number("image_size", image_size, 16, 256, whole=True)
-    check_number("val_fraction", val_fraction, 0.0, 0.9)
-    for name, limit in (("limit_train", limit_train), ("limit_test", limit_test)):
-        if limit is not None:
-            check_number(name, limit, 2, 100_000_000, whole=True)
+    if dataset in SOURCES:
+        return
+    place = resolve_path(dataset)
+    if not (os.path.isdir(place) or is_archive(place)):
+        raise InputError(
+            f"dataset {shown(dataset)} is unknown. Choose shapes, cifar10, or the path of a folder "
+            f"of pictures or of an archive of it ({', '.join(ARCHIVES)}); {place} is neither."
+        )
 
 
 def pictures_of(

@@ -12,7 +12,8 @@ from pathlib import Path
 from utils import as_markdown, check_number
 from utils.data.picture_set import PictureSet
 from utils.files import write_text
-from utils.runs import HISTORY_COLUMNS, Run, derive_run_name
+from utils.runs import HISTORY_COLUMNS, Run
+from utils.settings import derive_run_name
 from utils.training.fit import fit
 from utils.training.plan import plan_training
 from utils.training.recipes import Recipe, choose_recipe, without_each_part

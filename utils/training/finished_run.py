@@ -5,7 +5,8 @@ from pathlib import Path
 from utils import InputError
 from utils.files import resolve_path
 from utils.pipeline.sequence import run_notebooks, select_notebooks
-from utils.runs import Run, derive_run_name, find_run
+from utils.runs import Run, find_run
+from utils.settings import derive_run_name
 
 
 def open_run(

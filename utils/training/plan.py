@@ -5,24 +5,18 @@ from pathlib import Path
 
 from torch import nn
 
-from utils import InputError, check_number, printable
+from utils import InputError, printable
 from utils.data.augment import Augmentation, normalise
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet
-from utils.data.sources import check_data_options
 from utils.devices import PRECISIONS, choose_device, choose_precision, computes_in
 from utils.files import shown_path
 from utils.models.registry import check_model, create_model
-from utils.runs import Run, derive_run_name
+from utils.runs import Run
+from utils.settings import NOT_IDENTITY, check_settings, derive_run_name
 from utils.training.callbacks import finished_epochs
 from utils.training.classifier import ImageClassifier
 from utils.training.recipes import Recipe, choose_recipe, fit_batch_size
-
-#: Settings that do not change what is trained. The pictures count by their fingerprint.
-NOT_IDENTITY = {
-    "dataset", "dataset_title", "data_dir", "skip_unreadable", "devices", "max_lr_source",
-}  # fmt: skip
-
 
 #: Settings that follow the machine, unless they are given.
 HARDWARE = ("precision", "devices")
@@ -141,11 +135,11 @@ def plan_training(
         InputError: a name, number or device that cannot be used.
     """
     options = picture_set.options
-    asked = {"model": model, "epochs": epochs, "batch_size": batch_size, "max_lr": max_lr}
-    asked |= {"views": views, "val_fraction": val_fraction or None}
-    asked |= {"limit_train": options["limit_train"], "limit_test": options["limit_test"]}
-    asked |= {"image_size": None if options["image_size"] == 32 else options["image_size"]}
-    check_training_options(val_fraction, seed, max_lr)
+    asked = {
+        "model": model, "epochs": epochs, "batch_size": batch_size, "max_lr": max_lr,
+        "views": views, "val_fraction": val_fraction, "precision": precision, "devices": devices,
+    }  # fmt: skip
+    check_settings(seed=seed, **asked)
     found = max_lr == "found"
     chosen = choose_recipe(
         recipe, options["dataset"], model=model, epochs=epochs, batch_size=batch_size,
@@ -153,7 +147,8 @@ def plan_training(
     )  # fmt: skip
     check_model(chosen.model, picture_set.image_size)
     if run_name is None:
-        run_name = derive_run_name(picture_set.name, chosen.name, seed, **asked)
+        place = options["data_dir" if options["dataset"] == "folder" else "dataset"]
+        run_name = derive_run_name(place, chosen.name, seed, **options, **asked)
     run = Run(run_name, output_dir)
     notes = list(picture_set.notes)
     if found:
@@ -226,22 +221,6 @@ def _change_in_words(change: dict) -> str:
         f"{name} {was} until then, {new} since" for name, (was, new) in change["settings"].items()
     ]
     return f"changed    at epoch {change['epoch']}: {'; '.join(told)}"
-
-
-def check_training_options(
-    val_fraction: float = 0.0,
-    seed: int = 0,
-    max_lr: float | str | None = None,
-) -> None:
-    """Refuse values that cannot be, before anything is computed.
-
-    Raises:
-        InputError: naming the parameter, its value and what is allowed.
-    """
-    check_data_options("shapes", val_fraction=val_fraction)
-    check_number("seed", seed, 0, 2**31 - 1, whole=True)
-    if isinstance(max_lr, str) and max_lr != "found":
-        raise InputError(f"max_lr is {max_lr!r}; it must be a number, 'found' or None.")
 
 
 def suggested_lr(run: Run) -> tuple[float, str]:

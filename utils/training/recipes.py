@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields, replace
 
 from utils import InputError, check_choice, check_flag, check_number, shown
+from utils.settings import SETTINGS, WHOLE
 
 OPTIMIZERS = ("adam", "muon")
 VIEWS = (1, 2, 6)
@@ -70,13 +71,14 @@ class Recipe:
         object.__setattr__(self, "growth", _checked_growth(self.growth))
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("views", self.views, VIEWS)
+        for name in ("epochs", "batch_size", "max_lr"):
+            setting = SETTINGS[name]
+            is_whole = setting.kind is WHOLE
+            check_number(name, getattr(self, name), setting.low, setting.high, is_whole)
         check_flag("alternate_flips", self.alternate_flips)
         check_flag("whitening", self.whitening)
         check_number("skipped", self.skipped, 0.0, 0.5)
         check_number("label_smoothing", self.label_smoothing, 0.0, 0.9)
-        check_number("epochs", self.epochs, 1, 100_000, whole=True)
-        check_number("batch_size", self.batch_size, 2, 1_000_000, whole=True)
-        check_number("max_lr", self.max_lr, 1e-10, 100.0)
         check_number("warmup_share", self.warmup_share, 0.0, 0.99)
         check_number("initial_lr_divisor", self.initial_lr_divisor, 1.0, 1e10)
         check_number("final_lr_divisor", self.final_lr_divisor, 1.0, 1e10)

@@ -1,13 +1,26 @@
 """Parameters mean the same whichever way they come: a shell, papermill, YAML, or by hand."""
 
+from itertools import permutations
+
 import nbformat
 import pytest
 import yaml
 from papermill.cli import _resolve_type
 
-from utils.parameters import KINDS, as_meant, from_shell, take_as_meant
 from utils.pipeline.kernel import parameters_of
 from utils.pipeline.sequence import NOTEBOOKS
+from utils.settings import (
+    FLAG,
+    NUMBER,
+    SETTINGS,
+    TEXT,
+    WHOLE,
+    as_meant,
+    derive_run_name,
+    from_shell,
+    parameters_cell,
+    take_as_meant,
+)
 
 #: name, as typed, as it is meant
 TYPED = [
@@ -94,10 +107,62 @@ def test_a_notebook_says_what_was_read_where_text_was_lost(capsys):
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_parameter_cells_of_the_chapters_are_as_declared(name):
+    (cell,) = [
+        c for c in nbformat.read(NOTEBOOKS[name], as_version=4).cells
+        if "parameters" in c.metadata.get("tags", [])
+    ]  # fmt: skip
+    assert cell.source == parameters_cell(name[1]), "run: python -m utils chapters"
+
+
+def test_what_may_be_chosen_is_what_there_is():
+    from utils.devices import DEVICES, PRECISIONS
+    from utils.explain.gradcam import METHODS
+    from utils.models.registry import MODELS
+    from utils.training.recipes import RECIPES, VIEWS
+
+    there = {"model": MODELS, "recipe": RECIPES, "method": METHODS, "precision": PRECISIONS}
+    for name, names in {**there, "devices": DEVICES}.items():
+        assert SETTINGS[name].choices == tuple(names)
+    assert (SETTINGS["views"].low, SETTINGS["views"].high) == (min(VIEWS), max(VIEWS))
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_every_default_is_a_value_that_may_be(setting):
+    setting.check(setting.default)
+    assert len(f"{setting.name} = {setting.default!r}  # {setting.meaning}") <= 100
+    assert setting.kind in (TEXT, WHOLE, NUMBER, FLAG)
+
+
+def test_a_run_has_one_name_whatever_the_order_of_what_was_given():
+    given = {"epochs": 5, "batch_size": 64, "val_fraction": 0.1, "limit_train": 100}
+    orders = map(dict, permutations(given.items()))
+    names = {derive_run_name("pets", "original", 0, **order) for order in orders}
+    assert names == {"pets-original-seed0-epochs=5-batch_size=64-val_fraction=0.1-limit_train=100"}
+
+
+def test_what_changes_no_training_is_not_in_a_runs_name():
+    usual = derive_run_name("pets", "original", 0)
+    for name, setting in SETTINGS.items():
+        if name in ("dataset", "recipe", "seed"):
+            continue
+        value = setting.choices[-1] if setting.choices else 7
+        assert (derive_run_name("pets", "original", 0, **{name: value}) != usual) == (
+            setting.is_identity
+        ), name
+        assert derive_run_name("pets", "original", 0, **{name: setting.default}) == usual
+
+
+@pytest.mark.parametrize("name", ["pets", "pets.zip", "pets.tar", "pets.tar.gz", "pets.TGZ"])
+def test_an_archive_is_called_what_it_holds(name):
+    assert derive_run_name(f"/data/{name}", "original", 0) == "pets-original-seed0"
+
+
 def test_every_parameter_of_every_notebook_is_of_a_kind_and_taken_as_meant():
     for path in NOTEBOOKS.values():
-        assert set(parameters_of(path)) <= set(KINDS)
+        assert set(parameters_of(path)) <= set(SETTINGS)
         cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         assert "take_as_meant(globals())" in cells[2]
     taken = {name for path in NOTEBOOKS.values() for name in parameters_of(path)}
-    assert taken == set(KINDS)
+    assert taken == set(SETTINGS)

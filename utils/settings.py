@@ -1,0 +1,371 @@
+"""Every parameter, once: what it is called, may be and means, and what it is part of.
+
+From here come the parameter cells of the chapters, the command line's help, what is refused, a
+run's name and identity, what ``run.json`` must hold, and the book's table. Needs no torch.
+"""
+
+import ast
+import json
+import re
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils import InputError, check_choice, check_flag, check_number, check_text, shown
+
+TEXT, WHOLE, NUMBER, FLAG = "text", "a whole number", "a number", "True or False"
+#: What a parameter is part of: where things are kept; the pictures; the recipe, which has a value
+#: of its own for each; the rest of a training; or what a chapter shows.
+PLACE, PICTURES, RECIPE, TRAINING, SHOWN = "place", "pictures", "recipe", "training", "shown"
+#: What a learner changes first; these stand on top of a chapter's parameters.
+FIRST = ("dataset", "recipe", "epochs", "run_name", "seed")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A parameter.
+
+    Attributes:
+        name: the same in chapters, on the command line and in ``run.json``.
+        kind: one of ``TEXT``, ``WHOLE``, ``NUMBER``, ``FLAG``.
+        part: one of ``PLACE``, ``PICTURES``, ``RECIPE``, ``TRAINING``, ``SHOWN``.
+        meaning: a line, as it stands behind the parameter in a chapter.
+        default: in the chapters up to training; None has the meaning that the line says.
+        chapters: their digits.
+        low, high: of a number, both allowed.
+        choices: what text may be; empty for any.
+        words: what a number may be instead.
+        later: the default, and the line, in the chapters after training, where these differ.
+        is_identity: whether a run with another value is another training.
+    """
+
+    name: str
+    kind: str
+    part: str
+    meaning: str
+    default: str | float | bool | None = None
+    chapters: str = "123"
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    later: tuple[str | float | bool | None, str] | None = None
+    is_identity: bool = True
+
+    def check(self, value) -> None:
+        """Refuse a value that this parameter cannot have; it may be None where that is the default.
+
+        Raises:
+            InputError: naming the parameter, its value and what is allowed.
+        """
+        is_word = isinstance(value, str) and value in self.words
+        if is_word or (value is None and self.default is None):
+            return
+        if self.kind is FLAG:
+            check_flag(self.name, value)
+        elif self.choices:
+            check_choice(self.name, value, self.choices)
+        elif self.kind is TEXT:
+            check_text(self.name, value)
+        elif isinstance(value, str) and self.words:
+            listed = ", ".join(map(repr, self.words))
+            raise InputError(f"{self.name} is {value!r}; it must be a number, {listed} or None.")
+        else:
+            check_number(self.name, value, self.low, self.high, whole=self.kind is WHOLE)
+
+    def in_chapter(self, chapter: str) -> tuple[str | float | bool | None, str]:
+        """Return its default and its line in a chapter, by that chapter's digit."""
+        return self.later if self.later and chapter > "3" else (self.default, self.meaning)
+
+
+def _settings(*settings: Setting) -> dict[str, Setting]:
+    return {setting.name: setting for setting in settings}
+
+
+SETTINGS = _settings(
+    Setting(
+        "dataset", TEXT, PICTURES,
+        "shapes, cifar10, or the path of a folder or archive of pictures", default="shapes",
+        chapters="123456", is_identity=False,  # the pictures count, not the place
+        later=(None, "the run's pictures, where they lie now; None: where they lay"),
+    ),
+    Setting(
+        "recipe", TEXT, RECIPE,
+        "quick, original, fast or speed; None: quick on shapes, original elsewhere",
+        choices=("original", "quick", "fast", "speed"),
+    ),
+    Setting(
+        "seed", WHOLE, TRAINING, "of weights, order and augmentation", default=0, low=0,
+        high=2**31 - 1, chapters="123456",
+        later=(None, "the seed it must have been trained with; None: whatever it was"),
+    ),
+    Setting(
+        "run_name", TEXT, PLACE, "folder below output_dir; None makes one from the settings",
+        chapters="123456", is_identity=False,
+        later=(None, "the run to look at; None: the newest complete one"),
+    ),
+    Setting(
+        "overwrite", FLAG, PLACE, "replace a run of this name", default=False, chapters="3",
+        is_identity=False,
+    ),
+    Setting(
+        "output_dir", TEXT, PLACE,
+        "where runs are kept; relative paths count from the repository's root", default="outputs",
+        chapters="123456", is_identity=False,
+    ),
+    Setting(
+        "data_dir", TEXT, PICTURES, "where downloads and decoded pictures are kept",
+        default="data", chapters="123456", is_identity=False,
+        later=(None, "where its pictures are kept now; None: what the run says"),
+    ),
+    Setting(
+        "dataset_title", TEXT, PICTURES, "how figures name the data; None: the source's own name",
+        is_identity=False,
+    ),
+    Setting(
+        "model", TEXT, RECIPE, "davidnet or speednet; None: what the recipe says", chapters="23",
+        choices=("davidnet", "speednet"),
+    ),
+    Setting(
+        "epochs", WHOLE, RECIPE, "passes over the pictures; None: what the recipe says",
+        chapters="3", low=1, high=100_000,
+    ),
+    Setting(
+        "batch_size", WHOLE, RECIPE, "pictures a step; None: what the recipe says", chapters="23",
+        low=2, high=1_000_000,
+    ),
+    Setting(
+        "max_lr", NUMBER, RECIPE,
+        'peak learning rate; None: what the recipe says; "found": what notebook 02 found',
+        chapters="3", low=1e-10, high=100.0, words=("found",),
+    ),
+    Setting(
+        "views", WHOLE, RECIPE,
+        "1, 2 or 6: also average the final test over so many; None: what the recipe says",
+        chapters="3", low=1, high=6,
+    ),
+    Setting(
+        "val_fraction", NUMBER, TRAINING,
+        "share of the training split to hold out and watch; 0 watches the test split", default=0.0,
+        chapters="23", low=0.0, high=0.9,
+    ),
+    Setting(
+        "limit_train", WHOLE, PICTURES,
+        "use only the first N training pictures, stratified; None: all", low=2, high=100_000_000,
+    ),
+    Setting(
+        "limit_test", WHOLE, PICTURES, "the same for the test pictures", low=2, high=100_000_000
+    ),
+    Setting(
+        "image_size", WHOLE, PICTURES,
+        "side in pixels of what the network sees; a multiple of 8, at least 16", default=32, low=16,
+        high=256,
+    ),
+    Setting(
+        "skip_unreadable", FLAG, PICTURES, "go on without files that cannot be read, and name them",
+        default=False, is_identity=False,
+    ),
+    Setting(
+        "precision", TEXT, TRAINING, "auto (a run keeps its own), bf16-mixed, 16-mixed or 32-true",
+        default="auto", chapters="23", choices=("auto", "bf16-mixed", "16-mixed", "32-true"),
+    ),
+    Setting(
+        "devices", TEXT, TRAINING, "auto (a run keeps its own), cpu or gpu", default="auto",
+        chapters="2356", choices=("auto", "cpu", "gpu"), is_identity=False,
+        later=("auto", "auto, cpu or gpu"),
+    ),
+    Setting(
+        "lr_steps", WHOLE, SHOWN, "how many learning rates to try", default=40, chapters="2",
+        low=10, high=1_000, is_identity=False,
+    ),
+    Setting(
+        "show_misclassified", WHOLE, SHOWN, "how many wrong predictions to show", default=25,
+        chapters="5", low=1, high=1_000, is_identity=False,
+    ),
+    Setting(
+        "method", TEXT, SHOWN,
+        "or gradcam++, hirescam, layercam, xgradcam, eigencam, scorecam, ablationcam",
+        default="gradcam", chapters="6", is_identity=False,
+        choices=("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "eigencam", "scorecam",
+                 "ablationcam"),
+    ),
+    Setting(
+        "block", TEXT, SHOWN,
+        "whose maps are drawn, e.g. layer1 (DavidNet) or block2 (SpeedNet); None: the last",
+        chapters="6", is_identity=False,
+    ),
+    Setting(
+        "show_pictures", WHOLE, SHOWN, "how many wrong predictions to explain", default=10,
+        chapters="6", low=1, high=1_000, is_identity=False,
+    ),
+)  # fmt: skip
+
+
+def check_settings(**values) -> None:
+    """Refuse the first of these values that its parameter cannot have.
+
+    Raises:
+        InputError: naming the parameter, its value and what is allowed.
+    """
+    for name, value in values.items():
+        SETTINGS[name].check(value)
+
+
+# Chapters
+
+
+def of_chapter(chapter: str) -> list[Setting]:
+    """Return the parameters of a chapter, by its digit, in the order in which they stand there."""
+    taken = [setting for setting in SETTINGS.values() if chapter in setting.chapters]
+    return sorted(taken, key=lambda s: FIRST.index(s.name) if s.name in FIRST else len(FIRST))
+
+
+def parameters_cell(chapter: str) -> str:
+    """Return the source of the cell in which a chapter declares its parameters."""
+    lines = []
+    for setting in of_chapter(chapter):
+        default, meaning = setting.in_chapter(chapter)
+        written = json.dumps(default) if isinstance(default, str) else repr(default)
+        lines.append(f"{setting.name} = {written}  # {meaning}")
+    return "\n".join(lines)
+
+
+# Runs
+
+
+#: How the names of archives end.
+_ARCHIVE = re.compile(r"\.(zip|tar(\.\w+)?|t[gx]z)$", re.IGNORECASE)
+
+
+def derive_run_name(dataset: str, recipe: str, seed: int, **others) -> str:
+    """Return the name of a run that was given none.
+
+    It is made of what changes training and is not as usual, in one order whatever that of the
+    arguments; an archive is called what it holds, and None is as usual.
+    """
+    parts = [_ARCHIVE.sub("", Path(dataset).name)[:40], recipe, f"seed{seed}"]
+    for name, setting in SETTINGS.items():
+        value = others.get(name)
+        if setting.is_identity and value is not None and value != setting.default:
+            parts.append(f"{name}={value}")
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
+
+
+#: Settings that stand in ``run.json`` and do not make a training another one. The pictures count by
+#: their fingerprint.
+NOT_IDENTITY = {
+    "max_lr_source",
+    *(n for n, s in SETTINGS.items() if not s.is_identity and s.part in (PICTURES, TRAINING)),
+}
+
+
+def schema() -> dict[str, dict]:
+    """Return what JSON Schema asks of each parameter that every ``run.json`` holds, by name."""
+    whole = {"type": "integer", "minimum": 0, "maximum": 2**53}
+    kinds = {
+        TEXT: {"type": "string", "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"},  # no control characters
+        WHOLE: whole,
+        NUMBER: {"type": "number", "minimum": -(2**53), "maximum": 2**53},
+        FLAG: {"type": "boolean"},
+    }
+    words = {"type": "string", "pattern": r"^[\w .,=+-]*$"}  # no markup: pages show it as it is
+    described = {}
+    for name, setting in SETTINGS.items():
+        if setting.part not in (PICTURES, RECIPE, TRAINING):
+            continue
+        described[name] = words if setting.choices else kinds[setting.kind]
+        if name == "image_size":
+            described[name] = {"type": "integer", "minimum": setting.low, "maximum": setting.high}
+        if name in ("limit_train", "limit_test"):
+            described[name] = {**whole, "type": ["integer", "null"]}
+    return described
+
+
+# Values as they were meant. Three ways lead to a chapter's parameters, and each reads text in its
+# own manner: papermill makes 007 a number, YAML leaves 1e-3 a text, and a shell knows text alone.
+
+_WORDS = {"none": None, "null": None}
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def parse_value(text: str):
+    """Read a value as a Python literal (numbers, True, None …), or else as text."""
+    word = text.strip().lower()
+    if word in ("true", "false"):
+        return _FLAGS[word]
+    if word in _WORDS:
+        return _WORDS[word]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def from_shell(name: str, text: str):
+    """Return the value of a parameter that was typed in a shell: text, to be read by its kind."""
+    value = parse_value(text)
+    if _kind(name) is TEXT:  # quotes within are what a person put around text
+        return value if value is None or isinstance(value, str) else text
+    return as_meant(name, value)
+
+
+def as_meant(name: str, value):
+    """Return a parameter's value in its kind where its meaning is plain, or else as it is."""
+    kind = _kind(name)
+    if isinstance(value, str) and value.strip().lower() in _WORDS:
+        return None
+    if kind is TEXT:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return str(value) if is_number else value
+    if kind is FLAG and isinstance(value, str):
+        return _FLAGS.get(value.strip().lower(), value)
+    if kind in (WHOLE, NUMBER):
+        number = _number(value) if isinstance(value, str) else value
+        is_whole = isinstance(number, float) and number.is_integer()
+        return int(number) if kind is WHOLE and is_whole else number
+    return value
+
+
+def _number(text: str) -> int | float | str:
+    """Return the number that a text is, in tens; words that stand for one are none."""
+    if not any(character.isdigit() for character in text):
+        return text
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def take_as_meant(namespace: MutableMapping) -> None:
+    """Put each parameter in a notebook's namespace in its kind, and say where text was lost."""
+    for name in SETTINGS.keys() & namespace.keys():
+        before = namespace[name]
+        namespace[name] = as_meant(name, before)
+        if (
+            SETTINGS[name].kind is TEXT
+            and namespace[name] is not before
+            and namespace[name] is not None
+        ):
+            print(
+                f"{name} came as the number {shown(before)}, and is read as the text "
+                f"{namespace[name]!r}. If another was meant: papermill keeps text with -r."
+            )
+
+
+def _kind(name: str) -> str | None:
+    return SETTINGS[name].kind if name in SETTINGS else None
+
+
+# The book
+
+
+def table() -> str:
+    """Return all parameters as a Markdown table."""
+    lines = ["| parameter | is | by default | chapters |", "| --- | --- | --- | --- |"]
+    for setting in SETTINGS.values():
+        chapters = ", ".join(f"0{digit}" for digit in setting.chapters)
+        meaning = setting.meaning.replace("|", r"\|")
+        lines.append(f"| `{setting.name}` | {meaning} | `{setting.default!r}` | {chapters} |")
+    return "\n".join(lines)
