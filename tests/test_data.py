@@ -512,7 +512,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import cifar10, data
+from utils.data import cifar10, sources
 
 place, side, count = Path(sys.argv[1]), 256, 300
 
@@ -531,10 +531,10 @@ def read_cifar10(folder):
     return ("a", "b"), (images, targets), (images, targets.copy())
 
 cifar10.read_cifar10 = read_cifar10
-data.CIFAR10_SIZE = count
-data.load_pictures(str(place / "plain"), place / "first", 16)  # what is imported and kept for good
+sources.CIFAR10_SIZE = count
+sources.load_pictures(str(place / "plain"), place / "first", 16)  # what is imported and kept for good
 for dataset in (str(place / "plain"), str(place / "split"), "cifar10"):
-    load = partial(data.load_pictures, dataset, place / "data", side)
+    load = partial(sources.load_pictures, dataset, place / "data", side)
     print(peak(load), peak(load))
 """
 

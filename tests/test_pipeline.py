@@ -355,8 +355,9 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_pa
 
 def test_a_closed_kernel_leaves_a_run_that_goes_on(tmp_path, capsys):
     train = f"""
-from utils.data.sources import bytes_to_keep, load_pictures
-from utils.training.fit import fit, plan_training
+from utils.data.sources import load_pictures
+from utils.training.fit import fit
+from utils.training.plan import plan_training
 pictures = load_pictures("shapes", {str(tmp_path / "data")!r}, 16, 32, 20)
 options = dict(run_name="closed", output_dir={str(tmp_path)!r}, batch_size=16)
 fit(plan_training(pictures, epochs=8, **options))

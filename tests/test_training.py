@@ -961,15 +961,17 @@ def test_network_of_a_run_that_never_was_is_refused(tmp_path):
 QUIET_SCRIPT = """
 import sys
 from tests.test_training import make_plan, MODELS, SmallDavidNet
-from utils import errors, lr_finder
-from utils.training.fit import fit, layer_table
+from utils.models.summary import layer_table
+from utils.training import lr_finder
+from utils.training.fit import fit
+from utils.training.predictions import predict_test
 MODELS["davidnet"] = SmallDavidNet
 plan = make_plan(sys.argv[1], epochs=2)
 layer_table(plan.network(), 16)
 lr_finder.sweep(plan, steps=10)
 print("now training")
 run = fit(plan)
-errors.predict_test(run, plan.picture_set, devices="cpu")
+predict_test(run, plan.picture_set, devices="cpu")
 fit(plan)
 """
 
