@@ -491,9 +491,9 @@ def test_a_run_gets_its_pictures_back_and_refuses_others(cached_folder, tmp_path
 def test_a_copy_that_another_process_made_meanwhile_is_read(tmp_path, monkeypatch):
     root = make_folder(tmp_path / "pets", {"ant": 3, "bee": 3})
     expected = load(root, tmp_path)
-    (cache,) = (tmp_path / "data" / "cache").iterdir()
-    content = cache.read_bytes()
-    cache.unlink()
+    (kept,) = (tmp_path / "data" / "cache").iterdir()
+    content = kept.read_bytes()
+    kept.unlink()
 
     @contextmanager
     def after_another(path, work):
@@ -532,7 +532,7 @@ def read_cifar10(folder):
 
 cifar10.read_cifar10 = read_cifar10
 sources.CIFAR10_SIZE = count
-sources.load_pictures(str(place / "plain"), place / "first", 16)  # what is imported and kept for good
+sources.load_pictures(str(place / "plain"), place / "first", 16)  # what is imported for good
 for dataset in (str(place / "plain"), str(place / "split"), "cifar10"):
     load = partial(sources.load_pictures, dataset, place / "data", side)
     print(peak(load), peak(load))

@@ -29,9 +29,9 @@ import torch
 from PIL import Image
 from test_training import SmallDavidNet, make_plan
 
-import utils.data
 from utils import InputError, Interrupted, files, printable
 from utils.cli import check_parameters, main
+from utils.data import sources
 from utils.data.archives import OTHERS, unpack
 from utils.data.pictures import EXTENSIONS, read_picture
 from utils.data.sources import load_pictures, pictures_of
@@ -415,7 +415,7 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "davidnet", SmallDavidNet)
         patch.setattr(files, "ROOT", place)
-        patch.setattr(utils.data, "ROOT", place)
+        patch.setattr(sources, "ROOT", place)
         yield place
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, handler)

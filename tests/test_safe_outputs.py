@@ -89,7 +89,7 @@ def test_what_is_no_png_picture_is_left_out(content):
 
 
 def test_a_picture_of_too_many_bytes_is_left_out(monkeypatch):
-    monkeypatch.setattr(safe_outputs, "MOST_OF_A_PICTURE", 100)
+    monkeypatch.setattr("utils.publish.safe_outputs.MOST_OF_A_PICTURE", 100)
     assert rebuilt(shown({"image/png": base64.b64encode(png()).decode()}))[1] == {"image/png": 1}
 
 

@@ -149,7 +149,7 @@ def test_what_changes_no_training_is_not_in_a_runs_name():
             continue
         value = setting.choices[-1] if setting.choices else 7
         assert (derive_run_name("pets", "original", 0, **{name: value}) != usual) == (
-            setting.is_identity
+            setting.is_identity and name != "precision"
         ), name
         assert derive_run_name("pets", "original", 0, **{name: setting.default}) == usual
 

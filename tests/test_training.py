@@ -18,9 +18,8 @@ from sklearn.metrics import accuracy_score
 from torch.nn import functional
 from torch.nn.functional import cross_entropy
 
-import utils.data
-import utils.training as training
 from utils import InputError, Interrupted
+from utils.data import batches
 from utils.data.augment import Augmentation, augment, normalise
 from utils.data.picture_set import PictureSet, Split
 from utils.data.sources import load_pictures
@@ -33,7 +32,7 @@ from utils.models.summary import layer_table
 from utils.runs import Run
 from utils.training.callbacks import LastCheckpoint, TrainingLog
 from utils.training.fit import fit
-from utils.training.plan import plan_training
+from utils.training.plan import as_begun, plan_training
 from utils.training.recipes import RECIPES
 from utils.training.trained import load_network
 
@@ -53,7 +52,7 @@ class SmallDavidNet(DavidNet):
 def small_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "davidnet", SmallDavidNet)
-        patch.setattr(utils.data, "EVAL_BATCH_SIZE", EVAL_BATCH_SIZE)
+        patch.setattr(batches, "EVAL_BATCH_SIZE", EVAL_BATCH_SIZE)
         yield
 
 
@@ -468,7 +467,7 @@ def test_run_that_stopped_before_its_test_is_finished_without_training_again(
 ):
     plan = make_plan(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_finish", lambda *_: (_ for _ in ()).throw(GoneError()))
+        patch.setattr("utils.training.fit._finish", lambda *_: (_ for _ in ()).throw(GoneError()))
         with pytest.raises(GoneError):
             fit(plan)
     with pytest.MonkeyPatch.context() as patch:
@@ -508,7 +507,7 @@ def test_auto_keeps_the_precision_and_the_device_of_a_run_that_was_begun(
     has_bfloat16(monkeypatch, True)
     begun_with(stopped, tmp_path / "a")
     plan = make_plan(tmp_path / "a", precision="auto")
-    assert training.as_begun(plan).settings["precision"] == "bf16-mixed"
+    assert as_begun(plan).settings["precision"] == "bf16-mixed"
     assert "precision  bf16-mixed: as this run was begun" in str(plan)
     begun_with(stopped, tmp_path / "b", precision="32-true")
     assert make_plan(tmp_path / "b", precision="auto").settings["precision"] == "32-true"
@@ -518,7 +517,7 @@ def test_auto_keeps_the_precision_and_the_device_of_a_run_that_was_begun(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     plan = make_plan(tmp_path / "b", precision="auto", devices="auto")
-    assert training.as_begun(plan).settings["devices"] == "cpu"
+    assert as_begun(plan).settings["devices"] == "cpu"
     assert 'as this run was begun; devices="gpu" goes on' in str(plan)
 
 
@@ -673,7 +672,7 @@ def test_a_run_of_an_earlier_version_is_still_known(trained, tmp_path):
         del settings[name]
     run.update_record(settings=settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_train", never_fit)
+        patch.setattr("utils.training.fit._train", never_fit)
         assert fit(make_plan(tmp_path)).is_trained
 
 

@@ -241,12 +241,14 @@ def derive_run_name(dataset: str, recipe: str, seed: int, **others) -> str:
     """Return the name of a run that was given none.
 
     It is made of what changes training and is not as usual, in one order whatever that of the
-    arguments; an archive is called what it holds, and None is as usual.
+    arguments; an archive is called what it holds, and None is as usual. What ``"auto"`` leaves to
+    the machine stays out: the same command has one name everywhere.
     """
     parts = [_ARCHIVE.sub("", Path(dataset).name)[:40], recipe, f"seed{seed}"]
     for name, setting in SETTINGS.items():
         value = others.get(name)
-        if setting.is_identity and value is not None and value != setting.default:
+        is_told = setting.is_identity and setting.default != "auto"
+        if is_told and value is not None and value != setting.default:
             parts.append(f"{name}={value}")
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
 
@@ -339,19 +341,23 @@ def _number(text: str) -> int | float | str:
 
 
 def take_as_meant(namespace: MutableMapping) -> None:
-    """Put each parameter in a notebook's namespace in its kind, and say where text was lost."""
-    for name in SETTINGS.keys() & namespace.keys():
-        before = namespace[name]
-        namespace[name] = as_meant(name, before)
-        if (
-            SETTINGS[name].kind is TEXT
-            and namespace[name] is not before
-            and namespace[name] is not None
-        ):
+    """Put each parameter in a notebook's namespace in its kind, and say where text was lost.
+
+    Raises:
+        InputError: one has a value that it cannot have.
+    """
+    for name, setting in SETTINGS.items():
+        before = namespace.get(name)
+        if before is None:
+            continue
+        value = namespace[name] = as_meant(name, before)
+        if setting.kind is TEXT and value not in (before, None):
             print(
-                f"{name} came as the number {shown(before)}, and is read as the text "
-                f"{namespace[name]!r}. If another was meant: papermill keeps text with -r."
+                f"{name} came as the number {shown(before)}, and is read as the text {value!r}. If "
+                "another was meant: papermill keeps text with -r."
             )
+        if value is not None:
+            setting.check(value)
 
 
 def _kind(name: str) -> str | None:

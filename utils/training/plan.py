@@ -148,7 +148,8 @@ def plan_training(
     check_model(chosen.model, picture_set.image_size)
     if run_name is None:
         place = options["data_dir" if options["dataset"] == "folder" else "dataset"]
-        run_name = derive_run_name(place, chosen.name, seed, **options, **asked)
+        rest = {name: value for name, value in options.items() if name != "dataset"}
+        run_name = derive_run_name(place, chosen.name, seed, **rest, **asked)
     run = Run(run_name, output_dir)
     notes = list(picture_set.notes)
     if found:
