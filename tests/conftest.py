@@ -1,27 +1,73 @@
-"""Fixtures that several test files use."""
+"""Fixtures that several test files use, and the order in which files are tested."""
 
 import os
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 #: What a tiny run of the whole sequence is trained with.
 TINY = {"epochs": 1, "limit_train": 160, "limit_test": 80, "image_size": 16, "lr_steps": 10}
+#: Tested last, when nothing else is at work: they measure times, or kill at certain moments.
+TIMED = ("test_bench", "test_kill")
+BUILD_SITE = """
+import sys
+from pathlib import Path
+from utils.publish.book import build_site
+print(build_site(target=Path(sys.argv[1])))
+"""
+
+
+def pytest_collection_modifyitems(items):
+    """Test first what waits for nothing that is made in the background, and last what is timed."""
+    waiting = {item.path for item in items if {"tiny_run", "built_site"} & set(item.fixturenames)}
+    items.sort(key=lambda item: 2 * (item.path.stem in TIMED) + (item.path in waiting))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_background(request, tmp_path_factory):
+    """What takes long and several tests look at, made one after the other while others run."""
+    wanted = {name for item in request.session.items for name in item.fixturenames}
+    folder = tmp_path_factory.mktemp("background")
+    run = ["-m", "utils", "run", "--run-name", "tiny", "--output-dir", str(folder / "outputs")]
+    run += ["--data-dir", str(folder / "data")]
+    run += [part for name, value in TINY.items() for part in ("-p", name, str(value))]
+    commands = {"tiny_run": run, "built_site": ["-c", BUILD_SITE, str(folder / "site" / "docs")]}
+    with ThreadPoolExecutor(1) as worker:
+        yield {n: worker.submit(_done, command) for n, command in commands.items() if n in wanted}
+        worker.shutdown(cancel_futures=True)
+
+
+def _done(arguments: list[str]) -> str:
+    """Return the last line that a command of this Python printed."""
+    root, environment = (
+        Path(__file__).resolve().parent.parent,
+        {**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True
+    )  # with one thread, so that the tests keep the other core
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
+def tiny_run(in_background: dict[str, Future]):
     """A run of all six notebooks on a few drawn shapes, through the command line."""
-    from utils.cli import main
     from utils.runs import Run
 
-    folder = tmp_path_factory.mktemp("pipeline")
-    os.environ["MPLBACKEND"] = "agg"
-    arguments = ["run", "--run-name", "tiny", "--output-dir", str(folder / "outputs")]
-    arguments += ["--data-dir", str(folder / "data")]
-    for name, value in TINY.items():
-        arguments += ["-p", name, str(value)]
-    main(arguments)
-    return Run("tiny", folder / "outputs")
+    folder = Path(in_background["tiny_run"].result().split(": ", 1)[1])
+    return Run(folder.name, folder.parent)
+
+
+@pytest.fixture(scope="session")
+def built_site(in_background: dict[str, Future]):
+    """The whole site, with the chapters that are kept."""
+    page = Path(in_background["built_site"].result())
+    assert page.name == "index.html"
+    return page.parent
 
 
 def valid_record(**settings):

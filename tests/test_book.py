@@ -238,12 +238,10 @@ def test_what_is_no_notebook_is_named(run, content):
         book.chapters_of(run)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
+@pytest.fixture
+def site(built_site):
     """The whole site, with the chapters that are kept."""
-    target = tmp_path_factory.mktemp("site") / "docs"
-    assert book.build_site(target=target) == target / "index.html"
-    return target
+    return built_site
 
 
 def test_titles_and_order_come_from_the_chapters_themselves(site):

@@ -18,7 +18,6 @@ from utils.settings import (
     as_meant,
     derive_run_name,
     from_shell,
-    parameters_cell,
     take_as_meant,
 )
 
@@ -105,15 +104,6 @@ def test_a_notebook_says_what_was_read_where_text_was_lost(capsys):
     said = capsys.readouterr().out
     assert said.startswith("run_name came as the number 7, and is read as the text '7'.")
     assert len(said.splitlines()) == 1
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_the_parameter_cells_of_the_chapters_are_as_declared(name):
-    (cell,) = [
-        c for c in nbformat.read(NOTEBOOKS[name], as_version=4).cells
-        if "parameters" in c.metadata.get("tags", [])
-    ]  # fmt: skip
-    assert cell.source == parameters_cell(name[1]), "run: python -m utils chapters"
 
 
 def test_what_may_be_chosen_is_what_there_is():

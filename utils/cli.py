@@ -465,14 +465,14 @@ def _badges(options) -> None:
 
 
 def _add_chapters(commands) -> None:
-    about = "Write the parameter cells of the chapters, as they are declared in utils/settings.py."
+    about = "Write the chapters' parameters as utils/settings.py declares them, and fold plumbing."
     _add_command(commands, "chapters", _chapters, about)
 
 
 def _chapters(options) -> None:
-    from utils.pipeline.cells import write_parameter_cells
+    from utils.pipeline.cells import write_cells
 
-    changed = write_parameter_cells()
+    changed = write_cells()
     print("\n".join(f"written: {path}" for path in changed) or "Nothing to change.")
 
 

@@ -1,4 +1,4 @@
-"""Cells that are the same in every chapter, or follow from declarations, written by a command."""
+"""What is the same in every chapter, or follows from declarations, written by a command."""
 
 from pathlib import Path
 
@@ -8,16 +8,28 @@ from utils.files import write_text
 from utils.pipeline.sequence import NOTEBOOKS
 from utils.settings import parameters_cell
 
+#: What folds a cell in JupyterLab and Notebook 7, and in Colab, as the tag ``hide-input`` does it in
+#: the book.
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
 
-def write_parameter_cells() -> list[Path]:
-    """Write every chapter's parameters cell as `utils.settings` has it; return what changed."""
+
+def write_cells() -> list[Path]:
+    """Bring every chapter's cells up to date, and return the notebooks that changed.
+
+    Parameters are as `utils.settings` declares them. Cells with the tag ``hide-input`` are folded,
+    but for the parameters: those are there to be changed.
+    """
     changed = []
     for name, path in NOTEBOOKS.items():
         notebook = nbformat.read(path, as_version=4)
-        (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-        source = parameters_cell(name[1])
-        if cell.source != source:
-            cell.source = source
-            write_text(path, nbformat.writes(notebook) + "\n")
+        for cell in notebook.cells:
+            tags = cell.metadata.get("tags", [])
+            if "parameters" in tags:
+                cell.source = parameters_cell(name[1])
+            elif "hide-input" in tags:
+                cell.metadata.update(FOLDED)
+        text = nbformat.writes(notebook) + "\n"
+        if text != path.read_text(encoding="utf-8"):
+            write_text(path, text)
             changed.append(path)
     return changed

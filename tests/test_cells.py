@@ -1,0 +1,38 @@
+"""The chapters' cells are as a command writes them."""
+
+import nbformat
+import pytest
+
+from utils.pipeline import cells
+from utils.pipeline.cells import FOLDED, write_cells
+from utils.pipeline.sequence import NOTEBOOKS
+from utils.settings import parameters_cell
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_stored_chapters_are_as_the_command_writes_them(name):
+    for cell in nbformat.read(NOTEBOOKS[name], as_version=4).cells:
+        tags = cell.metadata.get("tags", [])
+        if "parameters" in tags:
+            assert cell.source == parameters_cell(name[1]), "run: python -m utils chapters"
+        assert (FOLDED.items() <= dict(cell.metadata).items()) == (
+            "hide-input" in tags and "parameters" not in tags
+        ), "run: python -m utils chapters"
+
+
+def test_the_command_writes_what_is_declared_and_nothing_twice(tmp_path, monkeypatch):
+    notebook = nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters", "hide-input"]}),
+        nbformat.v4.new_code_cell("y = 2", metadata={"tags": ["hide-input"]}),
+        nbformat.v4.new_code_cell("z = 3"),
+    ])  # fmt: skip
+    path = tmp_path / "04_curves.ipynb"
+    nbformat.write(notebook, path)
+    monkeypatch.setattr(cells, "NOTEBOOKS", {"04_curves": path})
+    assert write_cells() == [path]
+    assert write_cells() == []
+    parameters, folded, shown = nbformat.read(path, as_version=4).cells
+    assert parameters.source.startswith("dataset = None  # the run's pictures")
+    assert "seed = None" in parameters.source
+    assert folded.metadata.jupyter.source_hidden and folded.metadata.cellView == "form"
+    assert "jupyter" not in parameters.metadata and "jupyter" not in shown.metadata
