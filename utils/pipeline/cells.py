@@ -8,8 +8,7 @@ from utils.files import write_text
 from utils.pipeline.sequence import NOTEBOOKS
 from utils.settings import parameters_cell
 
-#: What folds a cell in JupyterLab and Notebook 7, and in Colab, as the tag ``hide-input`` does it in
-#: the book.
+#: What folds a cell in JupyterLab and Notebook 7, and in Colab, as ``hide-input`` does in the book.
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
 
 
