@@ -492,7 +492,7 @@ def test_a_damaged_run_is_left_out_by_name_and_hides_no_other(tmp_path, capsys):
         (("seconds",), {"training": "long"}, "seconds.training must be number"),
         (("settings", "recipe"), "`<script>`", "settings.recipe must match pattern"),
         (("settings", "views"), "2", "settings.views must be integer"),
-        (("data", "bits"), 10**9, r"data.bits must be one of \[8, 10, 12, 14, 16\]"),
+        (("data", "bits"), 10**9, "data.bits must be one of"),
         (("precision",), "32 | x", "precision must match pattern"),
         (("model", "sha256"), "../x", "model.sha256 must match pattern"),
         (("versions",), {"torch": "[2](//evil)"}, "versions.torch must match pattern"),
