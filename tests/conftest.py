@@ -40,15 +40,25 @@ def in_background(request, tmp_path_factory):
         worker.shutdown(cancel_futures=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def threads(in_background: dict[str, Future]):
+    """Compute with one thread while the other core is taken: two would wait for each other."""
+    import torch
+
+    usual = torch.get_num_threads()
+    if not all(future.done() for future in in_background.values()):
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
+
+
 def _done(arguments: list[str]) -> str:
     """Return the last line that a command of this Python printed."""
-    root, environment = (
-        Path(__file__).resolve().parent.parent,
-        {**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    root = Path(__file__).resolve().parent.parent
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # the tests keep the other core
     done = subprocess.run(
         [sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True
-    )  # with one thread, so that the tests keep the other core
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
 
