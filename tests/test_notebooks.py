@@ -157,6 +157,10 @@ def test_executed_notebook_is_quiet_and_holds_no_widgets(tiny_run, name):
         assert output.get("name") != "stderr", output.text
         assert not [kind for kind in output.get("data", {}) if "widget" in kind]
     assert all(cell.execution_count for cell in code_cells(notebook))
+    first, parameters, *_ = code_cells(notebook)
+    assert first.outputs == parameters.outputs == []
+    texts = [o.text for o in outputs(notebook) if o.output_type == "stream"]
+    assert not any(text.strip() == "" or "\n\n" in text for text in texts)
 
 
 def test_every_figure_shown_is_kept_and_has_ink(tiny_run):
