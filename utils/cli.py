@@ -317,7 +317,7 @@ def _add_predict(commands) -> None:
 
 
 def _predict(options) -> None:
-    from utils.data.folders import FEW, count_endings
+    from utils.data.folders import count_endings, few
     from utils.explain.predict import find_pictures, predict_pictures
     from utils.runs import find_run
 
@@ -334,9 +334,9 @@ def _predict(options) -> None:
     (_print_csv if options.csv else _print_table)(readable, classes, probabilities, options.top)
     problems = list(failures.values())
     if others:
-        listed = ", ".join(map(str, others[:FEW])) + (", …" if len(others) > FEW else "")
         problems.append(
-            f"{len(others)} files are of no kind that is read ({count_endings(others)}): {listed}"
+            f"{len(others)} files are of no kind that is read ({count_endings(others)}): "
+            f"{few(map(str, others))}"
         )
     if problems:
         sys.exit("\n".join(printable(f"error: {problem}") for problem in problems))

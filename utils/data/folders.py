@@ -141,6 +141,12 @@ def count_endings(names: Iterable[str]) -> str:
     return ", ".join(f"{count:,} {ending}" for ending, count in ordered)
 
 
+def few(names: Iterable[str]) -> str:
+    """Return names as a message lists them: the first few in order, and how many more there are."""
+    names = sorted(names)
+    return ", ".join(names[:FEW]) + (f" and {len(names) - FEW:,} more" if names[FEW:] else "")
+
+
 # What is there
 
 
@@ -275,12 +281,12 @@ def _splits_at_top(root: Path, top: _Folder, notes: list[str]) -> _Splits | None
     if not roles:
         return None
     if list(roles) == ["train"] and top.folders["train"].pictures and len(others) > 1:
-        notes.append(f"Read as a class, not as a split: train, beside {_few(others)}.")
+        notes.append(f"Read as a class, not as a split: train, beside {few(others)}.")
         return None
     named = _by_role(root, roles)
     if "train" not in named:
         raise InputError(
-            f"{root} holds {_few(roles)}, which looks like a split, and no folder of training "
+            f"{root} holds {few(roles)}, which looks like a split, and no folder of training "
             f"pictures beside it. {_both_remedies(roles)}"
         )
     inside = {role: _class_folders(top.folders[name]) for role, name in named.items()}
@@ -288,7 +294,7 @@ def _splits_at_top(root: Path, top: _Folder, notes: list[str]) -> _Splits | None
         raise InputError(_labels_elsewhere(root, top, top.folders[named["train"]]))
     if len(named) == 1 and others:
         raise InputError(
-            f"{root} holds {named['train']}, which looks like a split, beside {_few(others)}, "
+            f"{root} holds {named['train']}, which looks like a split, beside {few(others)}, "
             f"which may be classes. {_both_remedies(roles)}"
         )
     return _with_test(root, named, inside, notes)
@@ -310,7 +316,7 @@ def _by_role(root: Path, roles: Mapping[str, str]) -> dict[str, str]:
 def _both_remedies(roles: Iterable[str]) -> str:
     return (
         "If these are splits, name them train and test, with a folder for each class in both. If "
-        f"{_few(roles)} is a class, give it a name that says so, such as {next(iter(roles))}_class."
+        f"{few(roles)} is a class, give it a name that says so, such as {next(iter(roles))}_class."
     )
 
 
@@ -390,7 +396,7 @@ def _refuse_repeated(root: Path, top: _Folder) -> None:
     if len(shared) > 1 and 2 * len(shared) >= len(every):
         names = [PurePath(folder.name).name for folder in filled]
         raise InputError(
-            f"{root} holds {_few(names)}, which have the same subfolders ({_few(shared)}). If they "
+            f"{root} holds {few(names)}, which have the same subfolders ({few(shared)}). If they "
             "are splits, name them train and test, or give one of them alone. If they are classes, "
             "put their pictures right into them."
         )
@@ -403,9 +409,9 @@ def _labels_elsewhere(root: Path, top: _Folder, split: _Folder) -> str:
     labels = labels_in_names(path for path, _ in split.all_pictures())
     where = ""
     if tables:
-        where = f" Their labels seem to be in a table ({_few(tables)}), which is not read."
+        where = f" Their labels seem to be in a table ({few(tables)}), which is not read."
     elif labels:
-        where = f" Their labels seem to be in the names of the files ({_few(labels)})."
+        where = f" Their labels seem to be in the names of the files ({few(labels)})."
     example = root / split.name / next(iter(labels), "CLASS")
     return (
         f"{root / split.name} holds no pictures in class folders.{where} Put the pictures of each "
@@ -446,7 +452,7 @@ def _agreed_classes(root: Path, top: _Folder, found: dict[str, dict[str, list]])
     if unseen := filled.get("test", set()) - classes:
         raise InputError(
             f"These classes have test pictures but none to train on: {', '.join(sorted(unseen))}. "
-            f"Those to train on are: {_few(sorted(classes))}. Add pictures to {root}/train, or "
+            f"Those to train on are: {few(sorted(classes))}. Add pictures to {root}/train, or "
             "remove or rename the folders."
         )
     return tuple(sorted(classes))
@@ -465,8 +471,8 @@ def _vanished(name: str, folder: _Folder) -> str:
 def _pooled(classes: Mapping[str, _Folder]) -> list[str]:
     """Return a note on classes of several subfolders, which might have been meant as classes."""
     inner = {name: list(folder.filled()) for name, folder in classes.items()}
-    several = [f"{name} ({_few(names)})" for name, names in inner.items() if len(names) > 1]
-    return [f"Pictures in subfolders count as their class: {_few(several)}."] if several else []
+    several = [f"{name} ({few(names)})" for name, names in inner.items() if len(names) > 1]
+    return [f"Pictures in subfolders count as their class: {few(several)}."] if several else []
 
 
 def _nearly_alike(classes: Iterable[str]) -> list[str]:
@@ -504,11 +510,6 @@ def _left_out(
             f"({count_endings(single)})."
         )
     return notes
-
-
-def _few(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:FEW]) + (f" and {len(names) - FEW:,} more" if names[FEW:] else "")
 
 
 def _listing_key(root: Path, found: dict[str, dict[str, list[tuple[str, str]]]]) -> str:

@@ -294,9 +294,8 @@ def _remarks(
         (flat, "are all of nearly one colour"),
     ):
         if positions:
-            named = [os.path.relpath(paths[i], folder.root) for i in positions[: folders.FEW]]
-            more = ", …" if len(positions) > folders.FEW else ""
-            notes.append(f"{len(positions):,} files {about}: {', '.join(named)}{more}.")
+            named = folders.few(os.path.relpath(paths[i], folder.root) for i in positions)
+            notes.append(f"{len(positions):,} files {about}: {named}.")
     return notes
 
 
