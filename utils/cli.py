@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import InputError, check_choice, check_number, printable
-from utils.settings import FLAG, SETTINGS, WHOLE, check_settings, from_shell
+from utils.settings import (
+    FLAG,
+    SETTINGS,
+    SOURCES,
+    WHOLE,
+    check_settings,
+    derive_run_name,
+    from_shell,
+)
 
 if TYPE_CHECKING:
     from utils.runs import Run
@@ -20,7 +28,6 @@ QUICKSTART = "quickstart"
 INTERRUPTED = 130  # what a shell reports of a program stopped by Ctrl+C
 READER_GONE = 141  # and of one whose output nobody reads to its end, as by `| head`
 SHORTCUTS = ("dataset", "recipe", "data_dir")
-SOURCES = ("shapes", "cifar10", "folder")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -223,7 +230,6 @@ def _run_name(given: str | None, parameters: Mapping) -> str:
         return given
     if not parameters:
         return QUICKSTART
-    from utils.settings import derive_run_name
     from utils.training.recipes import default_recipe
 
     rest = {name: value for name, value in parameters.items() if value is not None}

@@ -11,9 +11,9 @@ import psutil
 import torch
 
 from utils import InputError, check_choice
+from utils.settings import SETTINGS
 
-PRECISIONS = ("auto", "bf16-mixed", "16-mixed", "32-true")
-DEVICES = ("auto", "cpu", "gpu")
+PRECISIONS, DEVICES = SETTINGS["precision"].choices, SETTINGS["devices"].choices
 CONTROL_GROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 

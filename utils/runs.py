@@ -377,13 +377,11 @@ def _some(kind: str, least: int = 0, **more) -> dict:
     return {"type": "array", "items": {"type": kind}, "minItems": least, **more}
 
 
-_FLAG = {"type": "boolean"}
 _TEXT = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}  # no control characters
 _WORDS = {"type": "string", "pattern": r"^[\w .,=+-]*$"}  # no markup: pages show it as it is
 _NUMBER = {"type": "number", "minimum": -(2**53), "maximum": 2**53}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _CLASSES = {"type": "array", "items": _TEXT, "minItems": 2, "uniqueItems": True}
-_LIMIT = {**_COUNT, "type": ["integer", "null"]}
 _CHANNELS = {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}
 _SPREADS = {**_CHANNELS, "items": {**_NUMBER, "minimum": 1e-4}}
 _PARAMETERS = schema()  # of which a run of an earlier version has no `views`

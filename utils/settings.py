@@ -17,6 +17,8 @@ TEXT, WHOLE, NUMBER, FLAG = "text", "a whole number", "a number", "True or False
 #: What a parameter is part of: where things are kept; the pictures; the recipe, which has a value
 #: of its own for each; the rest of a training; or what a chapter shows.
 PLACE, PICTURES, RECIPE, TRAINING, SHOWN = "place", "pictures", "recipe", "training", "shown"
+#: Data sets that are not named by their path.
+SOURCES = ("shapes", "cifar10", "folder")
 #: What a learner changes first; these stand on top of a chapter's parameters.
 FIRST = ("dataset", "recipe", "epochs", "run_name", "seed")
 

@@ -35,11 +35,9 @@ from utils.data.picture_set import (
 )
 from utils.files import ROOT, resolve_path
 from utils.runs import Run
-from utils.settings import check_settings
+from utils.settings import SOURCES, check_settings
 
 CIFAR10_SIZE = 60_000
-#: Data sets that are not named by their path.
-SOURCES = ("shapes", "cifar10", "folder")
 #: A picture none of whose channels spans more levels than this, of 256, shows next to nothing.
 FLAT = 8
 
