@@ -34,9 +34,15 @@ def in_background(request, tmp_path_factory):
     run = ["-m", "utils", "run", "--run-name", "tiny", "--output-dir", str(folder / "outputs")]
     run += ["--data-dir", str(folder / "data")]
     run += [part for name, value in TINY.items() for part in ("-p", name, str(value))]
-    commands = {"tiny_run": run, "built_site": ["-c", BUILD_SITE, str(folder / "site" / "docs")]}
+    arguments = {"tiny_run": run, "built_site": ["-c", BUILD_SITE, str(folder / "site" / "docs")]}
+    # Both as they are now: tests change them, for themselves alone, while the second one waits.
+    python, environment = sys.executable, os.environ | {"OMP_NUM_THREADS": "1"}
     with ThreadPoolExecutor(1) as worker:
-        yield {n: worker.submit(_done, command) for n, command in commands.items() if n in wanted}
+        yield {
+            name: worker.submit(_done, [python, *given], environment)
+            for name, given in arguments.items()
+            if name in wanted
+        }
         worker.shutdown(cancel_futures=True)
 
 
@@ -52,13 +58,10 @@ def threads(in_background: dict[str, Future]):
     torch.set_num_threads(usual)
 
 
-def _done(arguments: list[str]) -> str:
-    """Return the last line that a command of this Python printed."""
+def _done(command: list[str], environment: dict[str, str]) -> str:
+    """Return the last line that a command printed."""
     root = Path(__file__).resolve().parent.parent
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # the tests keep the other core
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
 
