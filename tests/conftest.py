@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-#: What a tiny run of the whole sequence is trained with.
-TINY = {"epochs": 1, "limit_train": 160, "limit_test": 80, "image_size": 16, "lr_steps": 10}
+from helpers.records import TINY
+
 #: Tested last, when nothing else is at work: they measure times, or kill at certain moments.
 TIMED = ("test_bench", "test_kill")
 BUILD_SITE = """
@@ -83,22 +83,22 @@ def built_site(in_background: dict[str, Future]):
     return page.parent
 
 
-def valid_record(**settings):
-    """What training writes into run.json, for tests that do not train."""
-    return {
-        "settings": {
-            "dataset": "shapes", "data_dir": "data", "dataset_title": "drawn", "image_size": 16,
-            "limit_train": None, "limit_test": None, "skip_unreadable": False,
-            "data_fingerprint": "f", "val_fraction": 0.0, "model": "davidnet", "recipe": "quick",
-            "epochs": 1, "batch_size": 8, "max_lr": 0.01, "precision": "32-true",
-            "devices": "cpu", "seed": 0, **settings,
-        },
-        "data": {
-            "name": "shapes", "title": "drawn", "classes": ["ant", "bee"], "train_size": 8,
-            "watched": "test", "watched_size": 4, "test_size": 4, "mean": [0.5] * 3,
-            "std": [0.2] * 3, "fingerprint": "f", "notes": [],
-        },
-        "model": {"name": "davidnet", "parameters": 5, "blocks": ["prep", "layer3"]},
-        "device": {"type": "cpu", "name": "a CPU"},
-        "precision": "32-true",
-    }  # fmt: skip
+@pytest.fixture(scope="module")
+def small_network():
+    """Whatever is trained is a network small enough to be trained many times."""
+    from helpers.training import small_networks
+
+    with small_networks():
+        yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, in_background):
+    """The plan of a complete run of the small network; tests only read it."""
+    from helpers.training import make_plan, small_networks
+    from utils.training.fit import fit
+
+    with small_networks():
+        plan = make_plan(tmp_path_factory.mktemp("trained"))
+        fit(plan)
+    return plan

@@ -336,7 +336,7 @@ STAGES = [
 def test_damaged_files_of_a_stage_are_named_by_the_notebook(
     what, number, name, match, run, tmp_path, capsys
 ):
-    from conftest import TINY
+    from helpers.records import TINY
 
     if name == "metrics.csv":
         run.path(name).write_text(run.path(name).read_text()[:-30])
@@ -431,7 +431,7 @@ def test_a_checkpoint_that_is_no_file_is_told_in_a_sentence(made, called, run):
 
 
 def planned_again(run):
-    from conftest import TINY
+    from helpers.records import TINY
 
     names = ("data_dir", "image_size", "limit_train", "limit_test")
     picture_set = sources.load_pictures("shapes", **{name: run.settings[name] for name in names})

@@ -16,12 +16,12 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from conftest import valid_record
 from PIL import Image
 from pytorch_lightning import Trainer
 from torch.nn import functional
 from torchvision.datasets import CIFAR10
 
+from helpers.records import valid_record
 from utils import InputError, files
 from utils.data import batches, cache, drawn_shapes, picture_set, pictures, sources
 from utils.data.augment import Augmentation, augment, normalise, resize

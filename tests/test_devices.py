@@ -6,8 +6,10 @@ import sys
 
 import psutil
 import pytest
+import torch
 
 from utils import devices
+from utils.devices import choose_precision
 from utils.files import ROOT
 
 
@@ -82,3 +84,51 @@ def test_freed_memory_is_kept_and_not_cleared_anew_by_the_system():
     done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
     given_back, kept = map(int, done.stdout.split())
     assert kept * 10 < given_back
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((7, 0), "16-mixed"), ((7, 5), "16-mixed"), ((8, 0), "bf16-mixed"), ((9, 0), "bf16-mixed")],
+)
+def test_precision_of_a_gpu_follows_its_capability(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    chosen, reason = choose_precision("auto", "cuda")
+    assert chosen == precision
+    assert "{}.{}".format(*capability) in reason
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision", "said"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, "bf16-mixed", "AMX"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "bf16-mixed", "AVX-512 BF16"),
+        ({"amx_bf16": False, "avx512_bf16": False, "avx512_f": True}, "32-true", "no fast"),
+        ({"neon": True}, "32-true", "no fast"),
+    ],
+)
+def test_precision_of_a_cpu_follows_its_instructions(monkeypatch, capabilities, precision, said):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    chosen, reason = choose_precision("auto", "cpu")
+    assert chosen == precision
+    assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "precision"),
+    [
+        (True, False, "bf16-mixed"),
+        (False, True, "bf16-mixed"),
+        (False, False, "32-true"),
+    ],
+)
+def test_precision_of_a_cpu_under_an_older_torch(monkeypatch, amx, avx512, precision):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    assert choose_precision("auto", "cpu")[0] == precision
+
+
+def test_precision_asked_for_is_taken_whatever_the_hardware(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
+    assert choose_precision("32-true", "cuda")[0] == "32-true"
+    assert choose_precision("16-mixed", "cuda")[0] == "16-mixed"

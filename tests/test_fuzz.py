@@ -27,8 +27,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_training import SmallDavidNet, make_plan
 
+from helpers.training import SmallDavidNet, make_plan
 from utils import InputError, Interrupted, files, printable
 from utils.cli import check_parameters, main
 from utils.data import sources

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import valid_record
 
+from helpers.records import valid_record
 from utils import InputError
 from utils.runs import Run
 from utils.training.history import (

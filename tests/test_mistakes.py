@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import valid_record
 from pytorch_lightning import Trainer
 from sklearn.metrics import (
     accuracy_score,
@@ -13,6 +12,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from helpers.records import valid_record
 from utils import InputError
 from utils.data.batches import EVAL_BATCH_SIZE
 from utils.data.picture_set import PictureSet, Split

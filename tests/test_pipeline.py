@@ -12,10 +12,10 @@ import time
 
 import nbformat
 import pytest
-from conftest import valid_record
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
+from helpers.records import valid_record
 from utils import InputError, cli
 from utils.cli import check_parameters, main
 from utils.data.sources import bytes_to_keep, load_pictures

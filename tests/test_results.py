@@ -8,8 +8,8 @@ import statistics
 import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
-from test_training import SmallDavidNet, make_pictures
 
+from helpers.training import SmallDavidNet, make_pictures
 from utils import InputError
 from utils.models.registry import MODELS
 from utils.publish import results, safe_outputs

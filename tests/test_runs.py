@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import valid_record
 from matplotlib.figure import Figure
 
+from helpers.records import valid_record
 from utils import InputError, runs
 from utils.files import (
     ROOT,

@@ -22,9 +22,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from settings import default_settings, settings_from_link
 from storage import Storage
-from uploads import READABLE, UNREADABLE
 from view import METHOD_NAMES, Seen, about, answer, maps
 
+from helpers.uploads import READABLE, UNREADABLE
 from utils import InputError
 from utils.cli import main
 from utils.explain.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS

@@ -21,8 +21,8 @@ from gate import UPLOADS_AT_ONCE
 from PIL import Image
 from settings import FIRST_CHOICE, MOST_REMEMBERED, RIVAL
 from storage import MOST_FILES
-from uploads import READABLE, UNREADABLE
 
+from helpers.uploads import READABLE, UNREADABLE
 from utils.data.pictures import EXTENSIONS
 from utils.data.sources import load_pictures
 from utils.measure.load_test import _beside_long, running_space

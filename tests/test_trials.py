@@ -4,8 +4,8 @@ import statistics
 from dataclasses import replace
 
 import pytest
-from test_training import SmallDavidNet, make_pictures
 
+from helpers.training import SmallDavidNet, make_pictures
 from utils import InputError
 from utils.cli import main
 from utils.measure import trials

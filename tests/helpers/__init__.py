@@ -1,0 +1,1 @@
+"""What several test files use, by what it is about. No test imports another test."""
