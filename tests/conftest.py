@@ -1,8 +1,10 @@
 """Fixtures that several test files use, and the order in which files are tested."""
 
 import os
+import socket
 import subprocess
 import sys
+import urllib.error
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,3 +104,14 @@ def trained(tmp_path_factory, in_background):
         plan = make_plan(tmp_path_factory.mktemp("trained"))
         fit(plan)
     return plan
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Any attempt to reach the network fails the way it does offline."""
+
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no network in a test")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)

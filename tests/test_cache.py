@@ -1,0 +1,192 @@
+"""The decoded copy of a data set: taken where it fits, renewed where it does not."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.pictures import coloured, load, make_folder, same
+from utils.data import cache, drawn_shapes, pictures, sources
+from utils.data.sources import load_pictures
+from utils.files import ROOT
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+
+@pytest.fixture
+def cached_folder(tmp_path):
+    root = make_folder(tmp_path / "pets", {"ant": 5, "bee": 5})
+    return root, load(root, tmp_path)
+
+
+def test_a_second_load_decodes_nothing(cached_folder, tmp_path, monkeypatch):
+    root, first = cached_folder
+    monkeypatch.setattr(pictures, "read_pictures", None)
+    monkeypatch.setattr(pictures, "read_picture", None)
+    again = load(root, tmp_path)
+    assert same(first, again)
+    assert replace(again, train=None, test=None) == replace(first, train=None, test=None)
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "remove", "rename"])
+def test_the_cache_is_renewed_when_a_file_changes(change, cached_folder, tmp_path):
+    root, first = cached_folder
+    picture = root / "ant" / "000.png"
+    if change == "edit":
+        Image.fromarray(coloured((200, 0, 0))).save(picture)
+    elif change == "add":
+        Image.fromarray(coloured((200, 0, 0))).save(root / "ant" / "zzz.png")
+    elif change == "remove":
+        picture.unlink()
+    else:
+        picture.rename(root / "bee" / "new.png")
+    changed = load(root, tmp_path)
+    assert changed.fingerprint != first.fingerprint
+    assert same(changed, load(root, tmp_path / "elsewhere"))
+
+
+def test_the_cache_is_renewed_when_the_code_that_decodes_changes(
+    cached_folder, tmp_path, monkeypatch
+):
+    root, first = cached_folder
+    monkeypatch.setattr(sources, "code_key", lambda *_: "another version")
+    decoded = []
+    read = pictures.read_pictures
+    monkeypatch.setattr(
+        pictures, "read_pictures", lambda *given: decoded.append(given) or read(*given)
+    )
+    assert same(load(root, tmp_path), first)
+    assert len(decoded) == 1
+
+
+def test_each_size_and_folder_has_a_cache_of_its_own(cached_folder, tmp_path):
+    root, first = cached_folder
+    other = make_folder(tmp_path / "other" / "pets", {"ant": 3, "cow": 3})
+    assert load(root, tmp_path, image_size=16).image_size == 16
+    assert load(other, tmp_path).classes == ("ant", "cow")
+    assert same(load(root, tmp_path), first)
+    assert len(list((tmp_path / "data" / "cache").iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "other file"])
+def test_a_damaged_cache_is_said_and_decoded_again(damage, cached_folder, tmp_path, capsys):
+    root, first = cached_folder
+    (cache,) = (tmp_path / "data" / "cache").iterdir()
+    whole = cache.read_bytes()
+    if damage == "other file":
+        from safetensors.torch import save_file
+
+        save_file({"x": torch.zeros(1)}, cache)
+    else:
+        cache.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"no"}[damage])
+    capsys.readouterr()
+    assert same(load(root, tmp_path), first)
+    assert f"{cache} is damaged" in capsys.readouterr().out
+    assert same(load(root, tmp_path), first)
+    assert "damaged" not in capsys.readouterr().out
+
+
+def test_drawn_shapes_keep_their_masks_through_the_cache(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    drawn = {
+        name: drawn_shapes.DrawnPictures(
+            rng.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8),
+            np.arange(20) % 10,
+            rng.random((20, 32, 32)) < 0.3,
+        )
+        for name in ("train", "test")
+    }
+    monkeypatch.setattr(drawn_shapes, "draw_split", lambda name, image_size: drawn[name])
+    first = load_pictures("shapes", tmp_path)
+    monkeypatch.setattr(drawn_shapes, "draw_split", None)
+    again = load_pictures("shapes", tmp_path, limit_train=10)
+    assert same(first, load_pictures("shapes", tmp_path))
+    assert torch.equal(first.test.masks, torch.from_numpy(drawn["test"].masks))
+    assert torch.equal(again.test.masks, first.test.masks)
+    assert torch.equal(again.train.masks, first.train.masks[:10])
+
+
+def test_the_fingerprint_is_of_the_pictures_and_not_of_place_or_limit(tmp_path):
+    counts = {"ant": 5, "bee": 5}
+    first = load(make_folder(tmp_path / "a", counts), tmp_path)
+    moved = load(make_folder(tmp_path / "b", counts), tmp_path)
+    limited = load(tmp_path / "a", tmp_path, limit_train=4)
+    assert first.fingerprint == moved.fingerprint == limited.fingerprint
+    renamed = load(make_folder(tmp_path / "c", {"ant": 5, "cow": 5}), tmp_path)
+    assert renamed.fingerprint != first.fingerprint
+
+
+def test_a_copy_that_another_process_made_meanwhile_is_read(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "pets", {"ant": 3, "bee": 3})
+    expected = load(root, tmp_path)
+    (kept,) = (tmp_path / "data" / "cache").iterdir()
+    content = kept.read_bytes()
+    kept.unlink()
+
+    @contextmanager
+    def after_another(path, work):
+        path.write_bytes(content)
+        yield True
+
+    monkeypatch.setattr(cache, "one_at_a_time", after_another)
+    monkeypatch.setattr(cache, "_decode", None)
+    assert same(load(root, tmp_path), expected)
+
+
+PEAKS = """
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from utils.data import cifar10, sources
+
+place, side, count = Path(sys.argv[1]), 256, 300
+
+def size(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+def peak(load):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = size("VmRSS")
+    load()
+    return size("VmHWM") - before
+
+def read_cifar10(folder):
+    images, targets = np.full((count // 2, 32, 32, 3), 7, np.uint8), np.arange(count // 2) % 2
+    return ("a", "b"), (images, targets), (images, targets.copy())
+
+cifar10.read_cifar10 = read_cifar10
+sources.CIFAR10_SIZE = count
+sources.load_pictures(str(place / "plain"), place / "first", 16)  # what is imported for good
+for dataset in (str(place / "plain"), str(place / "split"), "cifar10"):
+    load = partial(sources.load_pictures, dataset, place / "data", side)
+    print(peak(load), peak(load))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux tells the peak")
+def test_no_more_memory_is_used_than_is_asked_for(tmp_path):
+    for name, parts in (("plain", ("",)), ("split", ("train/", "test/"))):
+        make_folder(tmp_path / name, {f"{p}{c}": 150 // len(parts) for p in parts for c in "ab"})
+    command = [sys.executable, "-c", PEAKS, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one = 300 * 3 * 256**2
+    for line in done.stdout.splitlines():
+        decoded, read = (int(peak) / one for peak in line.split())
+        print(f"decoding: {decoded:.2f} copies, reading: {read:.2f}")
+        assert decoded < cache.COPIES + 0.2 and read < cache.COPIES_READ
+
+
+def test_loading_leaves_no_temporary_file(cached_folder, tmp_path):
+    assert [name for name in os.listdir(tmp_path / "data" / "cache") if name.startswith(".")] == []
+    assert len(os.listdir(tmp_path / "data" / "cache")) == 1

@@ -1,0 +1,107 @@
+"""CIFAR-10 is read from its archive, at any size, or asked for in words."""
+
+import pickle
+import tarfile
+from hashlib import md5
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from torchvision.datasets import CIFAR10
+
+from helpers.pictures import same
+from utils import InputError
+from utils.data.picture_set import CIFAR10_MEAN, CIFAR10_STD
+from utils.data.sources import load_pictures
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.fixture
+def cifar10(tmp_path, monkeypatch):
+    """A small archive in the official layout, which torchvision takes for the official one."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    sums, contents = {}, {}
+    with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
+
+        def add(name, content):
+            raw = pickle.dumps(content, protocol=2)
+            sums[name] = md5(raw).hexdigest()
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(raw)
+            archive.addfile(member, BytesIO(raw))
+
+        batches = [f"data_batch_{number}" for number in range(1, 6)]
+        for name in [*batches, "test_batch"]:
+            pixels = rng.integers(0, 256, (20, 3 * 32 * 32), dtype=np.uint8)
+            labels = rng.permutation(np.arange(20) % 10).tolist()
+            contents[name] = (pixels.reshape(20, 3, 32, 32), labels)
+            add(name, {"batch_label": name, "labels": labels, "data": pixels, "filenames": []})
+        add("batches.meta", {"label_names": list(NAMES), "num_vis": 3_072})
+    whole = (folder / "cifar-10-python.tar.gz").read_bytes()
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(whole).hexdigest())
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in batches])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
+    train = [np.concatenate(part) for part in zip(*(contents[n] for n in batches), strict=True)]
+    return folder, train, contents["test_batch"]
+
+
+def test_cifar10_is_read_from_the_archive_as_it_is(cifar10):
+    folder, (train_images, train_labels), (test_images, test_labels) = cifar10
+    loaded = load_pictures("cifar10", folder)
+    np.testing.assert_array_equal(loaded.train.images, train_images)
+    np.testing.assert_array_equal(loaded.train.targets, train_labels)
+    np.testing.assert_array_equal(loaded.test.images, test_images)
+    np.testing.assert_array_equal(loaded.test.targets, test_labels)
+    assert loaded.train.images.dtype == torch.uint8
+    assert loaded.train.targets.dtype == torch.int64
+    assert loaded.classes == NAMES
+    assert loaded.title == "CIFAR-10"
+
+
+def test_cifar10_is_normalised_with_the_constants_of_the_source(cifar10):
+    loaded = load_pictures("cifar10", cifar10[0])
+    assert (loaded.mean, loaded.std) == (CIFAR10_MEAN, CIFAR10_STD)
+    assert CIFAR10_MEAN == (0.4914, 0.4822, 0.4465)
+    assert CIFAR10_STD == (0.2470, 0.2435, 0.2616)
+
+
+def test_cifar10_is_loaded_a_second_time_without_the_archive(cifar10):
+    folder = cifar10[0]
+    first = load_pictures("cifar10", folder)
+    for path in sorted(folder.rglob("*cifar-10-*"), reverse=True):
+        if path.is_file():
+            path.unlink()
+    again = load_pictures("cifar10", folder)
+    assert same(first, again)
+    assert again.fingerprint == first.fingerprint
+    assert (again.mean, again.std, again.classes) == (CIFAR10_MEAN, CIFAR10_STD, NAMES)
+
+
+def test_cifar10_at_another_size_is_resized(cifar10):
+    folder, (train_images, _), _ = cifar10
+    loaded = load_pictures("cifar10", folder, image_size=48)
+    assert loaded.image_size == 48
+    assert loaded.train.images.shape == (100, 3, 48, 48)
+    shrunk = functional.interpolate(
+        loaded.train.images.float(), size=(32, 32), mode="bicubic", antialias=True
+    )
+    difference = (shrunk - torch.from_numpy(train_images).float()).abs().mean()
+    assert difference < 25  # noise loses detail; another picture would differ by 85
+
+
+def test_without_archive_and_network_the_message_says_where_to_put_it(tmp_path):
+    folder = tmp_path / "downloads"
+    with pytest.raises(InputError, match="CIFAR-10 could not be downloaded") as refused:
+        load_pictures("cifar10", folder)
+    for part in (str(folder), "cifar-10-python.tar.gz", "https://"):
+        assert part in str(refused.value)
+    assert list(folder.iterdir()) == []
