@@ -434,7 +434,9 @@ def planned_again(run):
     from helpers.records import TINY
 
     names = ("data_dir", "image_size", "limit_train", "limit_test")
-    picture_set = sources.load_pictures("shapes", **{name: run.settings[name] for name in names})
+    picture_set = sources.load_pictures(
+        dataset="shapes", **{name: run.settings[name] for name in names}
+    )
     place = {"run_name": run.name, "output_dir": run.folder.parent}
     return plan_training(picture_set, epochs=TINY["epochs"], **place)
 

@@ -103,10 +103,10 @@ def test_drawn_shapes_keep_their_masks_through_the_cache(tmp_path, monkeypatch):
         for name in ("train", "test")
     }
     monkeypatch.setattr(drawn_shapes, "draw_split", lambda name, image_size: drawn[name])
-    first = load_pictures("shapes", tmp_path)
+    first = load_pictures(dataset="shapes", data_dir=tmp_path)
     monkeypatch.setattr(drawn_shapes, "draw_split", None)
-    again = load_pictures("shapes", tmp_path, limit_train=10)
-    assert same(first, load_pictures("shapes", tmp_path))
+    again = load_pictures(dataset="shapes", data_dir=tmp_path, limit_train=10)
+    assert same(first, load_pictures(dataset="shapes", data_dir=tmp_path))
     assert torch.equal(first.test.masks, torch.from_numpy(drawn["test"].masks))
     assert torch.equal(again.test.masks, first.test.masks)
     assert torch.equal(again.train.masks, first.train.masks[:10])
@@ -166,9 +166,12 @@ def read_cifar10(folder):
 
 cifar10.read_cifar10 = read_cifar10
 sources.CIFAR10_SIZE = count
-sources.load_pictures(str(place / "plain"), place / "first", 16)  # what is imported for good
+# what is imported for good
+sources.load_pictures(dataset=str(place / "plain"), data_dir=place / "first", image_size=16)
 for dataset in (str(place / "plain"), str(place / "split"), "cifar10"):
-    load = partial(sources.load_pictures, dataset, place / "data", side)
+    load = partial(
+        sources.load_pictures, dataset=dataset, data_dir=place / "data", image_size=side
+    )
     print(peak(load), peak(load))
 """
 

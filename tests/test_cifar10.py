@@ -56,7 +56,7 @@ def cifar10(tmp_path, monkeypatch):
 
 def test_cifar10_is_read_from_the_archive_as_it_is(cifar10):
     folder, (train_images, train_labels), (test_images, test_labels) = cifar10
-    loaded = load_pictures("cifar10", folder)
+    loaded = load_pictures(dataset="cifar10", data_dir=folder)
     np.testing.assert_array_equal(loaded.train.images, train_images)
     np.testing.assert_array_equal(loaded.train.targets, train_labels)
     np.testing.assert_array_equal(loaded.test.images, test_images)
@@ -68,7 +68,7 @@ def test_cifar10_is_read_from_the_archive_as_it_is(cifar10):
 
 
 def test_cifar10_is_normalised_with_the_constants_of_the_source(cifar10):
-    loaded = load_pictures("cifar10", cifar10[0])
+    loaded = load_pictures(dataset="cifar10", data_dir=cifar10[0])
     assert (loaded.mean, loaded.std) == (CIFAR10_MEAN, CIFAR10_STD)
     assert CIFAR10_MEAN == (0.4914, 0.4822, 0.4465)
     assert CIFAR10_STD == (0.2470, 0.2435, 0.2616)
@@ -76,11 +76,11 @@ def test_cifar10_is_normalised_with_the_constants_of_the_source(cifar10):
 
 def test_cifar10_is_loaded_a_second_time_without_the_archive(cifar10):
     folder = cifar10[0]
-    first = load_pictures("cifar10", folder)
+    first = load_pictures(dataset="cifar10", data_dir=folder)
     for path in sorted(folder.rglob("*cifar-10-*"), reverse=True):
         if path.is_file():
             path.unlink()
-    again = load_pictures("cifar10", folder)
+    again = load_pictures(dataset="cifar10", data_dir=folder)
     assert same(first, again)
     assert again.fingerprint == first.fingerprint
     assert (again.mean, again.std, again.classes) == (CIFAR10_MEAN, CIFAR10_STD, NAMES)
@@ -88,7 +88,7 @@ def test_cifar10_is_loaded_a_second_time_without_the_archive(cifar10):
 
 def test_cifar10_at_another_size_is_resized(cifar10):
     folder, (train_images, _), _ = cifar10
-    loaded = load_pictures("cifar10", folder, image_size=48)
+    loaded = load_pictures(dataset="cifar10", data_dir=folder, image_size=48)
     assert loaded.image_size == 48
     assert loaded.train.images.shape == (100, 3, 48, 48)
     shrunk = functional.interpolate(
@@ -101,7 +101,7 @@ def test_cifar10_at_another_size_is_resized(cifar10):
 def test_without_archive_and_network_the_message_says_where_to_put_it(tmp_path):
     folder = tmp_path / "downloads"
     with pytest.raises(InputError, match="CIFAR-10 could not be downloaded") as refused:
-        load_pictures("cifar10", folder)
+        load_pictures(dataset="cifar10", data_dir=folder)
     for part in (str(folder), "cifar-10-python.tar.gz", "https://"):
         assert part in str(refused.value)
     assert list(folder.iterdir()) == []

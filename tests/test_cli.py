@@ -17,7 +17,7 @@ from PIL import Image
 
 from helpers.records import valid_record
 from utils import InputError, cli
-from utils.cli import check_parameters, main
+from utils.cli import main
 from utils.data.sources import bytes_to_keep, load_pictures
 from utils.files import ROOT
 from utils.pipeline import sequence
@@ -25,6 +25,7 @@ from utils.publish.book import chapters_of
 from utils.runs import Run, find_run
 from utils.settings import parse_value
 from utils.training import finished_run
+from utils.training.preflight import check_asked
 
 ALL = list(sequence.NOTEBOOKS)
 
@@ -91,7 +92,7 @@ def test_what_the_disk_has_no_room_for_is_refused_before_any_notebook(
     size = sum(path.stat().st_size for path in (tmp_path / "pets").rglob("*.png"))
     folder, needed = bytes_to_keep(archive, tmp_path / "data", 32)
     assert (folder, needed) == (tmp_path / "data" / "cache", size)
-    load_pictures(archive, tmp_path / "data")
+    load_pictures(dataset=archive, data_dir=tmp_path / "data")
     assert bytes_to_keep(archive, tmp_path / "data", 32)[1] == 0
     assert bytes_to_keep(str(tmp_path / "pets"), tmp_path / "data", 32)[1] == 6 * 3 * 32**2
     assert bytes_to_keep("cifar10", tmp_path / "data", 32)[1] == 180_000_000 + 60_000 * 3_072
@@ -100,7 +101,7 @@ def test_what_the_disk_has_no_room_for_is_refused_before_any_notebook(
 
 def test_a_name_only_another_notebook_takes_is_refused():
     with pytest.raises(InputError, match="epochs"):
-        check_parameters({"epochs": 3}, ["04_curves"])
+        check_asked({"epochs": 3}, ["04_curves"])
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "tab\t", "x" * 121])
@@ -210,7 +211,7 @@ def test_open_run_refuses_what_the_run_was_not_trained_with(tiny_run):
 
 
 def test_open_run_takes_the_pictures_from_any_place_that_holds_them(tmp_path, monkeypatch):
-    picture_set = load_pictures(str(pets(tmp_path / "pets")), tmp_path / "data")
+    picture_set = load_pictures(dataset=str(pets(tmp_path / "pets")), data_dir=tmp_path / "data")
     run = Run("r", tmp_path)
     run.update_record(
         status="complete",
@@ -358,7 +359,9 @@ def test_a_closed_kernel_leaves_a_run_that_goes_on(tmp_path, capsys):
 from utils.data.sources import load_pictures
 from utils.training.fit import fit
 from utils.training.plan import plan_training
-pictures = load_pictures("shapes", {str(tmp_path / "data")!r}, 16, 32, 20)
+pictures = load_pictures(
+    data_dir={str(tmp_path / "data")!r}, image_size=16, limit_train=32, limit_test=20
+)
 options = dict(run_name="closed", output_dir={str(tmp_path)!r}, batch_size=16)
 fit(plan_training(pictures, epochs=8, **options))
 """

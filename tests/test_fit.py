@@ -413,7 +413,7 @@ def test_bfloat16_training_tests_in_float32(tmp_path):
 
 def test_pictures_of_a_source_train_and_are_recorded(tmp_path):
     pictures = load_pictures(
-        "shapes", data_dir=tmp_path / "data", image_size=16, limit_train=40, limit_test=20
+        dataset="shapes", data_dir=tmp_path / "data", image_size=16, limit_train=40, limit_test=20
     )
     run = fit(make_plan(tmp_path, pictures, epochs=1))
     settings = run.record["settings"]

@@ -30,7 +30,7 @@ from PIL import Image
 
 from helpers.training import SmallDavidNet, make_plan
 from utils import InputError, Interrupted, files, printable
-from utils.cli import check_parameters, main
+from utils.cli import main
 from utils.data import sources
 from utils.data.archives import OTHERS, unpack
 from utils.data.pictures import EXTENSIONS, read_picture
@@ -40,11 +40,12 @@ from utils.models.registry import MODELS
 from utils.pipeline import sequence
 from utils.pipeline.kernel import parameters_of
 from utils.runs import Run, find_run, list_runs
-from utils.settings import check_settings, parse_value
+from utils.settings import PICTURES, TRAINING, parse_value, with_defaults
 from utils.training import history, lr_finder, predictions
 from utils.training.callbacks import RunCheckpointIO, TrainingLog
 from utils.training.fit import fit
 from utils.training.plan import as_begun, plan_training
+from utils.training.preflight import check_asked
 from utils.training.recipes import Recipe, choose_recipe
 from utils.training.trained import load_network
 
@@ -428,7 +429,9 @@ def plan(place):
     for path in (place / "pictures" / c / f"{i}.png" for c in ("ant", "bee") for i in range(10)):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
-    plan = make_plan("outputs", load_pictures("pictures", "data", 16), epochs=2)
+    plan = make_plan(
+        "outputs", load_pictures(dataset="pictures", data_dir="data", image_size=16), epochs=2
+    )
 
     def stop_in_second_epoch(log, trainer, module):
         start(log, trainer, module)
@@ -640,13 +643,13 @@ def test_damaged_weights(run):
 
 
 def test_damaged_cache(tmp_path, plan):
-    known = load_pictures("pictures", tmp_path, 16)
+    known = load_pictures(dataset="pictures", data_dir=tmp_path, image_size=16)
     (path,) = (tmp_path / "cache").iterdir()
     whole = path.read_bytes()
 
     def attempt(case):
         put(path, mutate_safetensors(case, whole))
-        found = load_pictures("pictures", tmp_path, 16)
+        found = load_pictures(dataset="pictures", data_dir=tmp_path, image_size=16)
         for split, other in ((found.train, known.train), (found.test, known.test)):
             assert torch.equal(split.images, other.images)
             assert torch.equal(split.targets, other.targets)
@@ -681,12 +684,12 @@ def test_impossible_parameters(plan, tmp_path, parameters):
         way = case.choice(("check", "check", "check", "recipe", "data", "plan", "run", "found"))
         case.note(way)
         if way == "check":
-            check_parameters(values(some), list(sequence.NOTEBOOKS))
+            check_asked(values(some), list(sequence.NOTEBOOKS))
         elif way == "recipe":
             choose_recipe(**{"recipe": "quick", "dataset": "x"} | values([case.choice(recipe)]))
             choose_recipe(**values(("recipe", "dataset")))
         elif way == "data":
-            check_settings(**{"dataset": "shapes"} | values([case.choice(data)]))
+            with_defaults(PICTURES, TRAINING, **values([case.choice(data)]))
         elif way == "plan":
             place = {"run_name": "run", "output_dir": tmp_path}
             plan_training(plan.picture_set, **place | values([case.choice(plans + tuple(place))]))

@@ -35,7 +35,13 @@ def train(folder: str) -> None:
     log = open(Path(folder, "log.txt"), "a")  # noqa: SIM115 - open until the process ends
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
-    picture_set = load_pictures("shapes", Path(folder, "data"), 16, 96, 40)
+    picture_set = load_pictures(
+        dataset="shapes",
+        data_dir=Path(folder, "data"),
+        image_size=16,
+        limit_train=96,
+        limit_test=40,
+    )
     fit(
         plan_training(
             picture_set, run_name="run", output_dir=folder, epochs=EPOCHS, batch_size=48,

@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
         patch.setitem(MODELS, "davidnet", SmallDavidNet)
         patch.setattr(torch.cuda, "is_available", lambda: False)
         pictures = load_pictures(
-            "shapes", data_dir=folder / "data", image_size=16, limit_train=60, limit_test=25
+            dataset="shapes", data_dir=folder / "data", image_size=16, limit_train=60, limit_test=25
         )
         plan = plan_training(
             pictures, run_name="run", output_dir=folder, epochs=2, max_lr=0.01,

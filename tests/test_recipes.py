@@ -6,13 +6,13 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from utils import InputError
+from utils.settings import default_recipe
 from utils.training.recipes import (
     RECIPES,
     Recipe,
     check_choice,
     check_number,
     choose_recipe,
-    default_recipe,
     fit_batch_size,
 )
 
@@ -139,8 +139,8 @@ def test_an_absurdly_large_number_is_refused_like_any_other():
     ],
 )
 def test_the_limits_themselves_are_allowed(values):
-    recipe = choose_recipe("quick", "shapes", **values)
-    assert {name: getattr(recipe, name) for name in values} == values
+    settings = choose_recipe("quick", "shapes", **values).as_settings()
+    assert {name: settings[name] for name in values} == values
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():

@@ -1,24 +1,34 @@
 """Parameters mean the same whichever way they come: a shell, papermill, YAML, or by hand."""
 
+import ast
 from itertools import permutations
+from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 from papermill.cli import _resolve_type
 
+from utils import InputError
 from utils.pipeline.kernel import parameters_of
 from utils.pipeline.sequence import NOTEBOOKS
 from utils.settings import (
     FLAG,
     NUMBER,
+    PICTURES,
+    RECIPE,
     SETTINGS,
     TEXT,
+    TRAINING,
     WHOLE,
     as_meant,
     derive_run_name,
     from_shell,
-    take_as_meant,
+    names_of,
+    of_chapter,
+    take_parameters,
+    with_defaults,
+    without_ending,
 )
 
 #: name, as typed, as it is meant
@@ -97,25 +107,30 @@ def test_yaml_comes_to_the_same(written, meant):
 
 def test_a_notebook_says_what_was_read_where_text_was_lost(capsys):
     namespace = {"run_name": 7, "seed": 1.0, "epochs": None, "recipe": "quick", "other": 5}
-    take_as_meant(namespace)
-    assert namespace == {
-        "run_name": "7", "seed": 1, "epochs": None, "recipe": "quick", "other": 5,
-    }  # fmt: skip
+    taken = take_parameters(namespace, chapter="3")
+    meant = {"run_name": "7", "seed": 1, "epochs": None, "recipe": "quick"}
+    assert taken.items() >= meant.items() and namespace.items() >= {**meant, "other": 5}.items()
+    assert list(taken) == [setting.name for setting in of_chapter("3")]
+    assert taken["image_size"] == namespace["image_size"] == 32  # as nothing else was said
     said = capsys.readouterr().out
     assert said.startswith("run_name came as the number 7, and is read as the text '7'.")
     assert len(said.splitlines()) == 1
 
 
 def test_what_may_be_chosen_is_what_there_is():
+    import torch
+
+    from utils.data.augment import several_views
     from utils.devices import DEVICES, PRECISIONS
     from utils.explain.gradcam import METHODS
     from utils.models.registry import MODELS
-    from utils.training.recipes import RECIPES, VIEWS
+    from utils.training.recipes import RECIPES
 
     there = {"model": MODELS, "recipe": RECIPES, "method": METHODS, "precision": PRECISIONS}
     for name, names in {**there, "devices": DEVICES}.items():
         assert SETTINGS[name].choices == tuple(names)
-    assert (SETTINGS["views"].low, SETTINGS["views"].high) == (min(VIEWS), max(VIEWS))
+    for count in SETTINGS["views"].choices:
+        assert len(several_views(torch.zeros(1, 3, 16, 16), count)) == count
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
@@ -144,15 +159,57 @@ def test_what_changes_no_training_is_not_in_a_runs_name():
         assert derive_run_name("pets", "original", 0, **{name: setting.default}) == usual
 
 
-@pytest.mark.parametrize("name", ["pets", "pets.zip", "pets.tar", "pets.tar.gz", "pets.TGZ"])
+@pytest.mark.parametrize("name", ["pets", "pets.zip", "pets.tar", "pets.tar.bz2", "pets.TGZ"])
 def test_an_archive_is_called_what_it_holds(name):
     assert derive_run_name(f"/data/{name}", "original", 0) == "pets-original-seed0"
+
+
+def test_a_dot_in_a_name_does_not_end_it():
+    assert without_ending("pets.v2.tar.gz") == without_ending("pets.v2") == "pets.v2"
+    assert derive_run_name("pets.v2.zip", "original", 0) == "pets.v2-original-seed0"
+
+
+def test_each_part_takes_its_own_parameters_and_fills_in_the_rest():
+    given = {"epochs": 5, "image_size": 16, "lr_steps": 10, "data_dir": Path("here")}
+    pictures = with_defaults(PICTURES, **given)
+    assert set(pictures) == set(names_of(PICTURES))
+    assert (pictures["image_size"], pictures["data_dir"]) == (16, "here")
+    assert pictures["dataset"] == SETTINGS["dataset"].default
+    training = with_defaults(RECIPE, TRAINING, **given)
+    assert (training["epochs"], training["seed"]) == (5, 0) and "image_size" not in training
+
+
+def test_what_no_parameter_is_called_is_refused_with_what_there_is():
+    with pytest.raises(InputError, match=r"'epoch' is unknown\. Choose one of: dataset, recipe"):
+        with_defaults(PICTURES, epoch=5)
+    with pytest.raises(InputError, match="image_size is None"):
+        with_defaults(PICTURES, image_size=None)
+    with_defaults(PICTURES, epochs="of another part, whose business it is")
+
+
+def test_what_is_resolved_is_neither_left_open_nor_a_word():
+    SETTINGS["max_lr"].check("found")
+    SETTINGS["max_lr"].check(None)
+    for value in ("found", None):
+        with pytest.raises(InputError, match="max_lr is"):
+            SETTINGS["max_lr"].check(value, is_resolved=True)
 
 
 def test_every_parameter_of_every_notebook_is_of_a_kind_and_taken_as_meant():
     for path in NOTEBOOKS.values():
         assert set(parameters_of(path)) <= set(SETTINGS)
         cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-        assert "take_as_meant(globals())" in cells[2]
+        assert f'take_parameters(globals(), chapter="{path.stem[1]}")' in cells[3]
     taken = {name for path in NOTEBOOKS.values() for name in parameters_of(path)}
     assert taken == set(SETTINGS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS.values(), ids=NOTEBOOKS)
+def test_no_cell_gives_a_parameter_another_meaning(path):
+    """A cell that is run again would take what a later one left under the name."""
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    others = [c.source for c in cells if "parameters" not in c.metadata.get("tags", [])]
+    code = ast.parse("\n".join(others).replace("    !git", "    pass  #"))
+    names = [node for node in ast.walk(code) if isinstance(node, ast.Name)]
+    stored = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    assert not stored & set(parameters_of(path))

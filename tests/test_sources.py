@@ -91,7 +91,7 @@ def test_nothing_is_written_into_the_folder_of_the_user(tmp_path, monkeypatch):
     root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
     before = listing(root)
     load(root, tmp_path)
-    load_pictures("folder", data_dir=root)
+    load_pictures(dataset="folder", data_dir=root)
     assert listing(root) == before
     assert list((tmp_path / "repository" / "data" / "cache").iterdir())
 
@@ -99,7 +99,7 @@ def test_nothing_is_written_into_the_folder_of_the_user(tmp_path, monkeypatch):
 def test_the_name_folder_means_the_data_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "ROOT", tmp_path / "repository")
     root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
-    assert same(load_pictures("folder", data_dir=root), load(root, tmp_path))
+    assert same(load_pictures(dataset="folder", data_dir=root), load(root, tmp_path))
 
 
 def test_what_is_left_out_is_said_also_from_the_cache(tmp_path):
@@ -239,7 +239,7 @@ def test_a_folder_given_as_data_dir_may_have_moved_too(run_of, tmp_path, monkeyp
     monkeypatch.setattr(sources, "ROOT", tmp_path)
     monkeypatch.setattr(files, "ROOT", tmp_path)
     root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
-    first = load_pictures("folder", root)
+    first = load_pictures(dataset="folder", data_dir=root)
     run = run_of(first)
     moved = root.rename(tmp_path / "moved")
     with pytest.raises(InputError, match=r"were in '.*/pets', and nothing is there"):
@@ -258,7 +258,7 @@ def test_what_a_run_says_of_places_is_read_and_never_written_to(
         monkeypatch.setattr(module, "ROOT", tmp_path / "repository")
     root, theirs = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4}), tmp_path / "theirs"
     dataset = shutil.make_archive(str(tmp_path / "packed"), "zip", root) if packed else str(root)
-    first = load_pictures(dataset, theirs)
+    first = load_pictures(dataset=dataset, data_dir=theirs)
     run, before = run_of(first), listing(theirs)
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_decode", None)
@@ -282,7 +282,7 @@ def test_cifar10_is_read_where_a_run_found_it_and_fetched_elsewhere(run_of, tmp_
 
     monkeypatch.setattr("utils.data.cifar10.read_cifar10", read)
     monkeypatch.setattr(cache, "_write_cache", lambda *_: None)
-    run = run_of(load_pictures("cifar10", theirs))
+    run = run_of(load_pictures(dataset="cifar10", data_dir=theirs))
     pictures_of(run)
     (theirs / CIFAR10.base_folder).mkdir(parents=True)
     pictures_of(run)
@@ -295,7 +295,7 @@ def test_cifar10_is_read_where_a_run_found_it_and_fetched_elsewhere(run_of, tmp_
 def test_limits_take_the_first_pictures_of_each_class_in_proportion(tmp_path, monkeypatch):
     whole = made_set([0] * 10 + [1] * 20 + [2] * 10, [2, 1, 0] * 10)
     monkeypatch.setattr(sources, "cached_pictures", lambda *_: whole)
-    loaded = load_pictures("shapes", tmp_path, limit_train=8, limit_test=6)
+    loaded = load_pictures(dataset="shapes", data_dir=tmp_path, limit_train=8, limit_test=6)
     positions = [0, 1, 10, 11, 12, 13, 30, 31]
     assert torch.equal(loaded.train.images, whole.train.images[positions])
     assert torch.equal(loaded.train.targets, whole.train.targets[positions])
@@ -308,9 +308,11 @@ def test_limits_beyond_the_split_change_nothing_and_too_small_ones_are_refused(
 ):
     whole = made_set([0, 1, 2] * 5)
     monkeypatch.setattr(sources, "cached_pictures", lambda *_: whole)
-    assert same(load_pictures("shapes", tmp_path, limit_train=15, limit_test=99), whole)
+    assert same(
+        load_pictures(dataset="shapes", data_dir=tmp_path, limit_train=15, limit_test=99), whole
+    )
     with pytest.raises(InputError, match="limit_train is 2, fewer than the 3 classes"):
-        load_pictures("shapes", tmp_path, limit_train=2)
+        load_pictures(dataset="shapes", data_dir=tmp_path, limit_train=2)
 
 
 # Copies, and pictures that show nothing

@@ -683,7 +683,9 @@ def trained_on_folders(folder: Path, classes: list[str], image_size: int, model:
             for picture_number in range(each):
                 noise = generator.integers(0, 256, (20, 20, 3), np.uint8)
                 Image.fromarray(noise).save(place / f"{picture_number}.png")
-    pictures = load_pictures(str(folder / "pictures"), folder / "data", image_size)
+    pictures = load_pictures(
+        dataset=str(folder / "pictures"), data_dir=folder / "data", image_size=image_size
+    )
     plan = plan_training(pictures, run_name="run", output_dir=folder / "outputs", model=model,
                          recipe="quick", epochs=1, devices="cpu", precision="32-true")  # fmt: skip
     return fit(plan)

@@ -114,12 +114,12 @@ def test_in_the_decoded_copy(kind, bomb, tmp_path, capsys):
             path = tmp_path / "pets" / name / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (20, 20), (40 * number, green, 9)).save(path)
-    first = load_pictures(str(tmp_path / "pets"), tmp_path / "data", 16)
+    first = load_pictures(dataset=str(tmp_path / "pets"), data_dir=tmp_path / "data", image_size=16)
     (cache,) = (tmp_path / "data" / "cache").iterdir()
     cache.write_bytes(kind(bomb))
-    assert load_pictures(str(tmp_path / "pets"), tmp_path / "data", 16).fingerprint == (
-        first.fingerprint
-    )
+    assert load_pictures(
+        dataset=str(tmp_path / "pets"), data_dir=tmp_path / "data", image_size=16
+    ).fingerprint == (first.fingerprint)
     assert "is damaged" in capsys.readouterr().out
 
 
@@ -157,7 +157,7 @@ def test_in_the_folder_that_cifar10_was_unpacked_into(name, bomb, tmp_path, monk
             listed = [["data_batch_1", md5(batch).hexdigest()]]
             monkeypatch.setattr(CIFAR10, "train_list", listed)
     with pytest.raises(InputError, match=f"file {name} is not the official one"):
-        load_pictures("cifar10", tmp_path / "data")
+        load_pictures(dataset="cifar10", data_dir=tmp_path / "data")
 
 
 def test_in_an_archive_that_calls_itself_cifar10(bomb, tmp_path):
@@ -169,7 +169,7 @@ def test_in_an_archive_that_calls_itself_cifar10(bomb, tmp_path):
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     with pytest.raises(InputError, match="not the official archive"):
-        load_pictures("cifar10", tmp_path / "data")
+        load_pictures(dataset="cifar10", data_dir=tmp_path / "data")
 
 
 def test_in_an_archive_of_pictures(bomb, tmp_path):
@@ -180,7 +180,7 @@ def test_in_an_archive_of_pictures(bomb, tmp_path):
     found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*"))
     assert found == ["ant/1.png", "bee/1.png"]
     with pytest.raises(InputError, match="2 of 2 files cannot be read"):
-        load_pictures(str(tmp_path / "pets.zip"), tmp_path / "data", 16)
+        load_pictures(dataset=str(tmp_path / "pets.zip"), data_dir=tmp_path / "data", image_size=16)
 
 
 def test_settings_that_tensorboard_keeps_beside_the_run_are_not_read(bomb, run, tmp_path, capsys):
@@ -192,7 +192,13 @@ def test_settings_that_tensorboard_keeps_beside_the_run_are_not_read(bomb, run, 
     run.path("tensorboard", "hparams.yaml").write_text(order)
     run.path("metrics.json").unlink()  # so that the run is taken up again
     settings = run.settings
-    picture_set = load_pictures("shapes", settings["data_dir"], 16, 160, 80)
+    picture_set = load_pictures(
+        dataset="shapes",
+        data_dir=settings["data_dir"],
+        image_size=16,
+        limit_train=160,
+        limit_test=80,
+    )
     fit(plan_training(picture_set, run_name=run.name, output_dir=run.folder.parent, epochs=1))
     assert "resumed" in capsys.readouterr().out
     assert run.status == "complete"

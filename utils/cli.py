@@ -5,24 +5,11 @@ import csv
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from inspect import signature
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from utils import InputError, check_choice, check_number, printable
-from utils.settings import (
-    FLAG,
-    SETTINGS,
-    SOURCES,
-    WHOLE,
-    check_settings,
-    derive_run_name,
-    from_shell,
-)
-
-if TYPE_CHECKING:
-    from utils.runs import Run
+from utils import InputError, check_number, printable
+from utils.settings import FLAG, SETTINGS, SOURCES, WHOLE, derive_run_name, from_shell
 
 QUICKSTART = "quickstart"
 INTERRUPTED = 130  # what a shell reports of a program stopped by Ctrl+C
@@ -78,9 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
-        _add_run, _add_data, _add_predict, _add_bench, _add_docs, _add_results, _add_badges,
-        _add_space, _add_chapters,
-    ):  # fmt: skip
+        _add_run,
+        _add_data,
+        _add_predict,
+        _add_bench,
+        _add_docs,
+        _add_results,
+        _add_badges,
+        _add_space,
+        _add_chapters,
+    ):
         add(commands)
     return parser
 
@@ -127,19 +121,16 @@ def _add_run(commands) -> None:
 
 def _run(options) -> None:
     from utils.pipeline.sequence import PipelineError, run_notebooks, select_notebooks
-    from utils.runs import Run, find_run
+    from utils.runs import Run
+    from utils.training.preflight import check_asked, check_run
 
     names = select_notebooks(options.only, options.start)
     parameters = _run_parameters(options)
-    check_parameters(parameters, names)
-    run = Run(_run_name(options.run_name, parameters), options.output_dir)
-    if "03_training" in names:
-        if parameters.get("max_lr") == "found" and "02_lr_finder" not in names:
-            run.existing("lr_finder.json")
-        check_begun(run, parameters)
-        check_room(run, parameters)
-    elif names[-1] > "03_training":  # a chapter about a run: it must be there
-        find_run(run.name, options.output_dir)
+    check_asked(parameters, names)
+    usual_name = derive_run_name(**parameters) if parameters else QUICKSTART
+    name = usual_name if options.run_name is None else options.run_name
+    run = Run(name, options.output_dir)
+    check_run(run, parameters, names)
     try:
         finished = run_notebooks(run, parameters, names)
     except PipelineError as error:
@@ -152,54 +143,6 @@ def _run(options) -> None:
         print(f"\nStill to be mended: {run.failure}")
     folder = printable(str(run.folder))
     print(f"\nExecuted notebooks, figures and the trained network: {folder}")
-
-
-def check_begun(run: "Run", parameters: Mapping) -> None:
-    """Refuse other settings than those the run was begun with, before any notebook writes to it.
-
-    Raises:
-        InputError: with the differences.
-    """
-    sweep_to_come = parameters.get("max_lr") == "found" and not run.path("lr_finder.json").exists()
-    if not run.settings or parameters.get("overwrite") or sweep_to_come:
-        return
-    from utils.data.sources import load_pictures
-    from utils.training.plan import as_begun, plan_training
-
-    load, plan = (
-        {name: parameters[name] for name in signature(of).parameters if name in parameters}
-        for of in (load_pictures, plan_training)
-    )
-    place = {"run_name": run.name, "output_dir": run.folder.parent}
-    as_begun(plan_training(load_pictures(**load), **place, **plan))
-
-
-def check_room(run: "Run", parameters: Mapping) -> None:
-    """Refuse to begin what the disks have no room for, before the first notebook.
-
-    Raises:
-        InputError: with what training and keeping the pictures need, and what is free.
-    """
-    if run.is_trained and not parameters.get("overwrite"):
-        return
-    from utils.data.sources import bytes_to_keep
-    from utils.files import check_space, existing_part
-    from utils.models.registry import create_model
-    from utils.training.fit import bytes_to_train
-    from utils.training.recipes import choose_recipe
-
-    given = {name: value for name, value in parameters.items() if value is not None}
-    dataset, image_size = given.get("dataset", "shapes"), given.get("image_size", 32)
-    recipe = choose_recipe(given.get("recipe"), dataset, model=given.get("model"))
-    network = create_model(recipe.model, num_classes=10, image_size=image_size)
-    train = bytes_to_train(network)
-    cache, keep = bytes_to_keep(dataset, given.get("data_dir", "data"), image_size)
-    devices = {existing_part(folder).stat().st_dev for folder in (run.folder, cache)}
-    if len(devices) == 1:
-        check_space(run.folder, train + keep, "Training, with a decoded copy of the pictures,")
-    else:
-        check_space(run.folder, train, "Training")
-        check_space(cache, keep, "A decoded copy of the pictures")
 
 
 def _run_parameters(options) -> dict:
@@ -225,58 +168,6 @@ def _dataset_from_shell(dataset: str) -> str:
     return os.path.realpath(dataset) if is_path else dataset
 
 
-def _run_name(given: str | None, parameters: Mapping) -> str:
-    if given is not None:
-        return given
-    if not parameters:
-        return QUICKSTART
-    from utils.training.recipes import default_recipe
-
-    rest = {name: value for name, value in parameters.items() if value is not None}
-    dataset = rest.pop("dataset", "shapes")
-    recipe = rest.pop("recipe", None) or default_recipe(dataset)
-    place = rest.get("data_dir", "data") if dataset == "folder" else dataset
-    return derive_run_name(place, recipe, rest.pop("seed", 0), **rest)
-
-
-def check_parameters(parameters: Mapping, names: Sequence[str]) -> None:
-    """Refuse unknown names and impossible values before any kernel starts.
-
-    The checks are those the notebooks themselves make; a library is imported only for a
-    parameter that needs it.
-
-    Raises:
-        InputError: naming the parameter, its value and what is allowed.
-    """
-    from utils.pipeline.sequence import check_names, check_needed
-    from utils.training.recipes import choose_recipe
-
-    check_names(parameters, names)
-    check_needed(parameters, names)
-    given = {name: value for name, value in parameters.items() if value is not None}
-    check_settings(**given)
-    overrides = {name: given.get(name) for name in ("model", "epochs", "batch_size", "views")}
-    recipe = choose_recipe(given.get("recipe"), given.get("dataset", "shapes"), **overrides)
-    if "dataset" in given:
-        from utils.data.sources import check_dataset
-
-        check_dataset(given["dataset"])
-    if any(name in given for name in ("model", "image_size", "precision", "devices")):
-        from utils.devices import choose_device, choose_precision
-        from utils.models.registry import check_model
-
-        check_model(recipe.model, given.get("image_size", 32))
-        device, _ = choose_device(given.get("devices", "auto"))
-        choose_precision(given.get("precision", "auto"), device)
-    if "block" in given:
-        from utils.models.registry import MODELS
-
-        # without a training, the network is the run's, and chapter 6 compares with that
-        models = [recipe.model] if "03_training" in names else MODELS
-        blocks = dict.fromkeys(block for model in models for block in MODELS[model].blocks)
-        check_choice("block", given["block"], tuple(blocks))
-
-
 # data
 
 
@@ -291,9 +182,11 @@ def _data(options) -> None:
     from utils.data.sources import load_pictures
 
     picture_set = load_pictures(
-        _dataset_from_shell(options.dataset), options.data_dir, options.image_size,
+        dataset=_dataset_from_shell(options.dataset),
+        data_dir=options.data_dir,
+        image_size=options.image_size,
         skip_unreadable=options.skip_unreadable,
-    )  # fmt: skip
+    )
     print(
         f"{picture_set.title}: {len(picture_set.classes)} classes, "
         f"{picture_set.image_size} pixels a side"
@@ -402,18 +295,23 @@ def _bench(options) -> None:
         check_number("--seeds", options.seeds, 1, 1_000, whole=True)
         choose_recipe(options.train, options.dataset)
         picture_set = load_pictures(
-            _dataset_from_shell(options.dataset), options.data_dir,
+            dataset=_dataset_from_shell(options.dataset),
+            data_dir=options.data_dir,
             dataset_title=options.dataset_title,
-        )  # fmt: skip
+        )
     if options.rounds:
         print_benchmark(options.batch_size, options.rounds, options.json)
     if picture_set is not None:
         from utils.measure.trials import print_trials
 
         print_trials(
-            picture_set, options.train, options.seeds, options.leave_one_out, options.output_dir,
+            picture_set,
+            options.train,
+            options.seeds,
+            options.leave_one_out,
+            options.output_dir,
             options.table,
-        )  # fmt: skip
+        )
 
 
 # docs, results, badges

@@ -19,6 +19,8 @@ TEXT, WHOLE, NUMBER, FLAG = "text", "a whole number", "a number", "True or False
 PLACE, PICTURES, RECIPE, TRAINING, SHOWN = "place", "pictures", "recipe", "training", "shown"
 #: Data sets that are not named by their path.
 SOURCES = ("shapes", "cifar10", "folder")
+#: How the names of archives end, each after those that it ends with.
+ARCHIVES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar", ".tgz", ".txz", ".zip")
 #: What a learner changes first; these stand on top of a chapter's parameters.
 FIRST = ("dataset", "recipe", "epochs", "run_name", "seed")
 
@@ -35,7 +37,7 @@ class Setting:
         default: in the chapters up to training; None has the meaning that the line says.
         chapters: their digits.
         low, high: of a number, both allowed.
-        choices: what text may be; empty for any.
+        choices: all that it may be; empty for any.
         words: what a number may be instead.
         later: the default, and the line, in the chapters after training, where these differ.
         is_identity: whether a run with another value is another training.
@@ -49,27 +51,31 @@ class Setting:
     chapters: str = "123"
     low: float | None = None
     high: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | tuple[int, ...] = ()
     words: tuple[str, ...] = ()
     later: tuple[str | float | bool | None, str] | None = None
     is_identity: bool = True
 
-    def check(self, value) -> None:
-        """Refuse a value that this parameter cannot have; it may be None where that is the default.
+    def check(self, value, is_resolved: bool = False) -> None:
+        """Refuse a value that this parameter cannot have.
+
+        Args:
+            value: None is allowed where it is the default.
+            is_resolved: whether None, and words for a number, have been replaced by what they mean.
 
         Raises:
             InputError: naming the parameter, its value and what is allowed.
         """
         is_word = isinstance(value, str) and value in self.words
-        if is_word or (value is None and self.default is None):
+        if not is_resolved and (is_word or (value is None and self.default is None)):
             return
+        if self.choices:
+            check_choice(self.name, value, self.choices)
         if self.kind is FLAG:
             check_flag(self.name, value)
-        elif self.choices:
-            check_choice(self.name, value, self.choices)
         elif self.kind is TEXT:
             check_text(self.name, value)
-        elif isinstance(value, str) and self.words:
+        elif isinstance(value, str) and self.words and not is_resolved:
             listed = ", ".join(map(repr, self.words))
             raise InputError(f"{self.name} is {value!r}; it must be a number, {listed} or None.")
         else:
@@ -144,7 +150,7 @@ SETTINGS = _settings(
     Setting(
         "views", WHOLE, RECIPE,
         "1, 2 or 6: also average the final test over so many; None: what the recipe says",
-        chapters="3", low=1, high=6,
+        chapters="3", low=1, high=6, choices=(1, 2, 6),
     ),
     Setting(
         "val_fraction", NUMBER, TRAINING,
@@ -203,14 +209,34 @@ SETTINGS = _settings(
 )  # fmt: skip
 
 
-def check_settings(**values) -> None:
-    """Refuse the first of these values that its parameter cannot have.
+def names_of(*parts: str) -> list[str]:
+    """Return the names of the parameters that are part of these."""
+    return [name for name, setting in SETTINGS.items() if setting.part in parts]
+
+
+def with_defaults(*parts: str, **given) -> dict:
+    """Return all parameters of some parts, by name: those that were given, the others by default.
+
+    Args:
+        parts: such as ``PICTURES``.
+        given: values by name; those of other parts are left out.
 
     Raises:
-        InputError: naming the parameter, its value and what is allowed.
+        InputError: a name that no parameter has, or a value of these parts that its parameter
+            cannot have.
     """
+    for name in given:
+        check_choice("Parameter", name, tuple(SETTINGS))
+    values = {name: given.get(name, SETTINGS[name].default) for name in names_of(*parts)}
+    values = {n: str(value) if isinstance(value, Path) else value for n, value in values.items()}
     for name, value in values.items():
         SETTINGS[name].check(value)
+    return values
+
+
+def default_recipe(dataset: str) -> str:
+    """Return the recipe's name for ``recipe=None``: quick on the drawn shapes, else original."""
+    return "quick" if dataset == "shapes" else "original"
 
 
 # Chapters
@@ -235,18 +261,20 @@ def parameters_cell(chapter: str) -> str:
 # Runs
 
 
-#: How the names of archives end.
-_ARCHIVE = re.compile(r"\.(zip|tar(\.\w+)?|t[gx]z)$", re.IGNORECASE)
-
-
-def derive_run_name(dataset: str, recipe: str, seed: int, **others) -> str:
+def derive_run_name(
+    dataset: str | None = None, recipe: str | None = None, seed: int | None = None, **others
+) -> str:
     """Return the name of a run that was given none.
 
     It is made of what changes training and is not as usual, in one order whatever that of the
     arguments; an archive is called what it holds, and None is as usual. What ``"auto"`` leaves to
     the machine stays out: the same command has one name everywhere.
     """
-    parts = [_ARCHIVE.sub("", Path(dataset).name)[:40], recipe, f"seed{seed}"]
+    dataset = dataset or SETTINGS["dataset"].default
+    seed = SETTINGS["seed"].default if seed is None else seed
+    place = others.get("data_dir") or SETTINGS["data_dir"].default
+    name = without_ending(Path(place if dataset == "folder" else dataset).name)
+    parts = [name[:40], recipe or default_recipe(dataset), f"seed{seed}"]
     for name, setting in SETTINGS.items():
         value = others.get(name)
         is_told = setting.is_identity and setting.default != "auto"
@@ -255,11 +283,17 @@ def derive_run_name(dataset: str, recipe: str, seed: int, **others) -> str:
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
 
 
+def without_ending(name: str) -> str:
+    """Return an archive's name without what says that it is one; any other name as it is."""
+    ending = next((end for end in ARCHIVES if name.lower().endswith(end)), "")
+    return name[: len(name) - len(ending)]
+
+
 #: Settings that stand in ``run.json`` and do not make a training another one. The pictures count by
 #: their fingerprint.
 NOT_IDENTITY = {
     "max_lr_source",
-    *(n for n, s in SETTINGS.items() if not s.is_identity and s.part in (PICTURES, TRAINING)),
+    *(name for name in names_of(PICTURES, TRAINING) if not SETTINGS[name].is_identity),
 }
 
 
@@ -274,10 +308,10 @@ def schema() -> dict[str, dict]:
     }
     words = {"type": "string", "pattern": r"^[\w .,=+-]*$"}  # no markup: pages show it as it is
     described = {}
-    for name, setting in SETTINGS.items():
-        if setting.part not in (PICTURES, RECIPE, TRAINING):
-            continue
-        described[name] = words if setting.choices else kinds[setting.kind]
+    for name in names_of(PICTURES, RECIPE, TRAINING):
+        setting = SETTINGS[name]
+        is_word = setting.kind is TEXT and setting.choices
+        described[name] = words if is_word else kinds[setting.kind]
         if name == "image_size":
             described[name] = {"type": "integer", "minimum": setting.low, "maximum": setting.high}
         if name in ("limit_train", "limit_test"):
@@ -342,24 +376,32 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def take_as_meant(namespace: MutableMapping) -> None:
-    """Put each parameter in a notebook's namespace in its kind, and say where text was lost.
+def take_parameters(namespace: MutableMapping, chapter: str) -> dict:
+    """Put each parameter of a chapter in its kind, and say where text was lost.
+
+    Args:
+        namespace: the notebook's, which holds them by name; one that was deleted is as usual.
+        chapter: its digit.
+
+    Returns:
+        the parameters, by name.
 
     Raises:
         InputError: one has a value that it cannot have.
     """
-    for name, setting in SETTINGS.items():
-        before = namespace.get(name)
-        if before is None:
-            continue
-        value = namespace[name] = as_meant(name, before)
-        if setting.kind is TEXT and value not in (before, None):
+    taken = {}
+    for setting in of_chapter(chapter):
+        name = setting.name
+        before = namespace.get(name, setting.in_chapter(chapter)[0])
+        value = taken[name] = namespace[name] = as_meant(name, before)
+        if setting.kind is TEXT and before is not None and value not in (before, None):
             print(
                 f"{name} came as the number {shown(before)}, and is read as the text {value!r}. If "
                 "another was meant: papermill keeps text with -r."
             )
         if value is not None:
             setting.check(value)
+    return taken
 
 
 def _kind(name: str) -> str | None:

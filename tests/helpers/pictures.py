@@ -30,7 +30,7 @@ def make_folder(root, counts, ending="png"):
 
 def load(root, tmp_path, **options):
     """Read a folder or archive; its decoded copy goes below `tmp_path`."""
-    return load_pictures(str(root), data_dir=tmp_path / "data", **options)
+    return load_pictures(dataset=str(root), data_dir=tmp_path / "data", **options)
 
 
 def listing(root):

@@ -25,8 +25,8 @@ from utils.data.pictures import MAX_FILE_SIZE
 from utils.files import beside_of, check_space, remove_leftovers, unwritable, write_text
 from utils.locks import one_at_a_time
 from utils.progress import progress_bar
+from utils.settings import ARCHIVES, without_ending
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 #: What an unpacked archive is kept as: a folder of its pictures, and the names of its other files.
 PICTURES, OTHERS = "pictures", "others.json"
 #: Ways of packing that the standard library can unpack, by zip's numbers for them (APPNOTE 4.4.5).
@@ -132,9 +132,7 @@ def _prefix_of(archive: Path) -> str:
 
 
 def _stem(archive: Path) -> str:
-    name = archive.name
-    ending = max((e for e in ARCHIVES if name.lower().endswith(e)), key=len)
-    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", name[: -len(ending)])[:80]
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", without_ending(archive.name))[:80]
 
 
 def _short_hash(text: str) -> str:

@@ -6,57 +6,16 @@ on every device, and in a run that was interrupted and resumed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from utils.data.augmentation import Augmentation
+
 _MASK = 0xFFFFFFFF
 _CROP_Y, _CROP_X, _FLIP, _CUT_Y, _CUT_X, _CONTRAST, _BRIGHTNESS = range(7)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to a training picture, in this order.
-
-    Attributes:
-        crop_padding: reflect-pad by this many pixels, then crop at random to the old size.
-        flip_probability: flip left-right.
-        cutout_size: side of one square set to the mean colour, its centre drawn over the whole
-            picture (DeVries & Taylor 2017, "Cutout"); 0 for none.
-        alternate_flips: draw the flip for the first epoch alone, then turn each picture round
-            every epoch, so that any two epochs in a row show both sides (Jordan 2024, "94% on
-            CIFAR-10 in 3.29 Seconds on a Single GPU", section 3.6).
-        jitter: multiply the contrast by at most so much more or less than 1, and move the
-            brightness by at most so many standard deviations (after Howard 2013, "Some
-            Improvements on Deep Convolutional Neural Network Based Image Classification").
-    """
-
-    crop_padding: int = 4
-    flip_probability: float = 0.5
-    cutout_size: int = 8
-    alternate_flips: bool = False
-    jitter: float = 0.0
-
-    def in_words(self) -> str:
-        """Return what it does, as a sentence's end."""
-        parts = []
-        if self.crop_padding:
-            parts.append(
-                f"moved by up to {self.crop_padding} pixels, its edge filled by reflection"
-            )
-        if self.flip_probability and self.alternate_flips:
-            parts.append("flipped left-right every other epoch")
-        elif self.flip_probability:
-            parts.append(f"flipped left-right with probability {self.flip_probability:g}")
-        if self.jitter:
-            parts.append(f"contrast and brightness changed by up to {self.jitter:.0%}")
-        if self.cutout_size:
-            size = f"{self.cutout_size}×{self.cutout_size}"
-            parts.append(f"one square of {size} pixels set to the mean colour")
-        return "; ".join(parts) or "left as it is"
 
 
 def uniform(seed: int, epoch: int, indices: Tensor, purpose: int) -> Tensor:

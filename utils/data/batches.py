@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils import InputError
 from utils.data import copies
-from utils.data.augment import Augmentation, augment, normalise, resize
+from utils.data.augment import augment, normalise, resize
+from utils.data.augmentation import Augmentation
 from utils.data.picture_set import SPLIT_SEED, PictureSet, Split, stratified_part
 
 EVAL_BATCH_SIZE = 256

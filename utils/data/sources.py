@@ -13,7 +13,7 @@ from torch import Tensor
 
 from utils import InputError, shown
 from utils.data import copies, drawn_shapes, folders, metadata, pictures
-from utils.data.archives import ARCHIVES, is_archive, left_packed, unpack, unpacked_size
+from utils.data.archives import is_archive, left_packed, unpack, unpacked_size
 from utils.data.cache import (
     Contents,
     Source,
@@ -35,63 +35,49 @@ from utils.data.picture_set import (
 )
 from utils.files import ROOT, resolve_path
 from utils.runs import Run
-from utils.settings import SOURCES, check_settings
+from utils.settings import (
+    ARCHIVES,
+    PICTURES,
+    SETTINGS,
+    SOURCES,
+    names_of,
+    with_defaults,
+    without_ending,
+)
 
 CIFAR10_SIZE = 60_000
 #: A picture none of whose channels spans more levels than this, of 256, shows next to nothing.
 FLAT = 8
 
 
-def load_pictures(
-    dataset: str = "shapes",
-    data_dir: str | Path = "data",
-    image_size: int = 32,
-    limit_train: int | None = None,
-    limit_test: int | None = None,
-    skip_unreadable: bool = False,
-    dataset_title: str | None = None,
-    known_dir: str | Path | None = None,
-) -> PictureSet:
+def load_pictures(*, known_dir: str | Path | None = None, **given) -> PictureSet:
     """Load a data set, decoding it only the first time.
 
     Args:
-        dataset: ``"shapes"`` (drawn on the spot), ``"cifar10"`` (the official archive, downloaded
-            into `data_dir` if it is not there), the path of a folder of pictures or of an archive
-            of such a folder, or ``"folder"`` for the folder `data_dir`.
-        data_dir: where downloads and decoded copies are kept; relative to the repository's root.
-        image_size: side in pixels of what the network sees.
-        limit_train, limit_test: use only the first so many pictures, stratified by class.
-        skip_unreadable: go on without the files that cannot be read, and name them.
-        dataset_title: how figures name the data; None for a title made from the source.
-        known_dir: another such folder as `data_dir`, of which what is there is read too, but
+        known_dir: another such folder as ``data_dir``, of which what is there is read too, but
             nothing is ever written to it.
+        given: parameters by name, of which those count that `utils.settings` declares as part of
+            the pictures.
 
     Raises:
-        InputError: an unknown data set, a value out of range, pictures that cannot be read, or
-            more of them than the memory can hold.
+        InputError: an unknown data set or parameter, a value out of range, pictures that cannot be
+            read, or more of them than the memory can hold.
     """
-    options = {
-        "dataset": dataset,
-        "data_dir": str(data_dir),
-        "dataset_title": dataset_title,
-        "image_size": image_size,
-        "limit_train": limit_train,
-        "limit_test": limit_test,
-        "skip_unreadable": skip_unreadable,
-    }
-    check_settings(**options)
+    options = with_defaults(PICTURES, **given)
+    dataset, data_dir, size = options["dataset"], options["data_dir"], options["image_size"]
     check_dataset(dataset)
-    source = _find_source(dataset, data_dir, skip_unreadable, known_dir)
-    picture_set = kept_elsewhere(source, image_size, known_dir) or cached_pictures(
-        source, image_size, _cache_folder(dataset, data_dir)
+    source = _find_source(dataset, data_dir, options["skip_unreadable"], known_dir)
+    picture_set = kept_elsewhere(source, size, known_dir) or cached_pictures(
+        source, size, _cache_folder(dataset, data_dir)
     )
+    title = options["dataset_title"] or picture_set.title
     return replace(
         picture_set,
-        title=dataset_title or picture_set.title,
+        title=title,
         notes=(*source.notes, *picture_set.notes),
-        train=limited(picture_set.train, limit_train, "limit_train"),
-        test=limited(picture_set.test, limit_test, "limit_test"),
-        options={**options, "dataset_title": dataset_title or picture_set.title},
+        train=limited(picture_set.train, options["limit_train"], "limit_train"),
+        test=limited(picture_set.test, options["limit_test"], "limit_test"),
+        options={**options, "dataset_title": title},
     )
 
 
@@ -128,16 +114,16 @@ def pictures_of(
         InputError: the pictures are gone, or are not those the run was trained on.
     """
     settings = run.settings
-    names = ("image_size", "limit_train", "limit_test", "skip_unreadable", "dataset_title")
-    options = {name: settings[name] for name in names}
-    options["dataset"] = settings["dataset"] if dataset is None else dataset
-    if options["dataset"] == "folder":  # that is what data_dir names
-        options["data_dir"] = settings["data_dir"] if data_dir is None else data_dir
-    else:
-        options["data_dir"] = "data" if data_dir is None else data_dir
-        options["known_dir"] = settings["data_dir"] if data_dir is None else None
+    options = {name: settings[name] for name in names_of(PICTURES)}
+    if dataset is not None:
+        options["dataset"] = dataset
+    known_dir = None
+    if data_dir is not None:
+        options["data_dir"] = str(data_dir)
+    elif options["dataset"] != "folder":  # which data_dir names; else it is a place to write to
+        known_dir, options["data_dir"] = options["data_dir"], SETTINGS["data_dir"].default
     _check_there(run, options)
-    picture_set = load_pictures(**options)
+    picture_set = load_pictures(known_dir=known_dir, **options)
     if picture_set.fingerprint != settings["data_fingerprint"]:
         raise InputError(_other_pictures(run, options, data_dir is None and dataset is None))
     return picture_set
@@ -195,11 +181,9 @@ def _find_source(
     place = resolve_path(data_dir if dataset == "folder" else dataset)
     if place.is_dir():
         return _folder_source(place, place.name, skip_unreadable)
-    unpacked = unpack(
-        place, resolve_path(data_dir) / "unpacked", pictures.EXTENSIONS,
-        known_place(known_dir, "unpacked"),
-    )  # fmt: skip
-    name = place.name.partition(".")[0]
+    kept = resolve_path(data_dir) / "unpacked"
+    unpacked = unpack(place, kept, pictures.EXTENSIONS, known_place(known_dir, "unpacked"))
+    name = without_ending(place.name)
     try:
         source = _folder_source(unpacked, name, skip_unreadable, left_packed(unpacked))
     except InputError as error:  # a person knows the archive, not where it was unpacked

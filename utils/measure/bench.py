@@ -19,7 +19,8 @@ from torch.nn.functional import conv2d, cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from utils import InputError, check_number
-from utils.data.augment import Augmentation, augment
+from utils.data.augment import augment
+from utils.data.augmentation import Augmentation
 from utils.data.batches import EVAL_BATCH_SIZE, PictureDataModule
 from utils.data.picture_set import PictureSet, Split
 from utils.devices import (

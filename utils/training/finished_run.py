@@ -30,12 +30,13 @@ def open_run(
     """
     run = find_run(run_name, output_dir)
     if run is None:
-        run = Run(derive_run_name("shapes", "quick", 0), output_dir)
+        missing = {"dataset": "shapes", "recipe": "quick"}
+        run = Run(derive_run_name(**missing), output_dir)
         print(
             f"There is no trained run in {resolve_path(output_dir)} yet: "
             "training one on the drawn shapes first."
         )
-        run_notebooks(run, {"dataset": "shapes", "recipe": "quick"}, select_notebooks("03"))
+        run_notebooks(run, missing, select_notebooks("03"))
     if run.failure:
         print(f"The last time, a chapter of this run failed: {run.failure}")
     trained_on = run.settings["dataset"]

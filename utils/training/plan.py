@@ -1,22 +1,28 @@
 """A training with every setting resolved, before anything is computed."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import nn
 
 from utils import InputError, printable
-from utils.data.augment import Augmentation, normalise
+from utils.data.augment import normalise
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet
 from utils.devices import PRECISIONS, choose_device, choose_precision, computes_in
 from utils.files import shown_path
 from utils.models.registry import check_model, create_model
 from utils.runs import Run
-from utils.settings import NOT_IDENTITY, check_settings, derive_run_name
+from utils.settings import (
+    NOT_IDENTITY,
+    PLACE,
+    RECIPE,
+    TRAINING,
+    derive_run_name,
+    with_defaults,
+)
 from utils.training.callbacks import finished_epochs
 from utils.training.classifier import ImageClassifier
-from utils.training.recipes import Recipe, choose_recipe, fit_batch_size
+from utils.training.recipes import Recipe, choose_recipe, fit_batch_size, overrides
 
 #: Settings that follow the machine, unless they are given.
 HARDWARE = ("precision", "devices")
@@ -34,7 +40,8 @@ class TrainingPlan:
         run: where it goes.
         picture_set: what it learns from.
         recipe: how; with all overrides applied.
-        settings: everything of it, as ``run.json`` keeps it.
+        rest: the settings that neither of these has: ``val_fraction``, ``precision``, ``devices``
+            and ``seed``, and in ``max_lr_source`` who chose the peak learning rate.
         notes: what was chosen or changed, and why: one line each.
         asked: what was asked of the hardware, as `choose_device` and `choose_precision` take it.
     """
@@ -42,9 +49,19 @@ class TrainingPlan:
     run: Run
     picture_set: PictureSet
     recipe: Recipe
-    settings: dict
+    rest: dict
     notes: tuple[str, ...]
     asked: dict
+
+    @property
+    def settings(self) -> dict:
+        """Every setting, as ``run.json`` keeps it."""
+        return {
+            **self.picture_set.options,
+            "data_fingerprint": self.picture_set.fingerprint,
+            **self.recipe.as_settings(),
+            **self.rest,
+        }
 
     @property
     def identity(self) -> dict:
@@ -54,10 +71,10 @@ class TrainingPlan:
     def network(self) -> nn.Module:
         """Return the network with the fresh weights of this seed, and of these pictures."""
         network = create_model(
-            self.settings["model"],
+            self.recipe.model,
             num_classes=len(self.picture_set.classes),
             image_size=self.picture_set.image_size,
-            seed=self.settings["seed"],
+            seed=self.rest["seed"],
         )
         if self.recipe.whitening and hasattr(network, "fit_pictures"):
             pictures = self.data_module().train.images[:PICTURES_TO_FIT]
@@ -72,19 +89,12 @@ class TrainingPlan:
     def data_module(self) -> PictureDataModule:
         """Return the batches this plan trains on."""
         recipe = self.recipe
-        augmentation = Augmentation(
-            recipe.crop_padding,
-            recipe.flip_probability,
-            recipe.cutout_size,
-            recipe.alternate_flips,
-            recipe.jitter,
-        )
         return PictureDataModule(
             self.picture_set,
             recipe.batch_size,
-            augmentation,
-            self.settings["seed"],
-            self.settings["val_fraction"],
+            recipe.augmentation,
+            self.rest["seed"],
+            self.rest["val_fraction"],
             recipe.picture_sides(self.picture_set.image_size),
             recipe.skipped,
         )
@@ -99,101 +109,89 @@ class TrainingPlan:
 
 
 def plan_training(
-    picture_set: PictureSet,
-    *,
-    run_name: str | None = None,
-    output_dir: str | Path = "outputs",
-    model: str | None = None,
-    recipe: str | Recipe | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    max_lr: float | str | None = None,
-    views: int | None = None,
-    val_fraction: float = 0.0,
-    precision: str = "auto",
-    devices: str = "auto",
-    seed: int = 0,
-    overwrite: bool = False,
+    picture_set: PictureSet, *, recipe: str | Recipe | None = None, **given
 ) -> TrainingPlan:
     """Resolve every setting of a training.
 
     Args:
         picture_set: from `utils.data.sources.load_pictures`.
-        run_name: the run's folder below `output_dir`; None derives a name from the settings.
         recipe: a name of `utils.training.recipes.RECIPES`, or a recipe; None takes the data set's
             default.
-        model: a name of `utils.models.MODELS`; None takes the recipe's.
-        epochs, batch_size, max_lr, views: override the recipe; `max_lr` may be ``"found"``, which
-            takes what the range test of the same run suggested.
-        val_fraction: share of the training split to hold out and watch; 0 watches the test split.
-        precision, devices: as `choose_precision` and `choose_device` take them; ``"auto"`` keeps
-            what a run was begun with, where this machine has it.
-        seed: of weights, order and augmentation.
-        overwrite: whether what there is of the run will be replaced, and counts for nothing.
+        given: further parameters by name, of which those count that `utils.settings` declares as
+            part of places, of the recipe (these replace its own) or of training. ``"auto"`` keeps
+            the precision and the device that a run was begun with, where this machine has them;
+            ``overwrite`` tells that what there is of the run will be replaced, and counts for
+            nothing.
 
     Raises:
         InputError: a name, number or device that cannot be used.
     """
-    options = picture_set.options
-    asked = {
-        "model": model, "epochs": epochs, "batch_size": batch_size, "max_lr": max_lr,
-        "views": views, "val_fraction": val_fraction, "precision": precision, "devices": devices,
-    }  # fmt: skip
-    check_settings(seed=seed, **asked)
-    found = max_lr == "found"
-    chosen = choose_recipe(
-        recipe, options["dataset"], model=model, epochs=epochs, batch_size=batch_size,
-        max_lr=None if found else max_lr, views=views,
-    )  # fmt: skip
+    asked = with_defaults(PLACE, RECIPE, TRAINING, **given)
+    options, found = picture_set.options, asked["max_lr"] == "found"
+    chosen = choose_recipe(recipe, options["dataset"], **overrides(asked))
     check_model(chosen.model, picture_set.image_size)
-    if run_name is None:
-        place = options["data_dir" if options["dataset"] == "folder" else "dataset"]
-        rest = {name: value for name, value in options.items() if name != "dataset"}
-        run_name = derive_run_name(place, chosen.name, seed, **rest, **asked)
-    run = Run(run_name, output_dir)
+    name = asked["run_name"]
+    if name is None:
+        name = derive_run_name(**asked | options | {"recipe": chosen.name})
+    run = Run(name, asked["output_dir"])
     notes = list(picture_set.notes)
     if found:
         suggestion, weakness = suggested_lr(run)
         chosen = replace(chosen, max_lr=suggestion)
         notes.append(f"max_lr     {suggestion:.3g}, found by the range test {weakness}".rstrip())
-    if batch_size is None:
+    val_fraction = asked["val_fraction"]
+    if asked["batch_size"] is None:
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
-    if chosen.growth:
-        notes.append(f"pictures   {_growth_in_words(chosen.picture_sides(picture_set.image_size))}")
-    if chosen.skipped:
+    notes += _recipe_notes(chosen, picture_set.image_size)
+    notes.append(f"watched    {_watched_in_words(val_fraction)}")
+    before = {} if asked["overwrite"] else _held_settings(run)
+    hardware = {name: asked[name] for name in HARDWARE}
+    resolved, remarks = _resolve_hardware(hardware, before)
+    rest = {
+        "val_fraction": val_fraction,
+        "max_lr_source": "found" if found else "recipe" if asked["max_lr"] is None else "given",
+        **resolved,
+        "seed": asked["seed"],
+    }
+    plan = TrainingPlan(run, picture_set, chosen, rest, (*notes, *remarks), hardware)
+    return replace(plan, notes=(*plan.notes, *_changes(plan))) if before else plan
+
+
+def _recipe_notes(recipe: Recipe, image_size: int) -> list[str]:
+    """Return lines on what a recipe shows of the pictures, where that is not simply all."""
+    notes = []
+    if recipe.growth:
+        notes.append(f"pictures   {_growth_in_words(recipe.picture_sides(image_size))}")
+    if recipe.skipped:
         notes.append(
-            f"shown      {1 - chosen.skipped:.0%} of the training pictures in each epoch; left out "
-            f"is half of the {2 * chosen.skipped:.0%} that had the lowest losses"
+            f"shown      {1 - recipe.skipped:.0%} of the training pictures in each epoch; left out "
+            f"is half of the {2 * recipe.skipped:.0%} that had the lowest losses"
         )
-    asked_of = {"precision": precision, "devices": devices}
-    before = {} if overwrite else _held_settings(run)
-    device, hardware = choose_device(_kept_device(devices, before))
-    precision, reason = _kept_precision(precision, device, before)
-    watched = (
-        f"{val_fraction:.0%} of the training split, held out"
-        if val_fraction
-        else ("the test split, since val_fraction is 0; the program chooses nothing by it")
-    )
-    notes.append(f"watched    {watched}")
-    notes.append(f"device     {device}: {hardware}")
-    if devices == "auto" and device != choose_device()[0]:
+    return notes
+
+
+def _watched_in_words(val_fraction: float) -> str:
+    if val_fraction:
+        return f"{val_fraction:.0%} of the training split, held out"
+    return "the test split, since val_fraction is 0; the program chooses nothing by it"
+
+
+def _resolve_hardware(asked: dict, before: dict) -> tuple[dict, list[str]]:
+    """Return device and precision by their parameters' names, and lines on why they are these."""
+    device, hardware = choose_device(_kept_device(asked["devices"], before))
+    precision, reason = _kept_precision(asked["precision"], device, before)
+    notes = [f"device     {device}: {hardware}"]
+    if asked["devices"] == "auto" and device != choose_device()[0]:
         notes.append('           as this run was begun; devices="gpu" goes on on the GPU')
     notes.append(f"precision  {precision}: {reason}; channels-last")
-    settings = {
-        **options,
-        "data_fingerprint": picture_set.fingerprint,
-        "val_fraction": val_fraction,
-        **chosen.as_settings(),
-        "max_lr_source": "found" if found else "recipe" if max_lr is None else "given",
-        "precision": precision,
-        "devices": device,
-        "seed": seed,
-    }
-    if before:
-        change = hardware_change(run, settings)
-        asked_for = [change] if change is not None and _is_asked_for(change, asked_of) else []
-        notes += map(_change_in_words, [*run.record.get("changes", ()), *asked_for])
-    return TrainingPlan(run, picture_set, chosen, settings, tuple(notes), asked_of)
+    return {"precision": precision, "devices": device}, notes
+
+
+def _changes(plan: TrainingPlan) -> list[str]:
+    """Return a line on each change of the hardware that a run has seen, or will see."""
+    change = hardware_change(plan.run, plan.settings)
+    asked_for = [change] if change is not None and _is_asked_for(change, plan.asked) else []
+    return [_change_in_words(c) for c in (*plan.run.record.get("changes", ()), *asked_for)]
 
 
 def _held_settings(run: Run) -> dict:
@@ -272,14 +270,10 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
     # a run of an earlier version did not name what it did not have
     before = {**Recipe.from_settings(before).as_settings(), **before}
     if before.get("max_lr_source") == plan.settings["max_lr_source"] == "found":
-        plan = replace(
-            plan,
-            recipe=replace(plan.recipe, max_lr=before["max_lr"]),
-            settings={**plan.settings, "max_lr": before["max_lr"]},
-        )
+        plan = replace(plan, recipe=replace(plan.recipe, max_lr=before["max_lr"]))
     if plan.run.is_trained:  # whatever hardware is here, nothing will be computed
         kept = {name: before[name] for name in HARDWARE if plan.asked[name] == "auto"}
-        plan = replace(plan, settings={**plan.settings, **kept})
+        plan = replace(plan, rest={**plan.rest, **kept})
     names = [n for n in {**before, **plan.settings} if n not in NOT_IDENTITY]
     if not plan.run.is_trained:  # it may go on in another precision, where that is asked for
         names.remove("precision")

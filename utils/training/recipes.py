@@ -1,12 +1,15 @@
 """Named training recipes: every number that training depends on, in one frozen place each."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from utils import InputError, check_choice, check_flag, check_number, shown
-from utils.settings import SETTINGS, WHOLE
+from utils.data.augmentation import Augmentation
+from utils.settings import RECIPE, SETTINGS, default_recipe, names_of
 
 OPTIMIZERS = ("adam", "muon")
-VIEWS = (1, 2, 6)
+#: Fields of a recipe that are parameters, too.
+OVERRIDES = tuple(name for name in names_of(RECIPE) if name != "recipe")
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,7 @@ class Recipe:
             that layer begins at random, and is learned.
         skipped: share of the training pictures, at most a half, that each epoch leaves out: half
             of the easiest (`utils.data.batches.EpochShuffle`). 0 leaves out none.
-        crop_padding: pixels of reflection on each side before the random crop.
-        flip_probability: of a left-right flip.
-        alternate_flips: as `utils.data.augment.Augmentation` has it.
-        cutout_size: side in pixels of the square set to the mean colour; 0 for none.
-        jitter: of contrast and brightness, as `utils.data.augment.Augmentation` has it.
+        augmentation: what is done to each training picture.
         views: how many views of each test picture the final accuracy is also averaged over
             (`utils.data.augment.several_views`); 1 for none.
 
@@ -60,22 +59,14 @@ class Recipe:
     growth: tuple[tuple[float, float], ...] = ()
     whitening: bool = True
     skipped: float = 0.0
-    crop_padding: int = 4
-    flip_probability: float = 0.5
-    alternate_flips: bool = False
-    cutout_size: int = 8
-    jitter: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
     views: int = 1
 
     def __post_init__(self):
         object.__setattr__(self, "growth", _checked_growth(self.growth))
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("views", self.views, VIEWS)
-        for name in ("epochs", "batch_size", "max_lr"):
-            setting = SETTINGS[name]
-            is_whole = setting.kind is WHOLE
-            check_number(name, getattr(self, name), setting.low, setting.high, is_whole)
-        check_flag("alternate_flips", self.alternate_flips)
+        for name in OVERRIDES:
+            SETTINGS[name].check(getattr(self, name), is_resolved=True)
         check_flag("whitening", self.whitening)
         check_number("skipped", self.skipped, 0.0, 0.5)
         check_number("label_smoothing", self.label_smoothing, 0.0, 0.9)
@@ -84,10 +75,6 @@ class Recipe:
         check_number("final_lr_divisor", self.final_lr_divisor, 1.0, 1e10)
         check_number("min_momentum", self.min_momentum, 0.0, 0.9999)
         check_number("max_momentum", self.max_momentum, 0.0, 0.9999)
-        check_number("flip_probability", self.flip_probability, 0.0, 1.0)
-        check_number("crop_padding", self.crop_padding, 0, 16, whole=True)
-        check_number("cutout_size", self.cutout_size, 0, 64, whole=True)
-        check_number("jitter", self.jitter, 0.0, 0.5)
 
     def in_words(self) -> str:
         """Return its main numbers as a phrase."""
@@ -98,16 +85,25 @@ class Recipe:
         )
 
     def as_settings(self) -> dict:
-        """Return the fields as they stand in ``run.json``, the name under ``recipe``."""
+        """Return the fields as they stand in ``run.json``: on one level, the name as ``recipe``."""
         values = asdict(self)
         values["growth"] = [list(stage) for stage in self.growth]
-        return {"recipe": values.pop("name"), **values}
+        return {"recipe": values.pop("name"), **values.pop("augmentation"), **values}
 
     @classmethod
     def from_settings(cls, settings: dict) -> "Recipe":
         """Return the recipe that ``as_settings`` described."""
-        known = {field.name for field in fields(cls)} - {"name"}
-        return cls(settings["recipe"], **{k: v for k, v in settings.items() if k in known})
+        augmentation, others = (
+            {field.name: settings[field.name] for field in fields(of) if field.name in settings}
+            for of in (Augmentation, cls)
+        )
+        return cls(settings["recipe"], **others, augmentation=Augmentation(**augmentation))
+
+    def changed(self, **changes) -> "Recipe":
+        """Return it with other values for some fields, of its own or of its augmentation."""
+        names = {field.name for field in fields(Augmentation)} & set(changes)
+        augmentation = replace(self.augmentation, **{name: changes.pop(name) for name in names})
+        return replace(self, augmentation=augmentation, **changes)
 
     def picture_sides(self, image_size: int) -> list[int]:
         """Return the side in pixels of what the network sees in each epoch.
@@ -154,10 +150,7 @@ SPEED = Recipe(
     label_smoothing=0.2,
     growth=((0.75, 0.5),),
     skipped=0.3,
-    crop_padding=2,
-    cutout_size=0,
-    jitter=0.2,
-    alternate_flips=True,
+    augmentation=Augmentation(crop_padding=2, alternate_flips=True, jitter=0.2, cutout_size=0),
     views=6,
 )
 #: Much of it for DavidNet, which learns more from a picture: it begins smaller, and smooths less.
@@ -194,11 +187,11 @@ def without_each_part(recipe: Recipe) -> dict[str, Recipe]:
         "no label smoothing": {"label_smoothing": 0.0},
         "flips at random": {"alternate_flips": False},
         "first layer learned": {"whitening": False} if recipe.model == "speednet" else {},
-        "crops of the original": {"crop_padding": plain.crop_padding},
-        "cutout of the original": {"cutout_size": plain.cutout_size},
+        "crops of the original": {"crop_padding": plain.augmentation.crop_padding},
+        "cutout of the original": {"cutout_size": plain.augmentation.cutout_size},
         "colours as they are": {"jitter": 0.0},
     }
-    variants = {what: replace(recipe, **change) for what, change in changes.items()}
+    variants = {what: recipe.changed(**change) for what, change in changes.items()}
     return {what: variant for what, variant in variants.items() if variant != recipe}
 
 
@@ -208,9 +201,12 @@ def _without_skipping(recipe: Recipe) -> dict:
     return {"skipped": 0.0, "epochs": epochs} if recipe.skipped else {}
 
 
-def default_recipe(dataset: str) -> str:
-    """Return the recipe's name for ``recipe=None``: quick on the drawn shapes, else original."""
-    return "quick" if dataset == "shapes" else "original"
+def overrides(settings: Mapping) -> dict:
+    """Return what settings have instead of a recipe's own values; None where that stays.
+
+    A word such as ``"found"`` stands for a number that is not known yet.
+    """
+    return {n: None if settings[n] in SETTINGS[n].words else settings[n] for n in OVERRIDES}
 
 
 def choose_recipe(recipe: str | Recipe | None, dataset: str, **overrides) -> Recipe:
@@ -224,7 +220,7 @@ def choose_recipe(recipe: str | Recipe | None, dataset: str, **overrides) -> Rec
         check_choice("recipe", name, tuple(RECIPES))
         recipe = RECIPES[name]
     given = {key: value for key, value in overrides.items() if value is not None}
-    return replace(recipe, **given)
+    return recipe.changed(**given)
 
 
 def fit_batch_size(recipe: Recipe, train_size: int, least_steps: int = 10) -> Recipe:

@@ -1,0 +1,101 @@
+"""What is refused before the first notebook starts, instead of in the middle of a run."""
+
+from collections.abc import Mapping, Sequence
+
+from utils import check_choice
+from utils.pipeline.sequence import check_names, check_needed
+from utils.runs import Run, find_run
+from utils.settings import PICTURES, PLACE, RECIPE, SHOWN, TRAINING, with_defaults
+from utils.training.recipes import Recipe, choose_recipe, overrides
+
+
+def check_asked(parameters: Mapping, names: Sequence[str]) -> None:
+    """Refuse unknown names and impossible values.
+
+    The checks are those the notebooks themselves make; a library is imported only for a
+    parameter that needs it.
+
+    Args:
+        parameters: those that were given, by name.
+        names: of the notebooks that will run.
+
+    Raises:
+        InputError: naming the parameter, its value and what is allowed.
+    """
+    check_names(parameters, names)
+    check_needed(parameters, names)
+    given = {name for name, value in parameters.items() if value is not None}
+    values, recipe = _resolved(parameters)
+    if "dataset" in given:
+        from utils.data.sources import check_dataset
+
+        check_dataset(values["dataset"])
+    if given & {"model", "image_size", "precision", "devices"}:
+        from utils.devices import choose_device, choose_precision
+        from utils.models.registry import check_model
+
+        check_model(recipe.model, values["image_size"])
+        device, _ = choose_device(values["devices"])
+        choose_precision(values["precision"], device)
+    if "block" in given:
+        from utils.models.registry import MODELS
+
+        # without a training, the network is the run's, and chapter 6 compares with that
+        models = [recipe.model] if "03_training" in names else MODELS
+        blocks = dict.fromkeys(block for model in models for block in MODELS[model].blocks)
+        check_choice("block", values["block"], tuple(blocks))
+
+
+def check_run(run: Run, parameters: Mapping, names: Sequence[str]) -> None:
+    """Refuse a run in which these notebooks cannot do what is asked.
+
+    Raises:
+        InputError: its training was begun with other settings, with the differences; the disks
+            have no room; or what a notebook needs of it does not exist.
+    """
+    if "03_training" not in names:
+        if names[-1] > "03_training":  # a chapter about a run: it must be there
+            find_run(run.name, run.folder.parent)
+        return
+    if parameters.get("max_lr") == "found" and "02_lr_finder" not in names:
+        run.existing("lr_finder.json")
+    _check_begun(run, parameters)
+    _check_room(run, parameters)
+
+
+def _check_begun(run: Run, parameters: Mapping) -> None:
+    sweep_to_come = parameters.get("max_lr") == "found" and not run.path("lr_finder.json").exists()
+    if not run.settings or parameters.get("overwrite") or sweep_to_come:
+        return
+    from utils.data.sources import load_pictures
+    from utils.training.plan import as_begun, plan_training
+
+    place = {"run_name": run.name, "output_dir": run.folder.parent}
+    as_begun(plan_training(load_pictures(**parameters), **{**parameters, **place}))
+
+
+def _check_room(run: Run, parameters: Mapping) -> None:
+    if run.is_trained and not parameters.get("overwrite"):
+        return
+    from utils.data.sources import bytes_to_keep
+    from utils.files import check_space, existing_part
+    from utils.models.registry import create_model
+    from utils.training.fit import bytes_to_train
+
+    values, recipe = _resolved(parameters)
+    image_size = values["image_size"]
+    train = bytes_to_train(create_model(recipe.model, num_classes=10, image_size=image_size))
+    cache, keep = bytes_to_keep(values["dataset"], values["data_dir"], image_size)
+    devices = {existing_part(folder).stat().st_dev for folder in (run.folder, cache)}
+    if len(devices) == 1:
+        check_space(run.folder, train + keep, "Training, with a decoded copy of the pictures,")
+    else:
+        check_space(run.folder, train, "Training")
+        check_space(cache, keep, "A decoded copy of the pictures")
+
+
+def _resolved(parameters: Mapping) -> tuple[dict, Recipe]:
+    """Return every parameter, those that were given and the others by default, and the recipe."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    values = with_defaults(PLACE, PICTURES, RECIPE, TRAINING, SHOWN, **given)
+    return values, choose_recipe(values["recipe"], values["dataset"], **overrides(values))
