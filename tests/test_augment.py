@@ -390,19 +390,3 @@ def test_views_are_mirrored_and_moved_along_one_diagonal():
             assert torch.equal(mirrored, view.flip(-1))
     assert torch.equal(six[2][0][..., 1:, 1:], images[..., :-1, :-1])
     assert torch.equal(six[4][0][..., :-1, :-1], images[..., 1:, 1:])
-
-
-@pytest.mark.parametrize(
-    ("augmentation", "words"),
-    [
-        (Augmentation(), "moved by up to 4 pixels, its edge filled by reflection; "
-         "flipped left-right with probability 0.5; "
-         "one square of 8×8 pixels set to the mean colour"),
-        (Augmentation(2, 0.5, 0, True), "moved by up to 2 pixels, its edge filled by reflection; "
-         "flipped left-right every other epoch"),
-        (Augmentation(0, 0.0, 0, jitter=0.2), "contrast and brightness changed by up to 20%"),
-        (NOTHING, "left as it is"),
-    ],
-)  # fmt: skip
-def test_an_augmentation_says_what_it_does(augmentation, words):
-    assert augmentation.in_words() == words

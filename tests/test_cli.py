@@ -25,7 +25,6 @@ from utils.publish.book import chapters_of
 from utils.runs import Run, find_run
 from utils.settings import parse_value
 from utils.training import finished_run
-from utils.training.preflight import check_asked
 
 ALL = list(sequence.NOTEBOOKS)
 
@@ -97,11 +96,6 @@ def test_what_the_disk_has_no_room_for_is_refused_before_any_notebook(
     assert bytes_to_keep(str(tmp_path / "pets"), tmp_path / "data", 32)[1] == 6 * 3 * 32**2
     assert bytes_to_keep("cifar10", tmp_path / "data", 32)[1] == 180_000_000 + 60_000 * 3_072
     assert not (tmp_path / "out").exists()
-
-
-def test_a_name_only_another_notebook_takes_is_refused():
-    with pytest.raises(InputError, match="epochs"):
-        check_asked({"epochs": 3}, ["04_curves"])
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "tab\t", "x" * 121])

@@ -1,0 +1,50 @@
+"""What is refused before the first notebook starts: values, runs, and disks that are too full."""
+
+import pytest
+
+from helpers.records import valid_record
+from utils import InputError
+from utils.runs import Run
+from utils.training.preflight import check_asked, check_run
+
+
+def test_a_name_only_another_notebook_takes_is_refused():
+    with pytest.raises(InputError, match="epochs"):
+        check_asked({"epochs": 3}, ["04_curves"])
+
+
+def test_blocks_are_those_of_the_network_that_will_be_trained():
+    for block, model in (("layer1", "davidnet"), ("block2", "speednet")):
+        check_asked({"block": block, "model": model}, ["03_training", "06_gradcam"])
+        check_asked({"block": block}, ["06_gradcam"])  # the run's network is not known here
+    with pytest.raises(InputError, match="block 'block2' is unknown"):
+        check_asked({"block": "block2", "model": "davidnet"}, ["03_training", "06_gradcam"])
+
+
+def test_a_recipes_model_must_fit_the_pictures_that_were_asked_for():
+    check_asked({"image_size": 64}, ["03_training"])
+    with pytest.raises(InputError, match="image_size is 20"):
+        check_asked({"image_size": 20}, ["03_training"])
+
+
+def test_what_was_found_must_have_been_looked_for(tmp_path):
+    run = Run("run", tmp_path)
+    with pytest.raises(InputError, match="Run 02_lr_finder with the same run_name first"):
+        check_run(run, {"max_lr": "found"}, ["03_training"])
+    check_run(run, {"max_lr": "found"}, ["02_lr_finder", "03_training"])
+
+
+def test_a_chapter_about_a_run_needs_that_run(tmp_path):
+    run = Run("run", tmp_path)
+    check_run(run, {}, ["01_data_exploration", "02_lr_finder"])
+    with pytest.raises(InputError, match="'run' does not exist"):
+        check_run(run, {}, ["04_curves"])
+
+
+def test_a_run_begun_otherwise_is_refused_with_the_differences(tmp_path):
+    run = Run("run", tmp_path)
+    asked = {"data_dir": str(tmp_path), "image_size": 16, "limit_train": 40, "limit_test": 20}
+    run.update_record(**valid_record(**asked, seed=3))
+    with pytest.raises(InputError, match=r"exists with other settings .*seed was 3, now 0"):
+        check_run(run, asked, ["03_training"])
+    check_run(run, {**asked, "overwrite": True}, ["03_training"])
