@@ -342,7 +342,7 @@ def test_whitened_patches_are_uncorrelated_and_as_large_as_each_other():
     images = functional.avg_pool2d(torch.randn(300, 3, 34, 34, generator=generator), 3, 1)
     images[:, 1] += images[:, 0]  # neighbours and channels are correlated, as in pictures
     network = create_model("speednet", seed=0)
-    network.fit_pictures(images)
+    network.init_from_pictures(images)
     with torch.no_grad():
         responses = network.whitening(images).permute(1, 0, 2, 3).flatten(1)
     first, negative = responses[:12], responses[12:]
@@ -353,9 +353,9 @@ def test_whitened_patches_are_uncorrelated_and_as_large_as_each_other():
     assert sizes.min() > 0.9 and sizes.max() < 1.001
 
 
-def test_whitening_is_fitted_not_learned():
+def test_whitening_is_set_from_pictures_and_not_learned():
     network = create_model("speednet", seed=0)
-    network.fit_pictures(torch.randn(10, 3, 16, 16))
+    network.init_from_pictures(torch.randn(10, 3, 16, 16))
     network(torch.randn(2, 3, 32, 32)).sum().backward()
     learned = {name for name, p in network.named_parameters() if p.grad is not None}
     assert "whitening.weight" not in learned
@@ -363,9 +363,9 @@ def test_whitening_is_fitted_not_learned():
     assert learned | frozen == {name for name, _ in network.named_parameters()}
 
 
-def test_fitting_flat_pictures_gives_finite_weights():
+def test_whitening_from_flat_pictures_gives_finite_weights():
     network = create_model("speednet", seed=0)
-    network.fit_pictures(torch.zeros(4, 3, 16, 16))
+    network.init_from_pictures(torch.zeros(4, 3, 16, 16))
     assert network.whitening.weight.isfinite().all()
 
 

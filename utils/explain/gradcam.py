@@ -21,6 +21,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from utils import InputError, check_choice
+from utils.models.network import Network
 from utils.models.registry import check_block
 from utils.progress import progress_bar
 
@@ -64,7 +65,7 @@ def check_method(method: str) -> None:
 
 
 def class_activation_maps(
-    network: nn.Module,
+    network: Network,
     images: Tensor,
     targets: Tensor | Sequence[int] | None = None,
     method: str = "gradcam",
@@ -139,7 +140,7 @@ def _as_targets(targets: Tensor | Sequence[int]) -> list[ClassifierOutputTarget]
 
 
 @contextmanager
-def _explainer(network: nn.Module, method: str, names: list[str], before_pass=None) -> Iterator:
+def _explainer(network: Network, method: str, names: list[str], before_pass=None) -> Iterator:
     """Yield a callable (images, targets) → N×B×S×S in the order of `names`."""
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
     copied = copy.deepcopy(network, shared).float().eval()  # modules of its own, the same weights
@@ -178,7 +179,7 @@ def _without_inner_bars() -> Iterator[None]:
         yield
 
 
-def compare_methods(network: nn.Module, image: Tensor, target: Sequence[int]) -> np.ndarray:
+def compare_methods(network: Network, image: Tensor, target: Sequence[int]) -> np.ndarray:
     """Return the maps of one picture by every method at every block.
 
     Args:

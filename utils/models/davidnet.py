@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from utils.models.convolution import Conv3x3
-from utils.models.sizes import check_image_size
+from utils.models.network import Network
 
 
 class ConvBlock(nn.Sequential):
@@ -16,13 +16,14 @@ class ConvBlock(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int, pool: bool = False):
-        layers = OrderedDict(
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
             conv=Conv3x3(in_channels, out_channels),
             norm=nn.BatchNorm2d(out_channels),
         )
         if pool:
             layers["pool"] = nn.MaxPool2d(2)
-        super().__init__(layers | {"relu": nn.ReLU(inplace=True)})
+        layers["relu"] = nn.ReLU(inplace=True)
+        super().__init__(layers)
 
 
 class Residual(nn.Module):
@@ -37,7 +38,7 @@ class Residual(nn.Module):
         return x + self.block2(self.block1(x))
 
 
-class DavidNet(nn.Module):
+class DavidNet(Network):
     """DavidNet; 6,573,130 parameters at its defaults.
 
     Args:
@@ -51,14 +52,11 @@ class DavidNet(nn.Module):
         InputError: a size the network cannot take.
     """
 
-    #: Names of the blocks whose class activation maps make sense, in forward order.
     blocks = ("prep", "layer1", "layer2", "layer3")
-    #: Divides the side of every picture that it takes.
     size_step = 8
 
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
-        super().__init__()
-        check_image_size(type(self), image_size)
+        super().__init__(num_classes, width, image_size)
         self.prep = ConvBlock(3, width)
         self.layer1 = nn.Sequential(
             OrderedDict(down=ConvBlock(width, 2 * width, pool=True), residual=Residual(2 * width))

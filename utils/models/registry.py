@@ -1,14 +1,13 @@
 """The networks that can be trained, by name."""
 
 import torch
-from torch import nn
 
 from utils import check_choice, check_number
 from utils.models.davidnet import DavidNet
-from utils.models.sizes import check_image_size
+from utils.models.network import Network, check_image_size
 from utils.models.speednet import SpeedNet
 
-MODELS: dict[str, type[nn.Module]] = {"davidnet": DavidNet, "speednet": SpeedNet}
+MODELS: dict[str, type[Network]] = {"davidnet": DavidNet, "speednet": SpeedNet}
 
 
 def create_model(
@@ -17,7 +16,7 @@ def create_model(
     image_size: int = 32,
     seed: int | None = None,
     **options,
-) -> nn.Module:
+) -> Network:
     """Build a network with fresh weights, channels-last.
 
     Args:
@@ -50,7 +49,7 @@ def check_model(name: str, image_size: int = 32) -> None:
     check_image_size(MODELS[name], image_size)
 
 
-def check_block(network: nn.Module, block: str) -> None:
+def check_block(network: Network, block: str) -> None:
     """Refuse a name that is none of the network's blocks.
 
     Raises:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.models.convolution import Conv3x3
-from utils.models.sizes import check_image_size
+from utils.models.network import Network
 
 
 class Whitening(nn.Conv2d):
@@ -14,14 +14,15 @@ class Whitening(nn.Conv2d):
 
     Its weights are the directions in which 2×2 patches of the training pictures vary, each scaled
     to unit variance, and their negatives, so that a ReLU after it loses nothing (Page 2019, "How
-    to Train Your ResNet 8"). `fit` computes them; before, this is any convolution.
+    to Train Your ResNet 8"). `init_from_pictures`
+    computes them; until then, this is an ordinary convolution.
     """
 
     def __init__(self):
         super().__init__(3, 24, 2, bias=False)
 
     @torch.no_grad()
-    def fit(self, images: Tensor, floor: float = 5e-4) -> None:
+    def init_from_pictures(self, images: Tensor, floor: float = 5e-4) -> None:
         """Set the weights from pictures, and keep them from being learned.
 
         Args:
@@ -64,7 +65,7 @@ class Block(nn.Sequential):
         )  # fmt: skip
 
 
-class SpeedNet(nn.Module):
+class SpeedNet(Network):
     """A whitening layer, three blocks of two convolutions, and a linear head.
 
     The plan is that of the network in "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (Jordan
@@ -79,31 +80,25 @@ class SpeedNet(nn.Module):
         InputError: a size the network cannot take.
     """
 
-    #: Names of the blocks whose class activation maps make sense, in forward order.
     blocks = ("block1", "block2", "block3")
-    #: Divides the side of every picture that it takes.
     size_step = 1
 
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
-        super().__init__()
-        check_image_size(type(self), image_size)
+        super().__init__(num_classes, width, image_size)
         self.whitening = Whitening()
         self.activation = nn.SiLU()
         self.block1 = Block(24, width)
         self.block2 = Block(width, 4 * width)
         self.block3 = Block(4 * width, 4 * width)
+        linear = nn.Linear(4 * width, num_classes, bias=False)
+        nn.init.normal_(linear.weight, std=1 / (4 * width))  # begins without an opinion
         self.head = nn.Sequential(
-            OrderedDict(
-                pool=nn.AdaptiveMaxPool2d(1),
-                flatten=nn.Flatten(),
-                linear=nn.Linear(4 * width, num_classes, bias=False),
-            )
+            OrderedDict(pool=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten(), linear=linear)
         )
-        nn.init.normal_(self.head.linear.weight, std=1 / (4 * width))  # begins without an opinion
 
-    def fit_pictures(self, images: Tensor) -> None:
+    def init_from_pictures(self, images: Tensor) -> None:
         """Set the whitening layer from training pictures (float, N×3×S×S, normalised)."""
-        self.whitening.fit(images)
+        self.whitening.init_from_pictures(images)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (N×3×S×S, float) to logits (N×num_classes)."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from utils import InputError, first_line
+from utils.models.network import Network
 from utils.models.registry import create_model
 
 
@@ -20,7 +21,7 @@ def as_bytes(network: nn.Module) -> tuple[bytes, str]:
 
 def read_network(
     path: Path, model: str, num_classes: int, image_size: int, sha256: str | None, remedy: str
-) -> nn.Module:
+) -> Network:
     """Return a trained network: float32, channels-last, in evaluation mode.
 
     Args:

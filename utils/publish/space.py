@@ -38,7 +38,7 @@ SOURCE = ROOT / "space"
 MODULES = (
     "__init__.py", "data/__init__.py", "data/augment.py", "data/metadata.py", "data/pictures.py",
     "explain/__init__.py", "explain/gradcam.py", "explain/portable.py", "models/__init__.py",
-    "models/convolution.py", "models/davidnet.py", "models/registry.py", "models/sizes.py",
+    "models/convolution.py", "models/davidnet.py", "models/network.py", "models/registry.py",
     "models/speednet.py", "models/weights.py", "plots/__init__.py", "plots/gradcam.py",
     "plots/style.py", "progress.py",
 )  # fmt: skip

@@ -9,6 +9,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from utils.data.augment import several_views
 from utils.data.batches import shown_pictures
+from utils.models.network import Network
 from utils.training.optimizers import Muon
 from utils.training.recipes import Recipe
 
@@ -28,7 +29,7 @@ class ImageClassifier(LightningModule):
         views: how many views of each test picture the test averages over.
     """
 
-    def __init__(self, network: nn.Module, num_classes: int, recipe: Recipe):
+    def __init__(self, network: Network, num_classes: int, recipe: Recipe):
         super().__init__()
         self.network = network
         self.recipe = recipe

@@ -15,6 +15,7 @@ from utils import InputError, Interrupted, check_flag, first_line
 from utils.data.batches import PictureDataModule
 from utils.devices import choose_device
 from utils.files import ROOT, check_space
+from utils.models.network import Network
 from utils.runs import HISTORY_COLUMNS, Run, library_versions, now
 from utils.training.callbacks import (
     LastCheckpoint,
@@ -120,7 +121,7 @@ def _remove_training(run: Run) -> None:
     run.update_record(settings=None, status=None, failure=None, changes=None)
 
 
-def _start_record(plan: TrainingPlan, network: nn.Module, data: PictureDataModule) -> None:
+def _start_record(plan: TrainingPlan, network: Network, data: PictureDataModule) -> None:
     picture_set, change = plan.picture_set, hardware_change(plan.run, plan.settings)
     changes = plan.run.record.get("changes", []) if plan.run.has(*CHECKPOINT) else []
     device, hardware = choose_device("cpu" if plan.settings["devices"] == "cpu" else "auto")

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from torch import nn
-
 from utils import InputError, printable
 from utils.data.augment import normalise
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet
 from utils.devices import PRECISIONS, choose_device, choose_precision, computes_in
 from utils.files import shown_path
+from utils.models.network import Network
 from utils.models.registry import check_model, create_model
 from utils.runs import Run
 from utils.settings import (
@@ -29,7 +28,7 @@ HARDWARE = ("precision", "devices")
 #: Where a run keeps what it resumes from.
 CHECKPOINT = ("checkpoints", "last.ckpt")
 #: So many training pictures tell a network's first layer what pictures are like.
-PICTURES_TO_FIT = 5_000
+PICTURES_TO_WHITEN = 5_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class TrainingPlan:
         """The settings that make this training what it is."""
         return {name: v for name, v in self.settings.items() if name not in NOT_IDENTITY}
 
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         """Return the network with the fresh weights of this seed, and of these pictures."""
         network = create_model(
             self.recipe.model,
@@ -76,10 +75,10 @@ class TrainingPlan:
             image_size=self.picture_set.image_size,
             seed=self.rest["seed"],
         )
-        if self.recipe.whitening and hasattr(network, "fit_pictures"):
-            pictures = self.data_module().train.images[:PICTURES_TO_FIT]
+        if self.recipe.whitening:
+            pictures = self.data_module().train.images[:PICTURES_TO_WHITEN]
             mean, std = self.picture_set.mean, self.picture_set.std
-            network.fit_pictures(normalise(pictures, mean, std))
+            network.init_from_pictures(normalise(pictures, mean, std))
         return network
 
     def classifier(self) -> ImageClassifier:

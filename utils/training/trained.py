@@ -4,6 +4,7 @@ from torch import nn
 
 from utils.devices import keep_freed_memory
 from utils.files import replacing
+from utils.models.network import Network
 from utils.models.weights import as_bytes, read_network
 from utils.runs import Run
 
@@ -17,7 +18,7 @@ def save_network(run: Run, network: nn.Module) -> None:
         beside.write_bytes(content)
 
 
-def load_network(run: Run, device: str = "cpu") -> nn.Module:
+def load_network(run: Run, device: str = "cpu") -> Network:
     """Return the trained network of a run: float32, channels-last, in evaluation mode.
 
     Raises:
