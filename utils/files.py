@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def beside_of(target: Path) -> Path:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path) -> Generator[Path]:
     """Yield a path beside `target` to write to; it takes the target's place if all went well.
 
     Raises:
@@ -69,7 +69,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(target: Path) -> Iterator[Path]:
+def replacing_folder(target: Path) -> Generator[Path]:
     """Yield an empty folder to fill; it takes the target's place if all went well.
 
     Raises:
@@ -93,7 +93,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
-def _writing(target: Path, within: Path | None = None) -> Iterator[None]:
+def _writing(target: Path, within: Path | None = None) -> Generator[None]:
     """Say that `target` cannot be written where the system says so, of `within` if given."""
     try:
         yield

@@ -6,7 +6,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ NEWBORN = 60.0
 
 
 @contextmanager
-def one_at_a_time(target: Path, work: str) -> Iterator[bool]:
+def one_at_a_time(target: Path, work: str) -> Generator[bool]:
     """Wait until no other process is making `target`, saying so in one line, and keep others out.
 
     Yields whether there was another: then `target` may be there now. Where the folder cannot be
@@ -60,7 +60,7 @@ def _acquire(lock: FileLock, work: str) -> bool:
 
 
 @contextmanager
-def private_folder(place: Path | None = None) -> Iterator[Path]:
+def private_folder(place: Path | None = None) -> Generator[Path]:
     """Yield an empty folder of this process alone; first remove those of processes now dead.
 
     Args:

@@ -13,7 +13,7 @@ import stat
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -201,7 +201,7 @@ def _write(member: _Member, target: Path) -> None:
 
 
 @contextmanager
-def _members(archive: Path) -> Iterator[list[_Member]]:
+def _members(archive: Path) -> Generator[list[_Member]]:
     """Yield an open archive's files, each name checked."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as opened:

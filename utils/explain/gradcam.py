@@ -6,7 +6,7 @@ block asked for, so nothing below it is differentiated.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from types import SimpleNamespace
@@ -127,7 +127,7 @@ def class_activation_maps(
 
 
 @contextmanager
-def _progress(shown: bool, total: int, method: str) -> Iterator:
+def _progress(shown: bool, total: int, method: str) -> Generator:
     if not shown:
         yield lambda count: None
         return
@@ -140,7 +140,7 @@ def _as_targets(targets: Tensor | Sequence[int]) -> list[ClassifierOutputTarget]
 
 
 @contextmanager
-def _explainer(network: Network, method: str, names: list[str], before_pass=None) -> Iterator:
+def _explainer(network: Network, method: str, names: list[str], before_pass=None) -> Generator:
     """Yield a callable (images, targets) → N×B×S×S in the order of `names`."""
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
     copied = copy.deepcopy(network, shared).float().eval()  # modules of its own, the same weights
@@ -169,7 +169,7 @@ def _begin_gradient(module: nn.Module, inputs, output: Tensor) -> Tensor:
 
 
 @contextmanager
-def _without_inner_bars() -> Iterator[None]:
+def _without_inner_bars() -> Generator[None]:
     """ScoreCAM and AblationCAM open a progress bar for every picture."""
     quiet = SimpleNamespace(tqdm=lambda iterable: iterable)
     with (

@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from logging import CRITICAL
 from pathlib import Path
@@ -90,7 +90,7 @@ def execute(
 
 
 @contextmanager
-def _kernel_settings() -> Iterator[Config]:
+def _kernel_settings() -> Generator[Config]:
     """Yield a configuration that lets the kernel talk over sockets in a private folder.
 
     Over TCP, any user of the machine could try the kernel's ports. Windows has no choice.

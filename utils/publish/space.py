@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -287,7 +287,7 @@ def describe_space(folder: Path) -> str:
 
 
 @contextmanager
-def clean_copy(folder: Path) -> Iterator[Path]:
+def clean_copy(folder: Path) -> Generator[Path]:
     """Yield a copy of a built folder without anything that was added: Python would import it."""
     with tempfile.TemporaryDirectory(prefix="space-") as copy:
         for name in files_of_space(folder):

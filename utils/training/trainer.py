@@ -3,7 +3,7 @@
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from logging import WARNING, getLogger
 
@@ -42,7 +42,7 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Generator[None]:
     """Turn what Lightning makes of Ctrl+C back into KeyboardInterrupt.
 
     Lightning 2.6 exits the process instead, and has it ignore every later Ctrl+C: in a notebook,
