@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import lean  # noqa: F401  before what imports grad-cam
@@ -41,13 +42,16 @@ from utils.plots.style import percent
 HERE = Path(__file__).resolve().parent
 #: How many events may wait in all, of whatever kind.
 MOST_WAITING = 200
-PRIVATE = {"api_visibility": "private"}
-#: One at a time of each: more would only take each other's cores. What is short does not wait for
-#: maps that take long, nor for programs.
-SHORT, LONG, FOR_PROGRAMS = (
-    {"concurrency_id": lane, "concurrency_limit": 1, "show_progress": "minimal"}
-    for lane in ("short", "long", "programs")
-)
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+
+
+def _lane(name: str) -> dict[str, Any]:
+    """Return options of events that run one at a time: more would only take each other's cores."""
+    return {"concurrency_id": name, "concurrency_limit": 1, "show_progress": "minimal"}
+
+
+#: What is short does not wait for maps that take long, nor for programs.
+SHORT, LONG, FOR_PROGRAMS = _lane("short"), _lane("long"), _lane("programs")
 #: What the events do in the browser; `page.js` has it.
 SHOW_ANSWER, MARK_CHOSEN, SET_WEIGHT, NEAREST_WEIGHT = (
     "() => window.page.showAnswer()",
@@ -108,7 +112,7 @@ class Page:
     def __init__(self, bundle: Bundle, storage: Storage):
         self.bundle, self.explorer, self.storage = bundle, Explorer(bundle), storage
         # each visitor's last, by session: its number, and what was asked
-        self.long_questions: dict[str, tuple[int, tuple]] = {}
+        self.long_questions: dict[str | None, tuple[int, tuple]] = {}
         self.start, self.classes = default_settings(bundle), list(bundle.classes)
         with PlainBlocks(
             title=f"What {bundle.about['network']} sees", analytics_enabled=False

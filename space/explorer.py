@@ -65,12 +65,12 @@ class Explorer:
     def mistakes(self, count: int, actual: str) -> str:
         """Return the most confident mistakes on a class ("" for all) to choose from."""
         classes = self.bundle.classes
-        fitting = {
+        matching = {
             name: picture
             for name, picture in self.pictures.items()
             if name.startswith("mistake") and actual in ("", classes[picture.target])
         }
-        chosen = dict(list(fitting.items())[: int(count)])
+        chosen = dict(list(matching.items())[: int(count)])
         captions = [
             f"{name.removeprefix('mistake-')}: {classes[p.target]}, taken for "
             f"{classes[p.predicted]} ({percent(p.probability)})"

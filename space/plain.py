@@ -31,7 +31,7 @@ class Range(gr.Slider):
 
     is_template = True
 
-    def preprocess(self, payload: float | None) -> float | None:
+    def preprocess(self, payload):
         """Return that number; None where the box is empty."""
         if payload is None:
             return None
@@ -60,13 +60,13 @@ def _plain(block: gr.components.Component, value: Any) -> Any:
     """Return a value as its component may see it: of a file the path alone."""
     if block.stateful:
         return None
-    if not _fits(block, value):
+    if not _is_of_kind(block, value):
         told = f"What was sent for “{block.label}” is not the kind of value that it takes."
         raise gr.Error(told, print_exception=False)
     return {"path": value.get("path")} if isinstance(value, dict) else value
 
 
-def _fits(block: gr.components.Component, value: Any) -> bool:
+def _is_of_kind(block: gr.components.Component, value: Any) -> bool:
     if isinstance(block, Upload):
         return value is None or (
             isinstance(value, dict) and isinstance(value.get("path"), str | None)

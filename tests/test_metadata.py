@@ -10,7 +10,7 @@ from PIL import Image
 
 from utils.data import metadata
 from utils.data.metadata import JPEG, PNG, without_metadata
-from utils.data.pictures import fit_picture, holds_several, open_picture
+from utils.data.pictures import holds_several, open_picture, resize_and_crop
 
 SIZE = 32
 ORIENTATION = (0x112, 3, 1, struct.pack("<HH", 6, 0))
@@ -31,7 +31,7 @@ def saved(kind, image=None, **options):
 
 def read(content):
     with open_picture(BytesIO(content)) as image:
-        return fit_picture(image, SIZE).astype(int)
+        return resize_and_crop(image, SIZE).astype(int)
 
 
 def jpeg_with(*segments):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from utils import InputError
 from utils.data import pictures
-from utils.data.pictures import fit_picture, read_picture, read_pictures
+from utils.data.pictures import read_picture, read_pictures, resize_and_crop
 
 SIZE = 32
 
@@ -231,7 +231,7 @@ def test_the_size_asked_for_is_the_size_given(image_size, tmp_path):
 def test_an_open_picture_and_its_file_give_the_same(tmp_path):
     array = noise((50, 70))
     np.testing.assert_array_equal(
-        fit_picture(Image.fromarray(array), SIZE), read_picture(saved(tmp_path, array), SIZE)
+        resize_and_crop(Image.fromarray(array), SIZE), read_picture(saved(tmp_path, array), SIZE)
     )
 
 

@@ -615,10 +615,10 @@ def test_shorten_and_plain():
 
 
 def test_fit_keeps_to_the_width():
-    assert style.fit("cat", 1.5, "actual ") == "actual cat"
-    narrow = style.fit("Northern flicker", 0.8, after=", 97 %")
+    assert style.shorten_to_width("cat", 1.5, "actual ") == "actual cat"
+    narrow = style.shorten_to_width("Northern flicker", 0.8, after=", 97 %")
     assert narrow.startswith("No") and narrow.endswith("…, 97 %")
-    assert style.fit("x", 0.01) == "x"
+    assert style.shorten_to_width("x", 0.01) == "x"
 
 
 def test_long_data_set_titles_are_wrapped():

@@ -13,7 +13,7 @@ from utils.training.recipes import (
     check_choice,
     check_number,
     choose_recipe,
-    fit_batch_size,
+    limit_batch_size,
 )
 
 
@@ -243,7 +243,7 @@ def test_choices_that_are_not_there_are_refused(name, value):
 )
 def test_small_data_sets_get_batches_that_leave_ten_steps_an_epoch(asked, train_size, expected):
     recipe = choose_recipe("original", "cifar10", batch_size=asked)
-    lowered = fit_batch_size(recipe, train_size)
+    lowered = limit_batch_size(recipe, train_size)
     assert lowered.batch_size == expected
     assert lowered.as_settings() == recipe.as_settings() | {"batch_size": expected}
     if expected > 8:

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 
 
 def printable(text: str) -> str:
@@ -28,7 +28,7 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()|~$!#])", r"\\\1", html.escape(text, quote=False))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the short form of a library's message, or the error's kind where it has none."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
@@ -60,11 +60,11 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
     kind = "a whole number" if whole else "a number"
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
-        low, high = (f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (low, high))
-        raise InputError(f"{name} is {shown(value)}; it must be {kind} from {low} to {high}.")
+        least, most = (f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (low, high))
+        raise InputError(f"{name} is {shown(value)}; it must be {kind} from {least} to {most}.")
 
 
-def check_choice(name: str, value, allowed: Sequence) -> None:
+def check_choice(name: str, value, allowed: Collection) -> None:
     """Refuse a value that is none of the allowed ones.
 
     Raises:

@@ -137,7 +137,7 @@ def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def unwritable(target: Path, error: Exception) -> InputError:
+def unwritable(target: Path, error: BaseException) -> InputError:
     """Return what to tell a person when `target` could not be written."""
     number = getattr(error, "errno", None)
     remedy = "Choose another folder"

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import fastjsonschema
 import numpy as np
@@ -52,7 +53,7 @@ def describe_versions() -> str:
     return " · ".join(f"{name} {version}" for name, version in library_versions().items())
 
 
-def _links_in(folder: Path, depth: int = 2) -> list[str]:
+def _links_in(folder: str | os.PathLike[str], depth: int = 2) -> list[str]:
     """Return the links in a folder, and in those in it: what they are called, from it on."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -292,7 +293,7 @@ class Run:
             ) from error
         return rows
 
-    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
+    def write_arrays(self, name: str, **arrays: Any) -> None:
         """Write arrays as a compressed ``.npz`` file, atomically."""
         with replacing(self.path(name)) as beside:
             np.savez_compressed(beside, **arrays)

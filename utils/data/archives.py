@@ -205,8 +205,8 @@ def _members(archive: Path) -> Generator[list[_Member]]:
     """Yield an open archive's files, each name checked."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as opened:
-            yield [_zip_member(archive, opened, info) for info in opened.infolist()
-                   if not info.is_dir()]  # fmt: skip
+            files = [info for info in opened.infolist() if not info.is_dir()]
+            yield [_zip_member(archive, opened, info) for info in files]
     else:
         with tarfile.open(archive) as opened:
             members = [_tar_member(archive, opened, info) for info in _tar_entries(opened)]
@@ -230,7 +230,8 @@ def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -
     if info.flag_bits & 1:
         raise InputError(f"{archive} is encrypted. Unpack it, and give the folder.")
     if info.compress_type not in PACKED_BY:
-        how = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
+        known = getattr(zipfile, "compressor_names", {})  # which its documentation leaves out
+        how = known.get(info.compress_type, f"method {info.compress_type}")
         raise InputError(
             f"{archive} is packed by {how}, which is not unpacked here. Unpack it with another "
             "program, and give the folder."
@@ -251,8 +252,13 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def _tar_member(archive: Path, opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+    def open_member() -> IO[bytes]:
+        content = opened.extractfile(info)
+        assert content is not None  # as it is for links and devices, refused below
+        return content
+
     name = _checked_name(archive, info.name, info.isreg())
-    return _Member(name, info.size, lambda: opened.extractfile(info))
+    return _Member(name, info.size, open_member)
 
 
 def _checked_name(archive: Path, name: str, is_file: bool) -> str:

@@ -59,13 +59,15 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 @cache
-def _scale_and_shift(mean: tuple, std: tuple, device: torch.device) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return both numbers of each channel on a device: float32, 3×1×1.
 
     They are kept, since a batch that brought its own to a GPU would wait for all work before it.
     """
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
-    return 1 / (255 * std), mean / std
+    means, stds = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+    return 1 / (255 * stds), means / stds
 
 
 def augment(

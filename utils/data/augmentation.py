@@ -55,3 +55,7 @@ class Augmentation:
             size = f"{self.cutout_size}×{self.cutout_size}"
             parts.append(f"one square of {size} pixels set to the mean colour")
         return "; ".join(parts) or "left as it is"
+
+
+#: What leaves every picture as it is.
+UNCHANGED = Augmentation(crop_padding=0, flip_probability=0.0, cutout_size=0)

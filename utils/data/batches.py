@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from utils import InputError
 from utils.data import copies
 from utils.data.augment import augment, normalise, resize
-from utils.data.augmentation import Augmentation
+from utils.data.augmentation import UNCHANGED, Augmentation
 from utils.data.picture_set import SPLIT_SEED, PictureSet, Split, stratified_part
 
 EVAL_BATCH_SIZE = 256
@@ -22,7 +22,7 @@ class PictureDataModule(LightningDataModule):
     Args:
         picture_set: the data.
         batch_size: of training; evaluation uses ``EVAL_BATCH_SIZE``.
-        augmentation: of training pictures; needed only to train.
+        augmentation: of training pictures.
         seed: of the order and of the augmentation.
         val_fraction: share of the training split to hold out, stratified, and watch during
             training; 0 watches the test split, as the system this reproduces did.
@@ -39,7 +39,7 @@ class PictureDataModule(LightningDataModule):
         self,
         picture_set: PictureSet,
         batch_size: int,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation = UNCHANGED,
         seed: int = 0,
         val_fraction: float = 0.0,
         sides: Sequence[int] = (),
@@ -89,6 +89,7 @@ class PictureDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
         """Turn the uint8 images of (images, targets, indices) into normalised ones."""
         images, targets, indices = batch
+        assert self.trainer is not None  # it is the Trainer that calls
         mean, std, epoch = self.picture_set.mean, self.picture_set.std, self.trainer.current_epoch
         if self.trainer.training:
             images = augment(images, indices, self.augmentation, mean, std, self.seed, epoch)
@@ -152,7 +153,8 @@ class EpochShuffle(InOrder):
         batch_size: positions a batch.
         seed: of the order.
         shown: how many an epoch shows, at least half of them; None shows all.
-        losses: returns one for each picture (float32, on the CPU), infinite where it is not known.
+        losses: returns one for each picture (float32, on the CPU), infinite where it is not known;
+            None where none is.
     """
 
     def __init__(
@@ -164,7 +166,8 @@ class EpochShuffle(InOrder):
         losses: Callable[[], Tensor] | None = None,
     ):
         super().__init__(size if shown is None else shown, batch_size)
-        self.pictures, self.losses = size, losses
+        self.pictures = size
+        self.losses = losses or (lambda: torch.full((size,), torch.inf))
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -192,8 +195,8 @@ class _IndexedSplit(Dataset):
     def __init__(self, split: Split):
         self.split = split
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.split.images[indices], self.split.targets[indices], indices
+    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.split.images[index], self.split.targets[index], index
 
 
 def batch_loader(split: Split, sampler: InOrder) -> DataLoader:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import getfile
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from utils import InputError, first_line
 from utils.data import copies
-from utils.data.picture_set import PictureSet, Split, channel_statistics
+from utils.data.picture_set import Channels, PictureSet, Split, channel_statistics
 from utils.devices import available_memory
 from utils.files import remove_leftovers, replacing, resolve_path
 from utils.locks import one_at_a_time
@@ -43,14 +44,14 @@ class Source:
     identity: str  # of the place; one cache file for each
     key: str  # of the contents; a cache with another key is stale
     size: int  # number of pictures
-    decode: Callable[[int], "Contents"]
-    mean_and_std: tuple | None = None
+    decode: Callable[[int], Contents]
+    mean_and_std: tuple[Channels, Channels] | None = None
     notes: tuple[str, ...] = ()
 
 
 def code_key(*modules: ModuleType) -> str:
     """Return a key of the code that makes the pictures: when it changes, they may."""
-    return hashlib.sha256(b"".join(Path(m.__file__).read_bytes() for m in modules)).hexdigest()
+    return hashlib.sha256(b"".join(Path(getfile(m)).read_bytes() for m in modules)).hexdigest()
 
 
 def known_place(known_dir: str | Path | None, *parts: str) -> Path | None:
@@ -108,9 +109,18 @@ def _decode(source: Source, image_size: int) -> PictureSet:
     mean, std = source.mean_and_std or channel_statistics(train.images)
     notes = copies.describe_copies((train.images, train.targets), (test.images, test.targets))
     return PictureSet(
-        source.name, source.title, tuple(decoded.classes), train, test, mean, std,
-        _fingerprint(decoded.classes, train, test), (*decoded.notes, *notes), {}, decoded.bits,
-    )  # fmt: skip
+        name=source.name,
+        title=source.title,
+        classes=tuple(decoded.classes),
+        train=train,
+        test=test,
+        mean=mean,
+        std=std,
+        fingerprint=_fingerprint(decoded.classes, train, test),
+        notes=(*decoded.notes, *notes),
+        options={},
+        bits=decoded.bits,
+    )
 
 
 def _fingerprint(classes: Sequence[str], train: Split, test: Split) -> str:
@@ -173,7 +183,15 @@ def _described(source: Source, tensors: dict[str, Tensor], described: dict) -> P
     if fingerprint != described["fingerprint"]:
         raise ValueError("its checksum is wrong")
     return PictureSet(
-        source.name, source.title, tuple(described["classes"]), train, test,
-        tuple(described["mean"]), tuple(described["std"]), fingerprint,
-        tuple(described["notes"]), {}, described["bits"],
-    )  # fmt: skip
+        name=source.name,
+        title=source.title,
+        classes=tuple(described["classes"]),
+        train=train,
+        test=test,
+        mean=tuple(described["mean"]),
+        std=tuple(described["std"]),
+        fingerprint=fingerprint,
+        notes=tuple(described["notes"]),
+        options={},
+        bits=described["bits"],
+    )

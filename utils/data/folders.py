@@ -75,7 +75,7 @@ class _Folder:
 
     def below(self) -> Iterator["_Folder"]:
         """Yield this folder and all below it."""
-        waiting = [self]
+        waiting: list[_Folder] = [self]
         while waiting:
             folder = waiting.pop()
             yield folder

@@ -124,7 +124,7 @@ def prepare_draft(image: Image.Image, side: int) -> None:
         image.draft("RGB", (2 * side, 2 * side))
 
 
-def fit_picture(image: Image.Image, image_size: int, bits: int = 16) -> np.ndarray:
+def resize_and_crop(image: Image.Image, image_size: int, bits: int = 16) -> np.ndarray:
     """Turn an open picture into what the network sees.
 
     EXIF orientation is applied, the shorter side is resized to `image_size` and the centre cropped.
@@ -174,7 +174,7 @@ def open_picture(file: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> 
 
 def _content(file: str | Path | IO[bytes]) -> bytes:
     """Return what a file holds, if no more than a picture can."""
-    if not hasattr(file, "read"):
+    if isinstance(file, str | Path):
         if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for without end
             raise ValueError("it is no file")
         with open(file, "rb") as opened:
@@ -201,7 +201,7 @@ def _opened(path: str | Path) -> Generator[Image.Image]:
 
 
 def read_picture(path: str | Path, image_size: int, bits: int = 16) -> np.ndarray:
-    """Read a picture file as `fit_picture` does.
+    """Read a picture file as `resize_and_crop` does.
 
     Returns:
         uint8 array, image_size × image_size × 3.
@@ -210,7 +210,7 @@ def read_picture(path: str | Path, image_size: int, bits: int = 16) -> np.ndarra
         InputError: the file is missing, or no picture that can be read.
     """
     with _opened(path) as image:
-        return fit_picture(image, image_size, bits)
+        return resize_and_crop(image, image_size, bits)
 
 
 def read_pictures(
@@ -223,7 +223,7 @@ def read_pictures(
 
     Args:
         paths: of the files.
-        image_size: as `fit_picture` takes it.
+        image_size: as `resize_and_crop` takes it.
         description: of the progress bar.
         bits: of deep greyscale pictures, those that are used; None looks at all of them, and takes
             the fewest of ``DEPTHS`` that hold every value.
@@ -278,7 +278,7 @@ def _read_chunk(paths: Sequence[str], image_size: int, bits: int) -> Decoded:
             with _opened(path) as image:
                 if holds_several(image):
                     part.several.add(position)
-                part.images[position] = fit_picture(image, image_size, bits).transpose(2, 0, 1)
+                part.images[position] = resize_and_crop(image, image_size, bits).transpose(2, 0, 1)
                 if is_deep(image):
                     part.deep[position] = int(np.asarray(image).max()).bit_length()
         except InputError as error:

@@ -192,11 +192,9 @@ def _find_source(
 
 
 def _draw_shapes(image_size: int) -> Contents:
-    splits = []
-    for name in ("train", "test"):
-        drawn = drawn_shapes.draw_split(name, image_size=image_size)
-        splits.append(Split(*map(torch.from_numpy, (drawn.images, drawn.targets, drawn.masks))))
-    return Contents(drawn_shapes.CLASSES, *splits)
+    drawn = (drawn_shapes.draw_split(name, image_size=image_size) for name in ("train", "test"))
+    train, test = (Split(*map(torch.from_numpy, (d.images, d.targets, d.masks))) for d in drawn)
+    return Contents(drawn_shapes.CLASSES, train, test)
 
 
 def _read_cifar10(data_dir: Path, known_dir: Path | None, image_size: int) -> Contents:
@@ -204,21 +202,21 @@ def _read_cifar10(data_dir: Path, known_dir: Path | None, image_size: int) -> Co
 
     is_known = known_dir is not None and is_there(known_dir)
     classes, *arrays = read_cifar10(known_dir if is_known else data_dir)
-    splits = [
-        Split(torch.from_numpy(_fit_arrays(images, image_size)), torch.from_numpy(targets))
+    train, test = (
+        Split(torch.from_numpy(_resized(images, image_size)), torch.from_numpy(targets))
         for images, targets in arrays
-    ]
-    return Contents(classes, *splits)
+    )
+    return Contents(classes, train, test)
 
 
-def _fit_arrays(images: np.ndarray, image_size: int) -> np.ndarray:
-    """Bring uint8 N×H×W×3 to uint8 N×3×S×S, as `pictures.fit_picture` does it."""
-    fitted = np.empty((len(images), 3, image_size, image_size), np.uint8)
-    for image, place in zip(images, fitted, strict=True):
+def _resized(images: np.ndarray, image_size: int) -> np.ndarray:
+    """Turn uint8 N×H×W×3 into uint8 N×3×S×S, as `pictures.resize_and_crop` does it."""
+    resized = np.empty((len(images), 3, image_size, image_size), np.uint8)
+    for image, place in zip(images, resized, strict=True):
         if images.shape[1] != image_size:
-            image = pictures.fit_picture(pictures.Image.fromarray(image), image_size)
+            image = pictures.resize_and_crop(pictures.Image.fromarray(image), image_size)
         place[:] = image.transpose(2, 0, 1)
-    return fitted
+    return resized
 
 
 def _folder_source(

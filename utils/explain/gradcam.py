@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -17,6 +18,7 @@ import pandas as pd
 import pytorch_grad_cam as grad_cam
 import torch
 from pytorch_grad_cam.ablation_layer import AblationLayer
+from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ from utils.models.registry import check_block
 from utils.progress import progress_bar
 
 #: The methods, by the name that parameters use.
-METHODS: dict[str, type[grad_cam.base_cam.BaseCAM]] = {
+METHODS: dict[str, type[BaseCAM]] = {
     "gradcam": grad_cam.GradCAM,
     "gradcam++": grad_cam.GradCAMPlusPlus,
     "hirescam": grad_cam.HiResCAM,
@@ -148,8 +150,8 @@ def _explainer(network: Network, method: str, names: list[str], before_pass=None
     in_order = [block for block in network.blocks if block in names]
     layers = [copied.get_submodule(block) for block in in_order]
     handle = layers[0].register_forward_hook(_begin_gradient)
-    options = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
-    cam = METHODS[method](copied, layers, **options)
+    options: Any = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
+    cam: Any = METHODS[method](copied, layers, **options)  # of a package without types
     cam.batch_size = CHANNELS_AT_ONCE
     if before_pass is not None:
         cam.batch_size = CHANNELS_IN_A_STEP
@@ -237,7 +239,7 @@ def extents(maps: np.ndarray, blocks: Sequence[str]) -> pd.DataFrame:
 
 def blank(maps: np.ndarray) -> np.ndarray:
     """Return which maps (float, N×S×S) are zero everywhere, as bool, N: nothing spoke there."""
-    return ~maps.any(axis=(1, 2))
+    return np.asarray((maps == 0).all(axis=(1, 2)))
 
 
 def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -18,10 +18,10 @@ from torch import Tensor
 from utils import InputError
 from utils.data.augment import normalise
 from utils.data.pictures import (
-    fit_picture,
     holds_several,
     open_picture,
     prepare_draft,
+    resize_and_crop,
     to_rgb,
     upright,
 )
@@ -142,7 +142,7 @@ class Bundle:
         try:
             with open_picture(BytesIO(content), MAX_PIXELS) as image:
                 moves = holds_several(image)
-                pixels = fit_picture(image, self.image_size, self.bits)
+                pixels = resize_and_crop(image, self.image_size, self.bits)
             with open_picture(BytesIO(content), MAX_PIXELS) as image:
                 preview = _preview(image, self.bits)
         except ValueError as error:

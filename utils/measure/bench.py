@@ -134,8 +134,13 @@ def benchmark(batch_size: int, rounds: int) -> dict:
 
 
 def _row(part: Part, parts: list[Part], seconds: dict[str, list[float]]) -> dict:
-    row = {"unit": part.unit, "amount": part.amount, "seconds": seconds[part.name]}
-    row |= {"of": part.of, "is_cost": part.is_cost}
+    row = {
+        "unit": part.unit,
+        "amount": part.amount,
+        "seconds": seconds[part.name],
+        "of": part.of,
+        "is_cost": part.is_cost,
+    }
     if part.of:
         bound = next(other for other in parts if other.name == part.of)
         rate = part.amount_of / statistics.median(seconds[part.name])
@@ -336,7 +341,7 @@ class _StepClock(Callback):
         self.device = device
         self.times: list[float] = []
 
-    def on_train_batch_end(self, *_) -> None:
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         self.times.append(_clock(self.device))
 
 

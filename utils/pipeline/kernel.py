@@ -14,6 +14,7 @@ from typing import IO
 import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.provisioning import LocalProvisioner
 from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
@@ -185,10 +186,11 @@ class _Engine(Engine):
     name = "davidnet"
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, config, on_progress, **_):
+    def execute_managed_notebook(cls, nb_man, kernel_name, **options):
+        config = options["config"]
         client = _Client(nb_man, kernel_name=kernel_name, config=config, timeout=None)
         client.log.setLevel(CRITICAL)  # a kernel that does not start is told of in one sentence
-        client.on_progress = on_progress
+        client.on_progress = options["on_progress"]
         with _interrupts_passed_on(client):
             client.execute_in_this_python()
 
@@ -201,9 +203,11 @@ def _interrupts_passed_on(client: _Client):
     def pass_on(*_):
         signal.signal(signal.SIGINT, before)
         client.interrupted = True
-        if client.km is None or not client.km.has_kernel:
+        provisioner = client.km and client.km.provisioner
+        is_running = isinstance(provisioner, LocalProvisioner) and provisioner.has_process
+        if not is_running or provisioner.pid is None:
             raise KeyboardInterrupt
-        os.kill(client.km.provisioner.pid, signal.SIGINT)
+        os.kill(provisioner.pid, signal.SIGINT)
 
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield  # there, a signal cannot be sent, or not be received

@@ -14,13 +14,13 @@ from utils.plots.style import (
     TileSheet,
     channels_last,
     class_colour,
-    fit,
     legend_above,
     message_figure,
     new_figure,
     percent,
     plain_log_ticks,
     shorten,
+    shorten_to_width,
     some_of,
     styled,
 )
@@ -169,9 +169,9 @@ def misclassified_grid(images, actual, predicted, confidences, classes, dataset_
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
         sheet.picture(row, column, channels_last(image))
-        first = fit(classes[actual[index]], sheet.tile, before[0], among=classes)
+        first = shorten_to_width(classes[actual[index]], sheet.tile, before[0], among=classes)
         sure = f", {percent(confidences[index])}"
-        second = fit(classes[predicted[index]], sheet.tile, before[1], sure, classes)
+        second = shorten_to_width(classes[predicted[index]], sheet.tile, before[1], sure, classes)
         sheet.write_caption(row, column, f"{first}\n{second}")
     return sheet.figure
 

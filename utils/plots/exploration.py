@@ -10,12 +10,12 @@ from utils.plots.style import (
     TileSheet,
     channels_last,
     class_colour,
-    fit,
     legend_above,
     message_figure,
     new_figure,
     plain,
     shorten,
+    shorten_to_width,
     some_of,
     styled,
 )
@@ -154,7 +154,9 @@ def mean_pictures(means, classes, dataset_title):
     for index in range(shown):
         row, column = divmod(index, columns)
         sheet.picture(row, column, np.clip(channels_last(means[index]), 0, 1))
-        sheet.write_caption(row, column, fit(classes[index], sheet.tile, among=classes))
+        sheet.write_caption(
+            row, column, shorten_to_width(classes[index], sheet.tile, among=classes)
+        )
     return sheet.figure
 
 

@@ -11,11 +11,11 @@ from utils.plots.style import (
     TileSheet,
     channels_last,
     characters,
-    fit,
     message_figure,
     percent,
     plain,
     shorten,
+    shorten_to_width,
     styled,
 )
 
@@ -98,8 +98,8 @@ def misclassified_maps(
     for index, image in enumerate(images):
         row, group = divmod(index, columns)
         sure = f", {percent(confidences[index])}"
-        true = fit(classes[actual[index]], sheet.tile, among=classes)
-        taken = fit(classes[predicted[index]], sheet.tile, after=sure, among=classes)
+        true = shorten_to_width(classes[actual[index]], sheet.tile, among=classes)
+        taken = shorten_to_width(classes[predicted[index]], sheet.tile, after=sure, among=classes)
         tiles = (
             (channels_last(image), f"picture\n{true}"),
             (overlay(image, maps_predicted[index], map_weight), f"predicted\n{taken}"),

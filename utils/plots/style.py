@@ -8,13 +8,17 @@ it makes, and a notebook would show each of them twice.
 import textwrap
 from collections import Counter
 from functools import cache, wraps
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.patches import Rectangle
+from matplotlib.rcsetup import cycler
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 WIDTH = 9.0  # inches; about the width of a README
 MARGIN = 0.08  # inches
@@ -40,7 +44,7 @@ PALETTE = (
 
 FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine
 LAST_RESORT = "Last Resort High-Efficiency"  # comes with it, too: it has a box for everything
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib's own type of the keys is not in all its versions
     "font.family": "sans-serif",
     "font.sans-serif": [FONT],
     "font.size": NORMAL,
@@ -48,7 +52,7 @@ STYLE = {
     "axes.titlesize": NORMAL,
     "axes.titlelocation": "left",
     "axes.linewidth": 0.8,
-    "axes.prop_cycle": mpl.cycler(color=PALETTE),
+    "axes.prop_cycle": cycler(color=PALETTE),
     "axes.edgecolor": MUTED,
     "axes.facecolor": "white",
     "axes.labelcolor": INK,
@@ -191,7 +195,7 @@ def characters(inches, size=SMALL):
 
 
 @styled
-def fit(name, inches, before="", after="", among=()):
+def shorten_to_width(name, inches, before="", after="", among=()):
     """`name` between two texts, shortened until all of it fits into `inches` at size SMALL.
 
     It stays different from the other names of `among`.
@@ -278,15 +282,15 @@ def legend_above(axes, columns=3, **keywords):
 
 def integer_ticks(axis, at_most=12):
     """Ticks at whole numbers only, for an axis that counts epochs or pictures."""
-    axis.set_major_locator(mpl.ticker.MaxNLocator(nbins=at_most, integer=True, min_n_ticks=1))
+    axis.set_major_locator(MaxNLocator(nbins=at_most, integer=True, min_n_ticks=1))
 
 
 def plain_log_ticks(axis, low, high):
     """Ticks of a logarithmic axis as plain numbers: decades, or 1-2-5 where there are few."""
     subs = (1.0,) if high / low > 1000 else (1.0, 2.0, 5.0)
-    axis.set_major_locator(mpl.ticker.LogLocator(subs=subs))
-    axis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(mpl.ticker.NullFormatter())
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def limit_top(axes, strong, faint):
@@ -369,7 +373,7 @@ class TileSheet:
         """Writes `text` left of a row, with a swatch of the class colour if one is given."""
         top, right = self.top(row), self.label - 0.1
         if colour is not None:
-            swatch = mpl.patches.Rectangle((right - 0.08, top), 0.08, self.tile, color=colour)
+            swatch = Rectangle((right - 0.08, top), 0.08, self.tile, color=colour)
             self.axes.add_patch(swatch)
             right -= 0.16
         self.write(right, top + self.tile / 2, text, NORMAL, ha="right", va="center")

@@ -147,12 +147,16 @@ def _parameters_cell(source: str, names: Collection[str]) -> NotebookNode | None
         if len(source) > MOST_OF_PARAMETERS:
             return None
         for statement in ast.parse(source).body:
+            if not isinstance(statement, ast.Assign):
+                return None
             (target,), value = statement.targets, ast.literal_eval(statement.value)
-            if target.id not in names or not isinstance(value, (str, int, float, type(None))):
+            if not isinstance(target, ast.Name) or target.id not in names:
+                return None
+            if not isinstance(value, str | int | float | None):
                 return None
             values[target.id] = _rewritten(value) if isinstance(value, str) else value
         made = PythonTranslator.codify(values)
-    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return None
     tags = {"tags": ["injected-parameters"]}
     return new_code_cell(made, id="injected-parameters", metadata=tags)
@@ -167,12 +171,9 @@ def _chapter(name: str, cells: list[NotebookNode], executed: list[NotebookNode])
             chapter.cells.append(new_markdown_cell(source, id=cell.id, metadata=metadata))
             continue
         outputs, left_out = safe_outputs(other.get("outputs", []), _rewritten, pages)
-        chapter.cells.append(
-            new_code_cell(
-                source, id=cell.id, metadata=metadata, outputs=outputs,
-                execution_count=other.get("execution_count"),
-            )
-        )  # fmt: skip
+        count = other.get("execution_count")
+        about = {"metadata": metadata, "execution_count": count}
+        chapter.cells.append(new_code_cell(source, id=cell.id, outputs=outputs, **about))
         if left_out:
             kinds = ", ".join(f"{count} {kind[:60]}" for kind, count in left_out.items())
             print(printable(f"Left out of {name}, cell {number} of {len(cells)}: {kinds}"))

@@ -213,13 +213,14 @@ def safe_markdown(text: str, pages: Iterable[str], headings: bool = False) -> st
         ValueError: it is longer than ``MOST_OF_A_TEXT``.
     """
     reader = MarkdownIt("zero").enable([*_PARTS, *["heading"] * headings])
-    reader.validateLink = set(pages).__contains__
+    allowed = frozenset(pages)
+    reader.validateLink = lambda url: url in allowed
     lines, mark = [], ""
     for token in reader.parse(safe_text(text)):
         if token.type == "heading_open":
             mark = f"{token.markup} "
         elif token.type == "inline":
-            lines.append(mark + _written(token.children))
+            lines.append(mark + _written(token.children or []))
             mark = ""
     return "\n\n".join(lines)
 

@@ -19,8 +19,14 @@ from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run
 #: About how many rows ``steps.csv`` has at the end.
 STEP_ROWS = 1_000
 NEEDED_TO_RESUME = {
-    "callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states", "state_dict",
-}  # fmt: skip
+    "callbacks",
+    "epoch",
+    "global_step",
+    "loops",
+    "lr_schedulers",
+    "optimizer_states",
+    "state_dict",
+}
 
 
 class RunCheckpointIO(TorchCheckpointIO):
@@ -121,7 +127,9 @@ class KeepLogits(Callback):
     def __init__(self):
         self.logits: list[torch.Tensor] = []
 
-    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int, **_) -> None:
+    def on_test_batch_end(
+        self, trainer, pl_module, outputs, batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Keep a batch."""
         self.logits.append(outputs.cpu())
 
@@ -154,14 +162,17 @@ class TrainingLog(Callback):
     Args:
         run: whose files to write.
         watched: name of the split watched during training, "test" or "validation".
+        pictures: how many training pictures an epoch shows.
+        max_epochs: of the whole training.
 
     Attributes:
         watching: seconds that watching took, of those that the epochs took.
         has_begun: whether a step has been made since training was started or resumed.
     """
 
-    def __init__(self, run: Run, watched: str):
+    def __init__(self, run: Run, watched: str, pictures: int, max_epochs: int):
         self.run, self.watched = run, watched
+        self.pictures, self.max_epochs = pictures, max_epochs
         self.epochs: list[Mapping] = []
         self.steps: list[dict] = []
         self.pending: list[dict] = []
@@ -183,17 +194,16 @@ class TrainingLog(Callback):
         done = trainer.current_epoch
         if done:
             self._write()
-        self.size = trainer.datamodule.shown
-        self.every = max(1, trainer.estimated_stepping_batches // STEP_ROWS)
-        total = self.size * trainer.max_epochs
+        self.every = max(1, int(trainer.estimated_stepping_batches) // STEP_ROWS)
+        total = self.pictures * self.max_epochs
         self.bar = progress_bar(description="Training", total=total, unit="pictures")
-        self.bar.update(self.size * done)
+        self.bar.update(self.pictures * done)
         self.bar.initial = self.bar.n  # the rate counts only what this process did
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
         self.epoch_started = time.perf_counter()
-        self.bar.set_description(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        self.bar.set_description(f"Epoch {trainer.current_epoch + 1}/{self.max_epochs}")
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
         """Note the learning rate of this step, before the schedule moves on."""
@@ -232,7 +242,8 @@ class TrainingLog(Callback):
         self.steps += [{**r, "train_loss": r["train_loss"].item()} for r in self.pending]
         self.pending = []
         self._write()
-        self._report(row, trainer.max_epochs)
+        self.bar.refresh()
+        self.bar.write(epoch_in_words(row, self.max_epochs, self.watched))
 
     def _write(self) -> None:
         self.run.write_csv("steps.csv", STEP_COLUMNS, self.steps)
@@ -245,10 +256,6 @@ class TrainingLog(Callback):
                 f"The training loss is {row['train_loss']} in epoch {row['epoch']}: training has "
                 f"diverged. Lower max_lr, or let notebook 02 find one (max_lr='found')."
             )
-
-    def _report(self, row: Mapping, epochs: int) -> None:
-        self.bar.refresh()
-        self.bar.write(epoch_in_words(row, epochs, self.watched))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the progress bar."""

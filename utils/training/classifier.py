@@ -2,6 +2,7 @@
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
@@ -83,7 +84,7 @@ class ImageClassifier(LightningModule):
         self.log_dict(epoch_values, on_step=False, on_epoch=True, batch_size=len(targets))
         return losses
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser, and OneCycle stepped every batch over all steps of the training."""
         optimizer = build_optimizer(self.network, self.recipe)
         schedule = one_cycle(optimizer, self.recipe, int(self.trainer.estimated_stepping_batches))

@@ -71,7 +71,8 @@ def _train(plan: TrainingPlan) -> None:
     classifier, data_module = plan.classifier(), plan.data_module()
     check_space(run.folder, bytes_to_train(classifier.network), "Training this network")
     _start_record(plan, classifier.network, data_module)
-    log = TrainingLog(run, "validation" if plan.settings["val_fraction"] else "test")
+    watched = "validation" if plan.settings["val_fraction"] else "test"
+    log = TrainingLog(run, watched, data_module.shown, plan.recipe.epochs)
     trainer = _training_trainer(plan, log, checkpoint)
     if resumed:
         print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")

@@ -55,26 +55,27 @@ class Muon(torch.optim.Optimizer):
             update = _turn if group["turns"] else _adam
             for p in group["params"]:
                 if p.grad is not None:
-                    update(p, self.state[p], group["lr"] * group["lr_scale"], group["momentum"])
+                    lr = group["lr"] * group["lr_scale"]
+                    update(p, p.grad, self.state[p], lr, group["momentum"])
         return loss
 
 
-def _turn(weight: Tensor, state: dict, lr: float, momentum: float) -> None:
+def _turn(weight: Tensor, gradient: Tensor, state: dict, lr: float, momentum: float) -> None:
     if not state:
         state["average"] = torch.zeros_like(weight)
     average = state["average"]
-    average.mul_(momentum).add_(weight.grad)
-    ahead = weight.grad.add(average, alpha=momentum)  # Nesterov's
+    average.mul_(momentum).add_(gradient)
+    ahead = gradient.add(average, alpha=momentum)  # Nesterov's
     weight.mul_(len(weight) ** 0.5 / weight.norm())
     weight.sub_(orthogonalised(ahead.flatten(1)).view_as(weight), alpha=lr)
 
 
-def _adam(weight: Tensor, state: dict, lr: float, momentum: float) -> None:
+def _adam(weight: Tensor, gradient: Tensor, state: dict, lr: float, momentum: float) -> None:
     if not state:
         state |= {"step": 0, "mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
     state["step"] += 1
-    state["mean"].lerp_(weight.grad, 1 - momentum)
-    state["square"].lerp_(weight.grad.square(), 1 - ADAM_MEMORY)
+    state["mean"].lerp_(gradient, 1 - momentum)
+    state["square"].lerp_(gradient.square(), 1 - ADAM_MEMORY)
     mean = state["mean"] / (1 - momentum ** state["step"])
     square = state["square"] / (1 - ADAM_MEMORY ** state["step"])
     weight.sub_(lr * mean / (square.sqrt() + 1e-10))

@@ -21,7 +21,7 @@ from utils.settings import (
 )
 from utils.training.callbacks import finished_epochs
 from utils.training.classifier import ImageClassifier
-from utils.training.recipes import Recipe, choose_recipe, fit_batch_size, overrides
+from utils.training.recipes import Recipe, choose_recipe, limit_batch_size, overrides
 
 #: Settings that follow the machine, unless they are given.
 HARDWARE = ("precision", "devices")
@@ -237,7 +237,7 @@ def suggested_lr(run: Run) -> tuple[float, str]:
 
 
 def _lowered_batch_size(recipe: Recipe, size: int, val_fraction: float, notes: list[str]) -> Recipe:
-    lowered = fit_batch_size(recipe, round(size * (1 - val_fraction)))
+    lowered = limit_batch_size(recipe, round(size * (1 - val_fraction)))
     if lowered.batch_size < recipe.batch_size:
         notes.append(
             f"batch_size {lowered.batch_size} instead of the recipe's {recipe.batch_size}, "

@@ -223,7 +223,7 @@ def choose_recipe(recipe: str | Recipe | None, dataset: str, **overrides) -> Rec
     return recipe.changed(**given)
 
 
-def fit_batch_size(recipe: Recipe, train_size: int, least_steps: int = 10) -> Recipe:
+def limit_batch_size(recipe: Recipe, train_size: int, least_steps: int = 10) -> Recipe:
     """Lower the batch size until an epoch has at least `least_steps` steps.
 
     A handful of pictures in one batch of 512 would give the schedule one step an epoch, which is

@@ -3,9 +3,10 @@
 import signal
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from logging import WARNING, getLogger
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
@@ -18,27 +19,33 @@ from utils.training.classifier import ImageClassifier
 
 
 def build_trainer(device: str, precision: str, **options) -> Trainer:
-    """Return a quiet Trainer on one device."""
+    """Return a quiet Trainer on one device; `options` are further arguments of Lightning's."""
     quiet_libraries()
     keep_freed_memory()
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    return Trainer(
-        accelerator=device,
-        devices=1,
-        precision=precision,
-        num_sanity_val_steps=0,
-        **{**quiet, "enable_checkpointing": False, **options},
-    )
+    defaults: dict[str, Any] = {
+        "accelerator": device,
+        "devices": 1,
+        "precision": precision,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "logger": False,
+    }
+    return Trainer(**{**defaults, **options})
 
 
 def quiet_libraries() -> None:
     """Silence tips and advice of the libraries; real warnings still come through."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
         getLogger(name).setLevel(WARNING)
-    for advice in (".*does not have many workers.*", ".*GPU available but not used.*",
-                   ".*isinstance.treespec, LeafSpec.*",
-                   ".*smaller than the logging interval.*"):  # fmt: skip
-        warnings.filterwarnings("ignore", message=advice)
+    for advice in (
+        "does not have many workers",
+        "GPU available but not used",
+        "isinstance.treespec, LeafSpec",
+        "smaller than the logging interval",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{advice}.*")
 
 
 @contextmanager
@@ -60,7 +67,7 @@ def interruptible() -> Generator[None]:
 
 def evaluate_in_float32(
     classifier: ImageClassifier, data: PictureDataModule, device: str
-) -> tuple[dict[str, float], Tensor]:
+) -> tuple[Mapping[str, float], Tensor]:
     """Pass the test split through the network once, in float32, as the maps compute too.
 
     Returns:
