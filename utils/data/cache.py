@@ -14,7 +14,7 @@ from torch import Tensor
 
 from utils import InputError, first_line
 from utils.data import copies
-from utils.data.picture_set import Channels, PictureSet, Split, channel_statistics
+from utils.data.picture_set import PictureSet, Split, channel_statistics
 from utils.devices import available_memory
 from utils.files import remove_leftovers, replacing, resolve_path
 from utils.locks import one_at_a_time
@@ -45,7 +45,7 @@ class Source:
     key: str  # of the contents; a cache with another key is stale
     size: int  # number of pictures
     decode: Callable[[int], Contents]
-    mean_and_std: tuple[Channels, Channels] | None = None
+    mean_and_std: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     notes: tuple[str, ...] = ()
 
 

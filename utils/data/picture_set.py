@@ -10,11 +10,8 @@ from torch import Tensor
 from utils import InputError
 from utils.data import copies
 
-#: A number for each of red, green and blue.
-Channels = tuple[float, float, float]
-
-CIFAR10_MEAN: Channels = (0.4914, 0.4822, 0.4465)
-CIFAR10_STD: Channels = (0.2470, 0.2435, 0.2616)
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 TEST_SHARE = 0.2
 #: Splits are drawn from this, not from the run's seed, so that runs can be compared.
 SPLIT_SEED = 0
@@ -64,8 +61,8 @@ class PictureSet:
     classes: tuple[str, ...]
     train: Split
     test: Split
-    mean: Channels
-    std: Channels
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     fingerprint: str
     notes: tuple[str, ...]
     options: dict
@@ -90,7 +87,9 @@ def channel_histograms(images: Tensor) -> np.ndarray:
     return np.stack([torch.bincount(values, minlength=256).numpy() for values in channels])
 
 
-def channel_statistics(images: Tensor) -> tuple[Channels, Channels]:
+def channel_statistics(
+    images: Tensor,
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return the exact mean and standard deviation of each channel, for values in [0, 1].
 
     Args:
@@ -102,10 +101,10 @@ def channel_statistics(images: Tensor) -> tuple[Channels, Channels]:
     mean = share @ values
     std = np.sqrt(share @ values**2 - mean**2)
     std = np.maximum(std, 1 / 255)  # a channel of one single value must not divide by zero
-    return _channels(mean), _channels(std)
+    return _as_tuple(mean), _as_tuple(std)
 
 
-def _channels(values: np.ndarray) -> Channels:
+def _as_tuple(values: np.ndarray) -> tuple[float, float, float]:
     red, green, blue = values.round(4).tolist()
     return red, green, blue
 
