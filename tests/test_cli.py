@@ -131,6 +131,17 @@ def test_what_the_output_has_no_letters_for_is_escaped(tmp_path, capsys, monkeyp
     assert r"\u65e5\u672c" in sys.stdout.read()
 
 
+@pytest.mark.parametrize(
+    ("called", "said"),
+    [("/env/bin/davidnet", "davidnet"), ("/project/utils/__main__.py", "python -m utils")],
+)
+def test_help_says_what_was_called(called, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [called, "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out.startswith(f"usage: {said} [-h] COMMAND")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["data"]])
 def test_output_that_nobody_reads_ends_the_program_without_a_word(arguments, monkeypatch, capfd):
     reading, writing = os.pipe()
