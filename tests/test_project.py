@@ -1,6 +1,8 @@
 """The project's own files agree with each other."""
 
 import ast
+import doctest
+import importlib
 import re
 import sys
 import tomllib
@@ -144,6 +146,17 @@ def test_every_module_has_its_tests():
         own = f"test_{path.parent.name if path.stem == '__init__' else path.stem}"
         assert TESTED_ELSEWHERE.get(name, (own,))[0] in tests, f"{name} has no {own}.py"
     assert TESTED_ELSEWHERE.keys() <= modules.keys()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [path for path in sources("utils") if ">>> " in path.read_text()],
+    ids=lambda p: p.stem,
+)
+def test_examples_in_docstrings_are_true(module):
+    name = ".".join(module.relative_to(ROOT).with_suffix("").parts)
+    failed, tried = doctest.testmod(importlib.import_module(name.removesuffix(".__init__")))
+    assert tried and not failed  # what differed is printed
 
 
 def test_no_test_imports_another():
