@@ -85,6 +85,22 @@ def built_site(in_background: dict[str, Future]):
     return page.parent
 
 
+@pytest.fixture(scope="session")
+def built(tiny_run):
+    """The folder of the tiny run's Space."""
+    from utils.publish.space import build_space
+
+    return build_space(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def bundle(built):
+    """The network in that folder, as the page uses it."""
+    from utils.explain.portable import Bundle
+
+    return Bundle(built)
+
+
 @pytest.fixture(scope="module")
 def small_network():
     """Whatever is trained is a network small enough to be trained many times."""

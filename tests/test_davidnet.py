@@ -1,13 +1,14 @@
-"""The networks: the layers of the source, what they compute, and how weights are drawn."""
+"""DavidNet: the layers of the source, and what they compute."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from helpers.networks import with_lived_in_statistics
 from utils import InputError
-from utils.models.convolution import Conv3x3, _Product
-from utils.models.registry import MODELS, check_block, create_model
+from utils.models.convolution import Conv3x3
+from utils.models.registry import create_model
 
 # Conv, batch norm and linear layers in forward order: parameters, channels, side of the output.
 LAYERS = [
@@ -34,21 +35,6 @@ KINDS = {Conv3x3: "conv", nn.BatchNorm2d: "norm", nn.Linear: "linear"}
 
 def size_of(module):
     return sum(p.numel() for p in module.parameters())
-
-
-def with_lived_in_statistics(network):
-    """The network with batch-norm statistics, scales and offsets far from their start."""
-    generator = torch.Generator().manual_seed(5)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.running_mean, -0.5, 0.5),
-                (module.running_var, 0.4, 2.0),
-                (module.weight.data, 0.5, 1.5),
-                (module.bias.data, -0.5, 0.5),
-            ):
-                tensor.uniform_(low, high, generator=generator)
-    return network
 
 
 def functional_davidnet(x, state, training):
@@ -187,190 +173,8 @@ def test_image_sizes_the_network_cannot_take_are_refused_with_those_it_can(image
         create_model("davidnet", image_size=image_size)
 
 
-def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="'resnet18'") as refused:
-        create_model("resnet18")
-    assert all(name in str(refused.value) for name in MODELS)
-    network = create_model("davidnet", width=4)
-    for block in network.blocks:
-        check_block(network, block)
-    with pytest.raises(InputError, match=r"'layer9'.*prep, layer1, layer2, layer3"):
-        check_block(network, "layer9")
-
-
-def test_the_seed_alone_decides_the_weights():
-    first, again, other = (create_model(width=4, seed=seed).state_dict() for seed in (7, 7, 8))
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["prep.conv.weight"], other["prep.conv.weight"])
-    assert not torch.equal(first["head.linear.weight"], other["head.linear.weight"])
-
-
-def test_a_seed_leaves_the_global_generator_alone_and_none_draws_from_it():
-    torch.manual_seed(123)
-    before = torch.get_rng_state()
-    create_model(width=4, seed=7)
-    assert torch.equal(torch.get_rng_state(), before)
-    first = create_model(width=4).state_dict()["prep.conv.weight"]
-    assert not torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(123)
-    assert torch.equal(create_model(width=4).state_dict()["prep.conv.weight"], first)
-
-
 def test_convolution_weights_are_channels_last(davidnet):
     weights = [m.weight for m in davidnet.modules() if isinstance(m, nn.Conv2d)]
     assert len(weights) == 8
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
     assert any(not w.is_contiguous() for w in weights)
-
-
-# Convolution
-
-
-@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 8])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_a_convolution_is_the_same_on_maps_of_any_size(side, dtype):
-    torch.manual_seed(side)
-    convolution = Conv3x3(5, 7).to(dtype, memory_format=torch.channels_last)
-    images = torch.randn(6, 5, side, side).to(dtype, memory_format=torch.channels_last)
-    gradient = torch.randn(6, 7, side, side).to(dtype)
-    found, expected = [], []
-    for results, network in ((found, convolution), (expected, functional.conv2d)):
-        x = images.clone().requires_grad_()
-        weight = convolution.weight
-        weight.grad = None
-        output = network(x) if network is convolution else network(x, weight, padding=1)
-        output.backward(gradient)
-        results += [output.detach(), x.grad, weight.grad.clone()]
-    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == dtype
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=5 * tolerance)
-
-
-@pytest.mark.parametrize("side", [2, 3, 5, 7, 8])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_an_even_convolution_leaves_out_what_a_pool_does_not_look_at(side, dtype):
-    torch.manual_seed(side)
-    convolution = Conv3x3(5, 7, even=True).to(dtype, memory_format=torch.channels_last)
-    images = torch.randn(6, 5, side, side).to(dtype, memory_format=torch.channels_last)
-    results = []
-    for function in (convolution, lambda x: functional.conv2d(x, convolution.weight, padding=1)):
-        convolution.weight.grad = None
-        x = images.clone().requires_grad_()
-        pooled = functional.max_pool2d(function(x), 2)
-        pooled.backward(torch.linspace(-1, 1, pooled.numel()).view_as(pooled).to(dtype))
-        results.append((pooled.detach(), x.grad, convolution.weight.grad))
-    assert convolution(images).shape[-2:] == (side - side % 2,) * 2
-    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=5 * tolerance)
-
-
-def test_speednets_convolutions_before_a_pool_give_it_even_maps():
-    network, sides = create_model("speednet"), []
-    for name, module in network.named_modules():
-        if name.endswith("conv1"):
-            module.register_forward_hook(lambda _, __, output: sides.append(output.shape[-1]))
-    network(torch.randn(1, 3, 32, 32))
-    assert sides == [30, 14, 6]
-
-
-def test_a_small_maps_convolution_has_the_gradients_of_finite_differences():
-    convolution = Conv3x3(2, 3).double()
-    images = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(convolution, (images,))
-    weight = convolution.weight.detach().clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: _Product.apply(images, w), (weight,))
-
-
-def test_a_small_maps_convolution_computes_in_the_number_format_of_autocast():
-    convolution, images = Conv3x3(4, 4), torch.randn(2, 4, 4, 4)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = convolution(images)
-    assert output.dtype == torch.bfloat16
-    output.float().sum().backward()
-    assert convolution.weight.grad.dtype == torch.float32
-    assert convolution(images).dtype == torch.float32
-
-
-# SpeedNet
-
-
-def functional_speednet(x, state, training):
-    """The network written out once more, in float64, without its classes."""
-
-    def norm(x, name):
-        mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
-        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-        return functional.batch_norm(x, mean, var, weight, bias, training, 0.0, 1e-5)
-
-    x = functional.silu(functional.conv2d(x, state["whitening.weight"]))
-    for block in ("block1", "block2", "block3"):
-        x = functional.conv2d(x, state[f"{block}.conv1.weight"], padding=1)
-        x = functional.silu(norm(functional.max_pool2d(x, 2), f"{block}.norm1"))
-        x = functional.conv2d(x, state[f"{block}.conv2.weight"], padding=1)
-        x = functional.silu(norm(x, f"{block}.norm2"))
-    return x.amax((2, 3)) @ state["head.linear.weight"].T
-
-
-@pytest.mark.parametrize("image_size", [16, 24, 32, 50])
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_speednet_computes_what_is_written_out_by_hand(training, image_size):
-    network = create_model("speednet", width=6, num_classes=7, image_size=image_size, seed=1)
-    network = with_lived_in_statistics(network.double()).train(training)
-    images = torch.randn(5, 3, image_size, image_size, dtype=torch.float64)
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with torch.no_grad():
-        logits = network(images)
-    torch.testing.assert_close(logits, functional_speednet(images, state, training))
-
-
-def test_speednet_takes_pictures_smaller_than_it_was_built_for():
-    network = create_model("speednet", image_size=32, seed=0).eval()
-    with torch.no_grad():
-        assert [network(torch.randn(2, 3, side, side)).shape for side in (16, 24)] == [(2, 10)] * 2
-
-
-@pytest.mark.parametrize("image_size", [15, 0, -32, 32.0])
-def test_sizes_speednet_cannot_take_are_refused(image_size):
-    with pytest.raises(InputError, match=f"image_size is {image_size}; SpeedNet"):
-        create_model("speednet", image_size=image_size)
-
-
-def test_whitened_patches_are_uncorrelated_and_as_large_as_each_other():
-    generator = torch.Generator().manual_seed(0)
-    images = functional.avg_pool2d(torch.randn(300, 3, 34, 34, generator=generator), 3, 1)
-    images[:, 1] += images[:, 0]  # neighbours and channels are correlated, as in pictures
-    network = create_model("speednet", seed=0)
-    network.init_from_pictures(images)
-    with torch.no_grad():
-        responses = network.whitening(images).permute(1, 0, 2, 3).flatten(1)
-    first, negative = responses[:12], responses[12:]
-    assert torch.equal(first, -negative)
-    covariance = first @ first.T / first.shape[1]
-    sizes = covariance.diag()
-    assert (covariance - torch.diag(sizes)).abs().max() < 1e-3
-    assert sizes.min() > 0.9 and sizes.max() < 1.001
-
-
-def test_whitening_is_set_from_pictures_and_not_learned():
-    network = create_model("speednet", seed=0)
-    network.init_from_pictures(torch.randn(10, 3, 16, 16))
-    network(torch.randn(2, 3, 32, 32)).sum().backward()
-    learned = {name for name, p in network.named_parameters() if p.grad is not None}
-    assert "whitening.weight" not in learned
-    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
-    assert learned | frozen == {name for name, _ in network.named_parameters()}
-
-
-def test_whitening_from_flat_pictures_gives_finite_weights():
-    network = create_model("speednet", seed=0)
-    network.init_from_pictures(torch.zeros(4, 3, 16, 16))
-    assert network.whitening.weight.isfinite().all()
-
-
-def test_each_convolution_of_speednet_begins_by_handing_its_input_on():
-    network = create_model("speednet", width=32, seed=0)
-    images = torch.randn(2, 24, 8, 8)
-    with torch.no_grad():
-        torch.testing.assert_close(network.block1.conv1(images)[:, :24], images)

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
+from helpers.training import SmallDavidNet
 from utils import InputError
 from utils.data.augment import Augmentation, augment
 from utils.data.picture_set import PictureSet, Split
-from utils.models.davidnet import DavidNet
 from utils.models.registry import MODELS
 from utils.runs import Run
 from utils.training.fit import fit
@@ -118,11 +118,6 @@ def test_smoothing_keeps_the_place_of_a_peak_and_the_level_of_a_plain():
 
 
 # sweep()
-
-
-class SmallDavidNet(DavidNet):
-    def __init__(self, num_classes=10, image_size=32, width=4):
-        super().__init__(num_classes, width, image_size)
 
 
 @pytest.fixture(autouse=True)

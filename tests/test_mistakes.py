@@ -1,21 +1,11 @@
-"""Error analysis against scikit-learn and plain numpy, and predictions of the whole test split."""
+"""Error analysis against scikit-learn and plain numpy."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
-from pytorch_lightning import Trainer
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    precision_recall_fscore_support,
-)
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from helpers.records import valid_record
-from utils import InputError
-from utils.data.batches import EVAL_BATCH_SIZE
-from utils.data.picture_set import PictureSet, Split
 from utils.explain.mistakes import (
     calibration_error,
     calibration_table,
@@ -24,13 +14,7 @@ from utils.explain.mistakes import (
     most_confused,
     per_class_table,
 )
-from utils.models.davidnet import DavidNet
-from utils.models.registry import MODELS, create_model
-from utils.runs import Run
-from utils.training import predictions
-from utils.training.predictions import Predictions, load_predictions, predict_test
-from utils.training.recipes import RECIPES
-from utils.training.trained import save_network
+from utils.training.predictions import Predictions
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox")
 NEVER_PREDICTED, NEVER_OCCURS = 2, 4
@@ -190,82 +174,3 @@ def test_full_confidence_falls_into_the_last_bin():
     table = calibration_table(predictions, bins=10)
     assert table["confidence"].tolist() == pytest.approx([0.525, 1.0], abs=1e-3)
     assert table["count"].tolist() == [1, 1]
-
-
-# Predictions of the test split
-
-
-class SmallDavidNet(DavidNet):
-    """Fast enough for more than one batch of evaluation."""
-
-    def __init__(self, num_classes=10, image_size=32, width=4):
-        super().__init__(num_classes, width, image_size)
-
-
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """A run whose network has random weights, and its pictures: more than one batch of them."""
-    monkeypatch.setitem(MODELS, "davidnet", SmallDavidNet)
-    generator = torch.Generator().manual_seed(1)
-
-    def split(size):
-        images = torch.randint(0, 256, (size, 3, 16, 16), dtype=torch.uint8, generator=generator)
-        return Split(images, torch.randint(0, 6, (size,), generator=generator))
-
-    pictures = PictureSet(
-        "noise", "noise", CLASSES, split(12), split(EVAL_BATCH_SIZE + 44),
-        (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "fingerprint", (), {},
-    )  # fmt: skip
-    run = Run("run", tmp_path)
-    network = create_model("davidnet", num_classes=6, image_size=16, seed=3)
-    with torch.no_grad():  # batch normalisation must use what it learned, not this batch
-        for name, buffer in network.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(generator=generator)
-        network.head.linear.weight.mul_(50)  # logits that differ from picture to picture
-    record = valid_record(**RECIPES["quick"].as_settings())
-    record["data"]["classes"] = list(CLASSES)
-    run.update_record(**record)
-    save_network(run, network)
-    return run, pictures, network.eval()
-
-
-def test_predictions_are_those_of_a_direct_pass_in_the_order_of_the_split(trained):
-    run, pictures, network = trained
-    predictions = predict_test(run, pictures, devices="cpu")
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (pictures.mean, pictures.std))
-    with torch.no_grad():
-        expected = network((pictures.test.images.float() / 255 - mean) / std).numpy()
-    np.testing.assert_allclose(predictions.logits, expected, rtol=1e-4, atol=1e-3)
-    np.testing.assert_array_equal(predictions.predicted, expected.argmax(1))
-    np.testing.assert_array_equal(predictions.target, pictures.test.targets)
-    np.testing.assert_array_equal(predictions.index, np.arange(300))
-    assert predictions.logits.dtype == np.float32
-    assert expected.std(axis=0).max() > 0.1  # another order would show
-
-
-def test_predictions_are_written_and_reused(trained, monkeypatch):
-    run, pictures, _ = trained
-    first = predict_test(run, pictures, devices="cpu")
-    assert run.path("predictions.npz").exists()
-
-    def never(*_, **__):
-        raise AssertionError("the network ran again")
-
-    monkeypatch.setattr(Trainer, "predict", never)
-    monkeypatch.setattr(predictions, "load_network", never)
-    again = predict_test(run, pictures, devices="cpu")
-    for name in ("index", "target", "predicted", "logits"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
-
-
-def test_damaged_predictions_are_refused(trained):
-    run, pictures, _ = trained
-    with pytest.raises(InputError, match="05_misclassified"):
-        load_predictions(run)
-    run.write_arrays("predictions.npz", target=np.arange(3))
-    with pytest.raises(InputError, match="damaged"):
-        load_predictions(run)
-    run.path("predictions.npz").write_bytes(b"no archive")
-    with pytest.raises(InputError, match="damaged"):
-        predict_test(run, pictures, devices="cpu")

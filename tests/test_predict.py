@@ -5,20 +5,15 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.training import SmallDavidNet
 from utils import InputError
 from utils.cli import main
 from utils.data.sources import load_pictures
 from utils.explain.predict import find_pictures, predict_pictures
-from utils.models.davidnet import DavidNet
 from utils.models.registry import MODELS
 from utils.training.fit import fit
 from utils.training.plan import plan_training
 from utils.training.predictions import predict_test
-
-
-class SmallDavidNet(DavidNet):
-    def __init__(self, num_classes=10, image_size=32, width=4):
-        super().__init__(num_classes, width, image_size)
 
 
 @pytest.fixture(scope="module")

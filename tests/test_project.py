@@ -1,32 +1,85 @@
 """The project's own files agree with each other."""
 
+import ast
+import doctest
+import importlib
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import EntryPoint, packages_distributions
+from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from utils import cli
 from utils.files import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def declared():
-    extras = PROJECT["optional-dependencies"].values()
-    listed = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
+EXTRAS = PROJECT["optional-dependencies"]
+#: Modules whose tests lie in another file than their own, and why.
+TESTED_ELSEWHERE = {
+    "utils/__main__.py": ("test_cli", "the command line is called through it"),
+    "utils/models/network.py": ("test_davidnet", "each network says what it takes"),
+    "utils/models/weights.py": ("test_trained", "it reads what training wrote"),
+    **{
+        f"utils/plots/{name}.py": ("test_plots", "all figures are drawn and looked at alike")
+        for name in (
+            "curves", "errors", "exploration", "gradcam", "lr_finder", "style", "training",
+        )
+    },
+    **{
+        f"space/{name}.py": ("test_space_page", "it shows in a browser")
+        for name in ("app", "explorer", "gate", "plain")
+    },
+    "space/lean.py": ("test_space", "it shows in what the page imports"),
+    "space/settings.py": ("test_view", "a link's settings are what the page says"),
+}  # fmt: skip
+
+
+def declared(*extras: str) -> dict[str, Requirement]:
+    """What the project needs, and what these extras of it need; without any, all of them do."""
+    listed = [*PROJECT["dependencies"]]
+    listed += (line for extra in extras or EXTRAS for line in EXTRAS[extra])
     return {canonicalize_name(r.name): r for r in map(Requirement, listed)}
 
 
-def constraints():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@cache
+def distributions() -> dict[str, list[str]]:
+    """Which packages bring what can be imported."""
+    return packages_distributions()
+
+
+def libraries(path: Path) -> Iterator[str]:
+    """Yield what a file imports from elsewhere, wherever in it: the first part of each name."""
+    own = {path.stem for path in sources("space")} | {"helpers", "utils"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module]
+        yield from {name.partition(".")[0] for name in names} - sys.stdlib_module_names - own
+
+
+def pinned(name: str) -> dict[str, str]:
+    """The versions that a list gives, by package."""
+    lines = (ROOT / name).read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!-]+", line) for line in pins)
     return {canonicalize_name(name): version for name, version in (p.split("==") for p in pins)}
 
 
 def test_every_dependency_is_pinned_to_a_version_it_allows():
-    pins = constraints()
+    pins = pinned("constraints.txt")
     for name, requirement in declared().items():
         assert name in pins, f"{name} is missing from constraints.txt"
         assert requirement.specifier.contains(pins[name]), f"{name} {pins[name]}"
@@ -62,3 +115,57 @@ def test_the_makefile_installs_under_the_constraints():
     assert "--constraint constraints.txt --editable '.[dev,space]'" in text
     for target in ("run", "test", "lint", "lab", "docs", "clean", "help"):
         assert re.search(rf"^{target}:.*## \w+", text, re.MULTILINE), target
+
+
+@pytest.mark.parametrize(
+    ("folder", "needs"),
+    [
+        ("utils", declared("space")),
+        ("space", pinned("space/requirements.txt")),
+        ("tests", declared()),
+    ],
+    ids=("utils", "space", "tests"),
+)
+def test_what_is_imported_is_declared(folder, needs):
+    for path in sources(folder):
+        for library in libraries(path):
+            brought_by = {canonicalize_name(name) for name in distributions()[library]}
+            assert brought_by & set(needs), f"{path.relative_to(ROOT)} imports {library}"
+
+
+def test_a_notebook_in_colab_keeps_its_ipython():
+    assert declared()["ipython"].specifier.contains("7.34.0")  # another would need a new kernel
+
+
+def test_every_module_has_its_tests():
+    tests = {path.stem for path in sources("tests")}
+    modules = {str(p.relative_to(ROOT)): p for p in (*sources("utils"), *sources("space"))}
+    for name, path in modules.items():
+        if path.stem == "__init__" and not ast.parse(path.read_text()).body[1:]:
+            continue  # it only says what belongs in the package
+        own = f"test_{path.parent.name if path.stem == '__init__' else path.stem}"
+        assert TESTED_ELSEWHERE.get(name, (own,))[0] in tests, f"{name} has no {own}.py"
+    assert TESTED_ELSEWHERE.keys() <= modules.keys()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [path for path in sources("utils") if ">>> " in path.read_text()],
+    ids=lambda p: p.stem,
+)
+def test_examples_in_docstrings_are_true(module):
+    name = ".".join(module.relative_to(ROOT).with_suffix("").parts)
+    failed, tried = doctest.testmod(importlib.import_module(name.removesuffix(".__init__")))
+    assert tried and not failed  # what differed is printed
+
+
+def test_no_test_imports_another():
+    taken = re.compile(r"\b(?:from|import)\s+(?:tests\.)?(?:test_|conftest)")
+    for path in sources("tests"):
+        assert not taken.search(path.read_text()), path.name  # scripts in it included
+
+
+def test_the_console_script_is_the_command_line():
+    ((name, value),) = PROJECT["scripts"].items()
+    assert name == "davidnet"
+    assert EntryPoint(name, value, "console_scripts").load() is cli.main

@@ -1,13 +1,11 @@
 """A run's folder: nothing half written, nothing damaged taken for good, nothing misnamed."""
 
-import errno
 import json
 import os
 import re
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,16 +13,8 @@ from matplotlib.figure import Figure
 
 from helpers.records import valid_record
 from utils import InputError, runs
-from utils.files import (
-    ROOT,
-    check_space,
-    remove_leftovers,
-    replacing,
-    replacing_folder,
-    resolve_path,
-)
+from utils.files import ROOT
 from utils.runs import HELD_RUN, Run, describe_versions, find_run, list_runs
-from utils.settings import derive_run_name
 
 METRICS = {"test_acc": 0.5, "test_loss": 1.5, "test_size": 4}
 
@@ -39,141 +29,8 @@ def make_run(folder, name, status="complete", trained=True, age=0):
     return run
 
 
-# replacing
-
-
-def test_replacing_shows_the_old_file_until_the_new_one_is_whole(tmp_path):
-    target = tmp_path / "new" / "table.csv"
-    with replacing(target) as beside:
-        beside.write_text("first")
-        assert not target.exists()
-    with replacing(target) as beside:
-        beside.write_text("second")
-        assert target.read_text() == "first"
-        assert beside.parent == target.parent
-        assert beside.suffix == ".csv"
-    assert target.read_text() == "second"
-    assert os.listdir(target.parent) == ["table.csv"]
-
-
-def test_replacing_keeps_the_old_file_and_leaves_no_other_when_writing_fails(tmp_path):
-    target = tmp_path / "run.json"
-    target.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(target) as beside:
-        beside.write_text("half of the n")
-        raise KeyboardInterrupt
-    assert target.read_text() == "old"
-    assert os.listdir(tmp_path) == ["run.json"]
-
-
-def test_replacing_leaves_nothing_when_nothing_was_written(tmp_path):
-    with pytest.raises(InputError, match="No such file"), replacing(tmp_path / "a.json"):
-        pass
-    assert os.listdir(tmp_path) == []
-
-
-def write_another(beside, elsewhere):
-    (elsewhere / "missing" / "other.txt").write_text("x")
-
-
-def fill_the_disk(beside, elsewhere):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does it: without a name
-
-
-def fill_the_disk_by_copying(beside, elsewhere):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(elsewhere), None, str(beside / "a"))
-
-
-def lose_the_network(beside, elsewhere):
-    raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-
-
-@pytest.mark.parametrize("place", [replacing, replacing_folder])
-@pytest.mark.parametrize(
-    ("act", "expected", "said"),
-    [
-        (write_another, FileNotFoundError, "other.txt"),
-        (lose_the_network, ConnectionRefusedError, "refused"),
-        (fill_the_disk, InputError, "target cannot be written: No space left"),
-        (fill_the_disk_by_copying, InputError, "target cannot be written: No space left"),
-    ],
-)
-def test_writing_is_blamed_for_what_happened_in_writing_alone(place, act, expected, said, tmp_path):
-    (tmp_path / "target").mkdir() if place is replacing_folder else None
-    with pytest.raises(expected, match=said), place(tmp_path / "target") as beside:
-        act(beside, tmp_path)
-    assert os.listdir(tmp_path) == (["target"] if place is replacing_folder else [])
-
-
-def test_two_writers_do_not_share_a_temporary_file(tmp_path):
-    with replacing(tmp_path / "a.json") as first, replacing(tmp_path / "a.json") as second:
-        assert first != second
-        first.write_text("first")
-        second.write_text("second")
-    assert (tmp_path / "a.json").read_text() == "first"
-    assert os.listdir(tmp_path) == ["a.json"]
-
-
-def test_what_cannot_be_written_leaves_every_old_file_as_it_was(tmp_path):
-    run = Run("r", tmp_path)
-    run.write_json("metrics.json", METRICS)
-    run.write_csv("metrics.csv", ["epoch"], [{"epoch": 1}])
-    before = {p.name: p.read_bytes() for p in run.folder.iterdir()}
-    with pytest.raises(ValueError):
-        run.write_json("metrics.json", {"test_acc": float("nan")})
-    with pytest.raises(TypeError):
-        run.update_metrics(test_acc=object())
-    with pytest.raises(ValueError):
-        run.write_csv("metrics.csv", ["epoch"], [{"epoch": 2, "surprise": 3}])
-    assert {p.name: p.read_bytes() for p in run.folder.iterdir()} == before
-
-
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [
-        (errno.ENOSPC, "No space left on device. Free some space there, or choose another folder"),
-        (errno.EROFS, "Read-only file system. Make its folder writable, or choose another"),
-        (errno.EACCES, "Permission denied. Make its folder writable, or choose another"),
-        (errno.EIO, "Input/output error. Choose another folder"),
-    ],
-)
-def test_a_full_or_closed_place_is_named_with_a_remedy(number, said, tmp_path, monkeypatch):
-    def fails(*_):
-        raise OSError(number, os.strerror(number))
-
-    run = Run("r", tmp_path)
-    run.write_json("a.json", {"a": 1})
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fails)
-        with pytest.raises(InputError, match=rf"a\.json cannot be written: {said}"):
-            run.write_json("a.json", {"a": 2})
-    assert run.read_json("a.json") == {"a": 1}
-    assert os.listdir(run.folder) == ["a.json"]
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be written: .*Choose another folder"):
-        Run("r", tmp_path / "file").write_json("a.json", {})
-
-
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
-    kept = ["last.ckpt", ".hidden", "a-0123abcd.ckpt", ".b-0123.ckpt"]
-    left = [".last-0123abcd.ckpt", ".03_training-00000000.ipynb", ".folder-89abcdef"]
-    for name in kept + left[:2]:
-        (tmp_path / name).write_text("half")
-    (tmp_path / left[2]).mkdir()
-    remove_leftovers(tmp_path, older_than=60)
-    assert sorted(os.listdir(tmp_path)) == sorted(kept + left)  # they may be in the making
-    remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == sorted(kept)
-    remove_leftovers(tmp_path / "missing")
-
-
-def test_what_does_not_fit_on_the_disk_is_not_begun(tmp_path):
-    check_space(tmp_path / "not" / "yet" / "there", 1_000, "A test")
-    with pytest.raises(InputError, match=r"A test needs 1000000000\.00 GB in .*there, and .* free"):
-        check_space(tmp_path / "there", 10**18, "A test")
-
-
 # one process at a time
+
 
 HOLD = """
 import sys, time
@@ -232,43 +89,6 @@ def test_plain_names_name_the_folder_below_the_output_folder(name, tmp_path):
     run = Run(name, tmp_path)
     run.write_json("run.json", {})
     assert (tmp_path / name / "run.json").exists()
-
-
-@pytest.mark.parametrize(
-    "dataset",
-    ["shapes", "/data/My Pictures (2)/", "/data/..", ".", "", "日本", "-rf", "a\nb", "C:\\pics",
-     "/", "x" * 300, "~/katzen & hunde", "..."],
-)  # fmt: skip
-def test_a_derived_name_is_always_a_name_a_run_can_have(dataset, tmp_path):
-    name = derive_run_name(dataset, "original", 3, epochs=5, max_lr=None, model="davidnet")
-    assert Run(name, tmp_path).folder.parent == tmp_path.resolve()
-    assert "max_lr" not in name
-
-
-def test_a_derived_name_tells_settings_apart():
-    names = {
-        derive_run_name(dataset, recipe, seed, epochs=epochs)
-        for dataset in ("shapes", "cifar10")
-        for recipe in ("quick", "original")
-        for seed in (0, 1, 10)
-        for epochs in (None, 1, 10)
-    }
-    assert len(names) == 2 * 2 * 3 * 3
-
-
-def test_a_derived_name_keeps_the_seed_however_long_the_folder_is_called():
-    names = {derive_run_name("/data/" + "x" * 200, "original", seed) for seed in range(3)}
-    assert len(names) == 3
-
-
-def test_relative_paths_count_from_the_repository_wherever_we_are(tmp_path, monkeypatch):
-    root = Path(__file__).resolve().parent.parent
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert resolve_path("outputs/a") == root / "outputs" / "a"
-    assert resolve_path("../x") == root.parent / "x"
-    assert resolve_path(tmp_path / "a" / ".." / "b") == tmp_path.resolve() / "b"
-    assert resolve_path("~/c") == tmp_path.resolve() / "c"
 
 
 # run.json, tables and arrays

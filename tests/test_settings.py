@@ -12,6 +12,7 @@ from papermill.cli import _resolve_type
 from utils import InputError
 from utils.pipeline.kernel import parameters_of
 from utils.pipeline.sequence import NOTEBOOKS
+from utils.runs import Run
 from utils.settings import (
     FLAG,
     NUMBER,
@@ -26,6 +27,7 @@ from utils.settings import (
     from_shell,
     names_of,
     of_chapter,
+    parse_value,
     take_parameters,
     with_defaults,
     without_ending,
@@ -213,3 +215,42 @@ def test_no_cell_gives_a_parameter_another_meaning(path):
     names = [node for node in ast.walk(code) if isinstance(node, ast.Name)]
     stored = {name.id for name in names if isinstance(name.ctx, ast.Store)}
     assert not stored & set(parameters_of(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5", 5), ("1e-3", 1e-3), ("true", True), ("None", None), ("found", "found"), ("a b", "a b")],
+)
+def test_values_are_read_as_literals(text, value):
+    assert parse_value(text) == value
+
+
+def test_values_that_look_like_code_stay_text():
+    assert parse_value("__import__('os').getcwd()") == "__import__('os').getcwd()"
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    ["shapes", "/data/My Pictures (2)/", "/data/..", ".", "", "日本", "-rf", "a\nb", "C:\\pics",
+     "/", "x" * 300, "~/katzen & hunde", "..."],
+)  # fmt: skip
+def test_a_derived_name_is_always_a_name_a_run_can_have(dataset, tmp_path):
+    name = derive_run_name(dataset, "original", 3, epochs=5, max_lr=None, model="davidnet")
+    assert Run(name, tmp_path).folder.parent == tmp_path.resolve()
+    assert "max_lr" not in name
+
+
+def test_a_derived_name_tells_settings_apart():
+    names = {
+        derive_run_name(dataset, recipe, seed, epochs=epochs)
+        for dataset in ("shapes", "cifar10")
+        for recipe in ("quick", "original")
+        for seed in (0, 1, 10)
+        for epochs in (None, 1, 10)
+    }
+    assert len(names) == 2 * 2 * 3 * 3
+
+
+def test_a_derived_name_keeps_the_seed_however_long_the_folder_is_called():
+    names = {derive_run_name("/data/" + "x" * 200, "original", seed) for seed in range(3)}
+    assert len(names) == 3

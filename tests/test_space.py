@@ -1,4 +1,4 @@
-"""A run made into a Space: the folder, the network in it, the page's settings, the upload."""
+"""A run made into a Space: the folder, what the page uses of it, the upload."""
 
 import html
 import json
@@ -7,46 +7,25 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import storage
 import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from settings import default_settings, settings_from_link
-from storage import Storage
-from view import METHOD_NAMES, Seen, about, answer, maps
 
-from helpers.uploads import READABLE, UNREADABLE
 from utils import InputError
 from utils.cli import main
-from utils.explain.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
+from utils.explain.gradcam import METHODS
 from utils.explain.mistakes import misclassified
-from utils.explain.portable import Bundle, NoLongerWantedError
+from utils.explain.portable import Bundle
 from utils.files import ROOT
-from utils.measure.load_test import running_space
 from utils.publish import space
 from utils.publish.space import MODULES, build_space, describe_space
 from utils.runs import Run
 from utils.training.predictions import load_predictions
-
-
-@pytest.fixture(scope="session")
-def built(tiny_run):
-    return build_space(tiny_run)
-
-
-@pytest.fixture(scope="session")
-def bundle(built):
-    return Bundle(built)
-
 
 # The folder
 
@@ -179,256 +158,6 @@ def test_an_incomplete_run_is_no_space(tmp_path, name, reason):
     with pytest.raises(InputError, match=reason):
         build_space(Run(name, tmp_path))
     assert not (tmp_path / name / "space").exists()
-
-
-# The network in it
-
-
-def test_the_network_says_what_the_run_said(bundle, tiny_run):
-    predictions = load_predictions(tiny_run)
-    wrong = misclassified(predictions)
-    for number, mistake in enumerate(bundle.mistakes[:5]):
-        position = wrong[number]
-        found = bundle.probabilities(bundle.read(mistake))
-        np.testing.assert_allclose(found, predictions.probabilities[position], atol=1e-4)
-        assert (mistake.target, mistake.predicted) == (
-            predictions.target[position], predictions.predicted[position],
-        )  # fmt: skip
-
-
-def test_maps_come_for_each_class_and_block(bundle):
-    pixels = bundle.read(bundle.examples[0])
-    found = bundle.maps(pixels, [3, 0], "gradcam", ["layer3", "prep"])
-    assert found.shape == (2, 2, 16, 16)
-    alone = bundle.maps(pixels, [0], "gradcam", ["prep"])
-    np.testing.assert_allclose(found[1, 1], alone[0, 0], atol=1e-5)
-    assert bundle.maps(pixels, [1]).shape == (1, len(bundle.blocks), 16, 16)
-
-
-def test_short_work_goes_between_the_steps_of_long_work(bundle):
-    pixels, steps = bundle.read(bundle.examples[0]), []
-    with ThreadPoolExecutor(1) as another:
-        long = another.submit(
-            bundle.maps, pixels, [3], "scorecam", ["layer3"],
-            lambda: steps.append(len(steps)) or True,
-        )  # fmt: skip
-        while not steps:
-            time.sleep(0.001)
-        between = bundle.probabilities(pixels), bundle.maps(pixels, [3], "gradcam", ["layer3"])
-        assert not long.done()
-        found = long.result()
-    assert len(steps) > 10
-    np.testing.assert_allclose(between[0], bundle.probabilities(pixels), atol=1e-6)
-    np.testing.assert_allclose(between[1], bundle.maps(pixels, [3], "gradcam", ["layer3"]))
-    np.testing.assert_allclose(found, bundle.maps(pixels, [3], "scorecam", ["layer3"]))
-
-
-def test_long_work_ends_when_nobody_wants_it(bundle):
-    pixels, steps = bundle.read(bundle.examples[0]), []
-    for method in CHANNEL_METHODS:
-        steps.clear()
-        with pytest.raises(NoLongerWantedError):
-            bundle.maps(pixels, [3], method, ["layer3"], lambda: steps.append(1) or len(steps) < 3)
-        assert len(steps) == 3
-        assert bundle.maps(pixels, [3], method, ["layer3"]).any()
-
-
-def test_what_fails_is_told_to_who_asked_and_the_next_is_answered(bundle):
-    pixels = bundle.read(bundle.examples[0])
-    with pytest.raises(InputError):
-        bundle.maps(pixels, [3], "gradcam", ["layer9"])
-    assert bundle.maps(pixels, [3], "gradcam", ["layer3"]).any()
-
-
-def test_the_time_of_long_work_grows_with_channels_and_classes(bundle):
-    one = bundle.seconds(["layer1"], 1)
-    assert one > 0
-    assert bundle.seconds(["layer3"], 2) == pytest.approx(8 * one)  # 512 channels to 128
-    assert about(0.2) == "about 1 s"
-    assert about(17.4) == "about 15 s"
-
-
-def test_altered_weights_are_refused(built, tmp_path):
-    for name in ("model.json", "model.safetensors"):
-        (tmp_path / name).write_bytes((built / name).read_bytes())
-    content = bytearray((tmp_path / "model.safetensors").read_bytes())
-    content[-1] ^= 1
-    (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(InputError, match="has changed"):
-        Bundle(tmp_path)
-
-
-@pytest.mark.parametrize("kind", READABLE)
-def test_a_strangers_picture_is_read(bundle, kind):
-    pixels, preview, moves = bundle.read_upload(READABLE[kind]())
-    assert pixels.shape == (16, 16, 3)
-    assert pixels.dtype == np.uint8
-    assert preview.mode == "RGB"
-    assert max(preview.size) <= 320
-    assert moves == (kind == "animation")
-
-
-@pytest.mark.parametrize("kind", UNREADABLE)
-def test_a_strangers_file_that_is_none_is_refused_in_words(bundle, kind):
-    make, message = UNREADABLE[kind]
-    with pytest.raises(InputError, match=message) as refused:
-        bundle.read_upload(make())
-    assert "/" not in str(refused.value)  # no path of the server
-
-
-# What visitors send, on the disk
-
-
-@pytest.fixture
-def stored(tmp_path):
-    with Storage(tmp_path) as stored:
-        yield stored
-
-
-def aged(path, seconds):
-    status = path.lstat()
-    os.utime(path, (status.st_atime, status.st_mtime - seconds), follow_symlinks=False)
-
-
-def test_what_is_kept_is_read_and_gone_at_the_end(tmp_path):
-    with Storage(tmp_path) as stored:
-        path = stored.keep(BytesIO(b"a picture"))
-        assert stored.read(path) == b"a picture"
-        assert stored.folder.stat().st_mode & 0o077 == 0  # nobody else's
-    assert list(tmp_path.iterdir()) == []
-
-
-def planted(folder: Path) -> dict[str, str]:
-    """Paths that a stranger may name; those in the folder are worse than any that can be sent."""
-    secret = folder.parent / "secret.png"
-    secret.write_bytes(b"secret")
-    (folder / "link").symlink_to(secret)
-    (folder / "loop").symlink_to(folder / "loop")
-    (folder / "beside").symlink_to(folder.parent)
-    (folder / "folder").mkdir()
-    os.mkfifo(folder / "pipe")
-    with (folder / "large").open("wb") as file:
-        file.truncate(50_000_000_000)
-    inside = (
-        "link",
-        "loop",
-        "beside/secret.png",
-        "folder",
-        "pipe",
-        "large",
-        "none",
-        "../secret.png",
-    )
-    return {name: str(folder / name) for name in inside} | {
-        "elsewhere": str(secret), "device": "/dev/zero", "terminal": "/dev/ptmx",
-        "process": "/proc/self/environ", "descriptor": "/proc/self/fd/0", "the folder": str(folder),
-        "relative": "secret.png", "nothing": "", "zero": f"{folder}/\0",
-        "address": "http://127.0.0.1:9/a.png", "file address": f"file://{secret}",
-        "its long way": f"{folder}/../{folder.name}/large",
-    }  # fmt: skip
-
-
-def test_nothing_but_uploads_is_read(stored):
-    for kind, path in planted(stored.folder).items():
-        message = "larger than 10 MB" if kind == "large" else "is not here"
-        with pytest.raises(InputError, match=message):
-            stored.read(path)
-
-
-def test_uploads_go_by_age_and_with_them_what_else_lies_there(stored):
-    paths = [Path(stored.keep(BytesIO(b"a"))) for _ in range(3)]
-    planted(stored.folder)
-    for path in set(stored.folder.iterdir()) - {paths[2]}:
-        aged(path, storage.UPLOAD_AGE + 1)
-    stored.sweep()
-    assert list(stored.folder.iterdir()) == [paths[2]]
-    assert (stored.folder.parent / "secret.png").exists()  # links are not followed
-
-
-def test_the_oldest_uploads_go_where_there_are_too_many(stored, monkeypatch):
-    monkeypatch.setattr(storage, "MOST_FILES", 3)
-    monkeypatch.setattr(storage, "MOST_BYTES_IN_ALL", 1_000)
-    paths = []
-    for number in range(4):
-        paths.append(Path(stored.keep(BytesIO(b"a"))))
-        aged(paths[-1], 10 - number)
-    assert sorted(stored.folder.iterdir()) == sorted(paths[1:])
-    large = Path(stored.keep(BytesIO(bytes(999))))
-    assert sorted(stored.folder.iterdir()) == sorted([paths[3], large])
-    with pytest.raises(InputError, match="upload it again"):
-        stored.read(str(paths[0]))
-
-
-def test_what_a_killed_process_left_is_removed_and_what_others_use_is_not(tmp_path):
-    left, used = Storage(tmp_path), Storage(tmp_path)
-    left.keep(BytesIO(b"a"))
-    other = tmp_path / "other"
-    other.mkdir()
-    for path in (left.folder, used.folder, other):
-        aged(path, storage.LEFT_BEHIND + 1)
-    used.sweep()
-    with Storage(tmp_path):
-        assert not left.folder.exists()
-        assert used.folder.exists()
-        assert other.exists()
-
-
-# What the page says
-
-
-def test_every_method_has_its_line():
-    assert list(METHOD_NOTES) == list(METHOD_NAMES) == list(METHODS)
-
-
-def test_names_are_shown_as_they_are(bundle):
-    classes = ["<b>ant</b>", *bundle.classes[1:]]
-    pixels = bundle.read(bundle.examples[0])
-    seen = Seen("<i>", pixels, None, np.eye(10, dtype=np.float32)[0], truth=0)
-    text = answer(seen, classes, 2)
-    assert "<b>ant" not in text
-    assert "<i>" not in text
-    assert text.count("<tr>") == 3
-    found = np.zeros((1, 1, 16, 16), np.float32)
-    text = maps(seen, found, [0], ["prep"], classes)
-    assert "<b>ant" not in text
-    assert "blank" in text
-
-
-def test_nothing_is_drawn_where_nothing_is_said(bundle):
-    probabilities = np.array([0.9996, 0.0003, 0.0001], np.float32)
-    text = answer(Seen("a", bundle.read(bundle.examples[0]), None, probabilities), "abc", 3)
-    assert text.count("<span>0.0 %</span>") == 2
-    assert text.count("class='bar'") == 1
-
-
-def test_a_link_brings_its_settings(bundle):
-    query = {
-        "source": "mistake-2", "top_n": "3", "method": "layercam", "blocks": "layer3,prep",
-        "explained": "circle" if "circle" in bundle.classes else bundle.classes[1],
-        "beside": "(nothing)", "weight": "0.25", "count": "4", "actual": bundle.classes[0],
-        "utm_source": "elsewhere",
-    }  # fmt: skip
-    settings, refused = settings_from_link(query, bundle)
-    assert refused == []
-    assert settings.source == "mistake-2"
-    assert (settings.top_n, settings.weight, settings.count) == (3, 0.25, 4)
-    assert settings.blocks == ("prep", "layer3")
-    assert settings.explained == query["explained"]
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("source", "mistake-9999"), ("source", "../etc"), ("top_n", "11"), ("top_n", "x"),
-        ("method", "gradcam2"), ("blocks", ""), ("blocks", "layer9"), ("explained", "dragon"),
-        ("beside", "<script>"), ("weight", "nan"), ("weight", "2"), ("count", "26"),
-        ("actual", "dragon"),
-    ],
-)  # fmt: skip
-def test_a_link_that_cannot_be_followed_is_named_and_left(bundle, name, value):
-    settings, refused = settings_from_link({name: value}, bundle)
-    assert settings == default_settings(bundle)
-    assert refused == [name]
 
 
 # The upload
@@ -598,16 +327,3 @@ def test_a_wrong_name_is_refused_before_anything(repository, tmp_path):
 def test_pushing_what_was_not_built_says_how_to_build(tmp_path):
     with pytest.raises(SystemExit, match="space build --run x"):
         main(["space", "push", "--repo", "a/b", "--run", "x", "--output-dir", str(tmp_path)])
-
-
-@pytest.mark.parametrize("option", ["--people", "--requests"])
-def test_nobody_and_nothing_cannot_be_measured(built, tiny_run, option):
-    folder = str(tiny_run.folder.parent)
-    with pytest.raises(SystemExit, match=f"{option} is 0"):
-        main(["space", "measure", "--run", "tiny", "--output-dir", folder, option, "0"])
-
-
-def test_a_page_that_does_not_start_is_said(tmp_path):
-    (tmp_path / "app.py").write_text("raise SystemExit('nothing works')")
-    with pytest.raises(InputError, match="nothing works"), running_space(tmp_path):
-        pass

@@ -6,12 +6,20 @@ from collections.abc import Collection
 
 
 def printable(text: str) -> str:
-    """Return `text` with what no terminal should be sent (control characters, bytes) escaped."""
+    """Return `text` with what no terminal should be sent (control characters, bytes) escaped.
+
+    >>> print(printable("größe\\x1b[2J"))
+    größe\\x1b[2J
+    """
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def shown(value) -> str:
-    """Return a value as a message shows it: as Python writes it, but never at any length."""
+    """Return a value as a message shows it: as Python writes it, but never at any length.
+
+    >>> print(shown("jpg"), shown(1.5), shown(10**400))
+    'jpg' 1.5 a number of 1,329 bits
+    """
     if isinstance(value, int) and value.bit_length() > 1_000:  # Python may refuse to write it
         return f"a number of {value.bit_length():,} bits"
     written = repr(value)
@@ -19,7 +27,11 @@ def shown(value) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Return what shows `text` as it is, on one line of Markdown: a name may hold markup."""
+    """Return what shows `text` as it is, on one line of Markdown: a name may hold markup.
+
+    >>> print(as_markdown("my_cats <3"))
+    my\\_cats &lt;3
+    """
     return escape_markdown(" ".join(text.split()))
 
 
@@ -29,7 +41,13 @@ def escape_markdown(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the short form of a library's message, or the error's kind where it has none."""
+    """Return the short form of a library's message, or the error's kind where it has none.
+
+    >>> first_line(ValueError("no room\\nand much more"))
+    'no room'
+    >>> first_line(TimeoutError())
+    'TimeoutError'
+    """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 

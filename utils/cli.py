@@ -58,9 +58,14 @@ def _as_option(written: re.Match) -> str:
     return f"--{written[1].replace('_', '-')} {written[2]}"
 
 
+def _program() -> str:
+    """Return what this program was called as."""
+    return "davidnet" if Path(sys.argv[0]).stem == "davidnet" else "python -m utils"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m utils",
+        prog=_program(),
         description="DavidNet trained with PyTorch Lightning and explained with Grad-CAM.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

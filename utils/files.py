@@ -36,7 +36,11 @@ def resolve_path(path: str | Path) -> Path:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path as people should see it: from the repository's root where it lies inside."""
+    """Return a path as people should see it: from the repository's root where it lies inside.
+
+    >>> shown_path(ROOT / "outputs" / "quickstart")
+    'outputs/quickstart'
+    """
     return printable(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))
 
 

@@ -269,6 +269,9 @@ def derive_run_name(
     It is made of what changes training and is not as usual, in one order whatever that of the
     arguments; an archive is called what it holds, and None is as usual. What ``"auto"`` leaves to
     the machine stays out: the same command has one name everywhere.
+
+    >>> derive_run_name("data/pets.zip", "quick", 0, batch_size=64, epochs=5, model=None)
+    'pets-quick-seed0-epochs=5-batch_size=64'
     """
     dataset = dataset or SETTINGS["dataset"].default
     seed = SETTINGS["seed"].default if seed is None else seed
@@ -327,7 +330,11 @@ _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 
 def parse_value(text: str):
-    """Read a value as a Python literal (numbers, True, None …), or else as text."""
+    """Read a value as a Python literal (numbers, True, None …), or else as text.
+
+    >>> [parse_value(text) for text in ("5", "1e-3", "true", "None", "found")]
+    [5, 0.001, True, None, 'found']
+    """
     word = text.strip().lower()
     if word in ("true", "false"):
         return _FLAGS[word]
@@ -340,7 +347,11 @@ def parse_value(text: str):
 
 
 def from_shell(name: str, text: str):
-    """Return the value of a parameter that was typed in a shell: text, to be read by its kind."""
+    """Return the value of a parameter that was typed in a shell: text, to be read by its kind.
+
+    >>> from_shell("run_name", "007"), from_shell("epochs", "5.0"), from_shell("overwrite", "no")
+    ('007', 5, False)
+    """
     value = parse_value(text)
     if _kind(name) is TEXT:  # quotes within are what a person put around text
         return value if value is None or isinstance(value, str) else text
@@ -348,7 +359,11 @@ def from_shell(name: str, text: str):
 
 
 def as_meant(name: str, value):
-    """Return a parameter's value in its kind where its meaning is plain, or else as it is."""
+    """Return a parameter's value in its kind where its meaning is plain, or else as it is.
+
+    >>> as_meant("max_lr", "1e-3"), as_meant("max_lr", "found"), as_meant("dataset", 2024)
+    (0.001, 'found', '2024')
+    """
     kind = _kind(name)
     if isinstance(value, str) and value.strip().lower() in _WORDS:
         return None

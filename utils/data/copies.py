@@ -17,6 +17,10 @@ def first_copies(*splits: Tensor) -> Tensor:
 
     Returns:
         int64, as many as there are pictures in all.
+
+    >>> pictures = torch.tensor([5, 7, 5, 7, 9], dtype=torch.uint8).reshape(5, 1, 1, 1)
+    >>> first_copies(pictures).tolist()
+    [0, 1, 0, 1, 4]
     """
     first: dict[bytes, int] = {}
     pictures = (picture for images in splits for picture in images.numpy())
@@ -30,6 +34,9 @@ def conflicting(first: Tensor, targets: Tensor) -> Tensor:
     Args:
         first: int64, N, from `first_copies`.
         targets: int64, N.
+
+    >>> conflicting(torch.tensor([0, 1, 0, 1]), torch.tensor([3, 3, 3, 2])).tolist()
+    [False, True, False, True]
     """
     low, high = (
         torch.zeros_like(targets).scatter_reduce(0, first, targets, kind, include_self=False)

@@ -135,14 +135,22 @@ def files_below(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def count_endings(names: Iterable[str]) -> str:
-    """Return how many files there are of each kind, such as "12 .heic, 1 .txt"."""
+    """Return how many files there are of each kind, such as "12 .heic, 1 .txt".
+
+    >>> count_endings(["a.HEIC", "b.heic", "notes.txt", "README"])
+    '2 .heic, 1 .txt, 1 without an ending'
+    """
     counts = Counter(PurePath(name).suffix.lower() or "without an ending" for name in names)
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{count:,} {ending}" for ending, count in ordered)
 
 
 def few(names: Iterable[str]) -> str:
-    """Return names as a message lists them: the first few in order, and how many more there are."""
+    """Return names as a message lists them: the first few in order, and how many more there are.
+
+    >>> few(f"{number}.png" for number in range(8))
+    '0.png, 1.png, 2.png, 3.png, 4.png and 3 more'
+    """
     names = sorted(names)
     return ", ".join(names[:FEW]) + (f" and {len(names) - FEW:,} more" if names[FEW:] else "")
 
@@ -423,6 +431,9 @@ def labels_in_names(paths: Iterable[str]) -> list[str]:
     """Return the labels that file names seem to begin with: those of cat.1.jpg are ["cat"].
 
     Empty where there are fewer than two, or about as many as there are files.
+
+    >>> labels_in_names(["cat.1.jpg", "cat.2.jpg", "dog.1.jpg", "dog.2.jpg"])
+    ['cat', 'dog']
     """
     stems = [PurePath(path).stem for path in paths]
     found = Counter(match[1].lower() for stem in stems if (match := _LABELLED.match(stem)))

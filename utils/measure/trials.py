@@ -149,7 +149,11 @@ def table(trials: list[Trial]) -> Iterator[str]:
 
 
 def mean_and_spread(values: list[float], digits: int) -> str:
-    """Return the mean, and with several values ± their standard deviation; a dash for none."""
+    """Return the mean, and with several values ± their standard deviation; a dash for none.
+
+    >>> mean_and_spread([94.1, 94.3], 2), mean_and_spread([94.1], 1), mean_and_spread([], 1)
+    ('94.20 ± 0.14', '94.1', '–')
+    """
     if not values:
         return "–"
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""

@@ -247,7 +247,11 @@ def _lowered_batch_size(recipe: Recipe, size: int, val_fraction: float, notes: l
 
 
 def _growth_in_words(sides: list[int]) -> str:
-    """Return which size the pictures have from which epoch on."""
+    """Return which size the pictures have from which epoch on.
+
+    >>> _growth_in_words([16, 16, 24, 32])
+    '16 pixels from epoch 1, 24 pixels from epoch 3, 32 pixels from epoch 4'
+    """
     first = {side: sides.index(side) + 1 for side in dict.fromkeys(sides)}
     return ", ".join(f"{side} pixels from epoch {epoch}" for side, epoch in first.items())
 

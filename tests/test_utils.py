@@ -1,0 +1,58 @@
+"""How text is shown, and how what a person gave is refused."""
+
+import pytest
+
+from utils import (
+    InputError,
+    as_markdown,
+    check_choice,
+    check_flag,
+    check_number,
+    check_text,
+    first_line,
+    printable,
+    shown,
+)
+
+
+def test_what_no_terminal_should_be_sent_is_escaped():
+    assert printable("größe 日本\n") == "größe 日本\n"
+    assert printable("\x1b[2J\0\u202e\ud800") == r"\x1b[2J\x00\u202e\ud800"
+    assert str(InputError("a\x1bb")) == r"a\x1bb"
+
+
+def test_a_value_is_shown_at_no_great_length():
+    assert shown("a'b") == '"a\'b"'
+    assert len(shown("x" * 5_000)) == 201
+    assert shown(1 << 20_000) == "a number of 20,001 bits"
+
+
+def test_markup_in_a_name_stays_text():
+    from markdown_it import MarkdownIt
+
+    for name in ("a_b_c", "<b>x</b>", "[a](b)", "**&amp;**", "`$x$`", "a | b\n# c", "![x](y)"):
+        words = MarkdownIt().parseInline(as_markdown(name))[0].children
+        assert "".join(word.content for word in words) == " ".join(name.split())
+        assert {word.type for word in words} <= {"text", "text_special"}
+
+
+def test_an_error_without_a_message_is_called_by_its_kind():
+    assert first_line(KeyError()) == "KeyError"
+    assert first_line(ValueError("first\nsecond")) == "first"
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "message"),
+    [
+        (lambda name, value: check_number(name, value, 1, 5_000), 0, "x is 0; .* from 1 to 5,000"),
+        (lambda name, value: check_number(name, value, 0, 1), True, "x is True; it must be a num"),
+        (lambda name, value: check_number(name, value, 0, 9, whole=True), 1.0, "a whole number"),
+        (lambda name, value: check_choice(name, value, ("a", "b")), "c", "x 'c' is .*: a, b"),
+        (check_flag, "no", "x is 'no'; it must be True or False"),
+        (check_text, "", "x is ''; it must be printable text"),
+        (check_text, "a\tb", r"x is 'a\\tb'"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_is_allowed(check, value, message):
+    with pytest.raises(InputError, match=message):
+        check("x", value)
