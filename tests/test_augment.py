@@ -1,5 +1,7 @@
 """Augmentation: draws that are fair and repeatable, and pictures changed exactly as promised."""
 
+from dataclasses import replace
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
@@ -10,15 +12,19 @@ from scipy import stats
 from torch.nn import functional
 
 from utils.data.augment import (
-    Augmentation,
     augment,
     cut_out,
+    holes,
     normalise,
     resize,
     several_views,
     shift_and_flip,
+    shrink,
+    transform,
     uniform,
 )
+from utils.data.augmentation import Affine, Augmentation, Holes, Shrink
+from utils.training.recipes import CANDIDATES
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 NOTHING = Augmentation(crop_padding=0, flip_probability=0.0, cutout_size=0)
@@ -390,3 +396,108 @@ def test_views_are_mirrored_and_moved_along_one_diagonal():
             assert torch.equal(mirrored, view.flip(-1))
     assert torch.equal(six[2][0][..., 1:, 1:], images[..., :-1, :-1])
     assert torch.equal(six[4][0][..., :-1, :-1], images[..., 1:, 1:])
+
+
+# what the original may have done
+
+
+def reflected(picture, y, x):
+    """A pixel of a picture that goes on as its own mirror image, the edge not repeated."""
+    height, width = picture.shape
+    y, x = (abs((p + s - 1) % (2 * s - 2) - s + 1) for p, s in ((y, height), (x, width)))
+    return picture[y, x]
+
+
+def sampled(picture, y, x):
+    """The long way: one point of a picture, bilinearly."""
+    top, left = int(np.floor(y)), int(np.floor(x))
+    return sum(
+        reflected(picture, top + dy, left + dx) * abs(1 - dy - (y - top)) * abs(1 - dx - (x - left))
+        for dy, dx in product((0, 1), repeat=2)
+    )
+
+
+def test_a_picture_is_moved_scaled_and_turned_about_its_centre():
+    images, how = random_pictures(4, 16).float(), Affine(1.0, 0.2, 0.3, 40.0)
+    names = ("affine", "shift_y", "shift_x", "scale", "turn")
+    draws = {n: torch.rand(4, generator=torch.Generator().manual_seed(i)) for i, n in
+             enumerate(names)}  # fmt: skip
+    in_order = dict(zip(range(7, 12), names, strict=True))
+    moved = transform(images, how, lambda purpose: draws[in_order[purpose]])
+    for i, picture in enumerate(images):
+        shift_y, shift_x, scale, turn = (2 * float(draws[n][i]) - 1 for n in names[1:])
+        angle, factor = np.deg2rad(40 * turn), 1 + 0.3 * scale
+        for new_y, new_x in product(range(16), repeat=2):
+            y, x = new_y - 7.5 - 0.2 * 16 * shift_y, new_x - 7.5 - 0.2 * 16 * shift_x
+            from_x = (np.cos(angle) * x + np.sin(angle) * y) / factor + 7.5
+            from_y = (-np.sin(angle) * x + np.cos(angle) * y) / factor + 7.5
+            for channel in range(3):
+                expected = sampled(picture[channel].numpy(), from_y, from_x)
+                assert abs(float(moved[i, channel, new_y, new_x]) - expected) < 0.02
+
+
+def test_a_picture_made_smaller_is_the_padded_one_resized():
+    images = random_pictures(3).float()
+    smaller = shrink(images, Shrink(1.0, 4), lambda purpose: torch.zeros(3))
+    for picture, small in zip(images, smaller, strict=True):
+        padded = np.pad(picture.numpy(), ((0, 0), (4, 4), (4, 4)), mode="reflect")
+        for channel in range(3):
+            for y, x in ((0, 0), (7, 20), (31, 31), (16, 5)):
+                where = ((y + 0.5) * 1.25 - 0.5, (x + 0.5) * 1.25 - 0.5)
+                assert float(small[channel, y, x]) == pytest.approx(
+                    sampled(padded[channel], *where), abs=0.01
+                )
+
+
+@pytest.mark.parametrize(
+    "holes_",
+    [Holes(1.0, 1, 3, 4, 20), Holes(1.0, 8, 8, 8, 8), Holes(1.0, 1, 1, 30, 60)],
+    ids=["a", "b", "longer than the picture"],
+)
+def test_holes_lie_inside_and_have_the_sides_they_may_have(holes_):
+    draws = partial(uniform, 0, 0, torch.arange(3_000))
+    mask = holes(torch.zeros(3_000, 3, 32, 32), holes_, draws)[:, 0]
+    rows, columns = mask.any(2).sum(1), mask.any(1).sum(1)
+    longest = min(holes_.longest, 32)
+    assert rows.min() >= min(holes_.shortest, 32) and columns.min() >= min(holes_.shortest, 32)
+    assert mask.flatten(1).sum(1).max() <= holes_.most * longest**2
+    one = replace(holes_, least=1, most=1)
+    alone = holes(torch.zeros(3_000, 3, 32, 32), one, draws)[:, 0]
+    sides = alone.any(2).sum(1)
+    assert torch.equal(alone.sum((1, 2)), sides * alone.any(1).sum(1))  # a rectangle
+    assert (int(sides.min()), int(sides.max())) == (min(holes_.shortest, 32), longest)
+    starts = alone.any(2).long().argmax(1)[sides == sides.min()]
+    assert len(starts.unique()) == 32 - int(sides.min()) + 1  # anywhere inside
+
+
+def test_holes_are_black_and_not_of_the_mean_colour():
+    white = torch.full((200, 3, 32, 32), 255, dtype=torch.uint8)
+    augmentation = Augmentation(0, 0.0, 0, holes=Holes(1.0, 1, 1, 8, 8))
+    seen = augment(white, torch.arange(200), augmentation, MEAN, STD, seed=0, epoch=0)
+    colour = seen * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    dark = colour[:, 0] < 0.5
+    assert dark.sum() == 200 * 64
+    for channel in range(3):
+        expected = torch.full((200 * 64,), MEAN[channel] / 255)
+        torch.testing.assert_close(colour[:, channel][dark], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("letter", CANDIDATES)
+def test_candidates_change_as_many_pictures_as_they_say_and_leave_the_others_alone(letter):
+    candidate = replace(CANDIDATES[letter], flip_probability=0.0, crop_padding=0, cutout_size=0)
+    images, count = random_pictures(1).expand(2_000, -1, -1, -1), 2_000
+    seen = augment(images, torch.arange(count), candidate, MEAN, STD, seed=1, epoch=1)
+    plain = normalise(images[:1], MEAN, STD)[0]
+    same = sum(torch.equal(view, plain) for view in seen) / count
+    expected = 1.0 if letter == "c" else 0.25  # neither of two changes of probability a half
+    assert same == pytest.approx(expected, abs=0.04)
+    assert is_channels_last(seen)
+
+
+@pytest.mark.parametrize("letter", CANDIDATES)
+def test_candidates_do_not_depend_on_the_batch_a_picture_is_in(letter):
+    images, indices = random_pictures(40), torch.arange(40) * 7
+    settings = (CANDIDATES[letter], MEAN, STD)
+    together = augment(images, indices, *settings, seed=1, epoch=2)
+    alone = augment(images[5:6], indices[5:6], *settings, seed=1, epoch=2)
+    assert torch.allclose(alone, together[5:6], atol=1e-5)

@@ -61,6 +61,9 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
         "whitening": True,
         "skipped": 0.0,
         "jitter": 0.0,
+        "affine": None,
+        "shrink": None,
+        "holes": None,
         "views": 1,
     }  # fmt: skip
     data = record["data"]

@@ -39,6 +39,9 @@ def test_original_has_every_value_of_the_source():
         "alternate_flips": False,
         "cutout_size": 8,
         "jitter": 0.0,
+        "affine": None,
+        "shrink": None,
+        "holes": None,
         "views": 1,
     }
 
@@ -180,7 +183,10 @@ def test_settings_survive_json(name):
 
 def test_settings_of_an_earlier_version_give_the_recipe_they_were():
     settings = RECIPES["original"].as_settings()
-    added = "optimizer label_smoothing growth whitening skipped alternate_flips jitter views"
+    added = (
+        "optimizer label_smoothing growth whitening skipped alternate_flips jitter views affine "
+    )
+    added += "shrink holes"
     for name in added.split():
         del settings[name]
     assert Recipe.from_settings(settings) == RECIPES["original"]

@@ -5,17 +5,23 @@ not the state of a generator. So a picture gets the same crop however many were 
 on every device, and in a run that was interrupted and resumed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
-from utils.data.augmentation import Augmentation
+from utils.data.augmentation import Affine, Augmentation, Holes, Shrink
+from utils.data.picture_set import CIFAR10_MEAN
 
 _MASK = 0xFFFFFFFF
 _CROP_Y, _CROP_X, _FLIP, _CUT_Y, _CUT_X, _CONTRAST, _BRIGHTNESS = range(7)
+_AFFINE, _SHIFT_Y, _SHIFT_X, _SCALE, _TURN, _SHRINK, _HOLES, _COUNT = range(7, 15)
+_HOLE = 100  # and the purposes after it: four for each hole
+#: How the original fills a hole: with CIFAR-10's mean for pixels from 0 to 1, but on pixels from 0
+#: to 255, where it is black.
+BLACK = CIFAR10_MEAN
 
 
 def uniform(seed: int, epoch: int, indices: Tensor, purpose: int) -> Tensor:
@@ -102,6 +108,10 @@ def augment(
     flip = uniform(seed, first, indices, _FLIP) < augmentation.flip_probability
     flip ^= augmentation.alternate_flips and epoch % 2 == 1
     images = normalise(shift_and_flip(images, shift_y, shift_x, flip), mean, std)
+    if augmentation.shrink:
+        images = shrink(images, augmentation.shrink, draw)
+    if augmentation.affine:
+        images = transform(images, augmentation.affine, draw)
     if augmentation.jitter:
         contrast, brightness = (
             augmentation.jitter * (2 * draw(purpose) - 1) for purpose in (_CONTRAST, _BRIGHTNESS)
@@ -110,6 +120,9 @@ def augment(
     if augmentation.cutout_size:
         centre_y, centre_x = (draw(_CUT_Y) * height).long(), (draw(_CUT_X) * width).long()
         cut_out(images, centre_y, centre_x, augmentation.cutout_size)
+    if augmentation.holes:
+        black = _black(tuple(mean), tuple(std), images.device)
+        images = torch.where(holes(images, augmentation.holes, draw), black, images)
     return images
 
 
@@ -139,6 +152,98 @@ def shift_and_flip(images: Tensor, shift_y: Tensor, shift_x: Tensor, flip: Tenso
 def _reflect(position: Tensor, size: int) -> Tensor:
     position = position.abs()
     return torch.where(position >= size, 2 * (size - 1) - position, position)
+
+
+def shrink(images: Tensor, how: Shrink, draw: Callable[[int], Tensor]) -> Tensor:
+    """Make some pictures smaller, their surroundings filled by reflection.
+
+    The edge pixel is not repeated; the resizing is bilinear, without antialiasing.
+
+    Args:
+        images: float, N×3×S×S.
+        how: with which probability, and by how much.
+        draw: returns a number in [0, 1) for each picture, by purpose.
+
+    Returns:
+        as `images`, channels-last.
+    """
+    padded = pad(images, (how.padding,) * 4, mode="reflect")
+    smaller = interpolate(padded, size=images.shape[-2:], mode="bilinear", align_corners=False)
+    return _where(draw(_SHRINK) < how.probability, smaller, images)
+
+
+def transform(images: Tensor, how: Affine, draw: Callable[[int], Tensor]) -> Tensor:
+    """Move, scale and turn some pictures about their centre, bilinearly.
+
+    What lies outside is reflected; the edge pixel is not repeated.
+
+    Args:
+        images: float, N×3×S×S.
+        how: with which probability, and by how much.
+        draw: returns a number in [0, 1) for each picture, by purpose.
+
+    Returns:
+        as `images`, channels-last.
+    """
+
+    def symmetric(purpose: int, most: float) -> Tensor:
+        return most * (2 * draw(purpose) - 1)
+
+    angle = torch.deg2rad(symmetric(_TURN, how.degrees))
+    scale = 1 + symmetric(_SCALE, how.scale)
+    side = images.shape[-1]
+    half_sides = (
+        how.shift * side / ((side - 1) / 2)
+    )  # in the grid's units, from centre to edge pixel
+    shift = torch.stack([symmetric(_SHIFT_X, half_sides), symmetric(_SHIFT_Y, half_sides)], dim=1)
+    # where each new pixel comes from: the change undone
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
+    undone = torch.stack([cosine, sine, -sine, cosine], dim=1).view(-1, 2, 2)
+    matrices = torch.cat([undone, -undone @ shift[:, :, None]], dim=2)
+    grid = affine_grid(matrices, list(images.shape), align_corners=True)
+    moved = grid_sample(images, grid, padding_mode="reflection", align_corners=True)
+    return _where(draw(_AFFINE) < how.probability, moved, images)
+
+
+def holes(images: Tensor, how: Holes, draw: Callable[[int], Tensor]) -> Tensor:
+    """Return where pictures have holes: bool, N×1×H×W.
+
+    Args:
+        images: N×3×H×W.
+        how: with which probability, how many and how large; no side is longer than the picture's.
+        draw: returns a number in [0, 1) for each picture, by purpose.
+    """
+    height, width = images.shape[-2:]
+
+    def whole(purpose: int, low: int, high: int | Tensor) -> Tensor:
+        return low + (draw(purpose) * (high - low + 1)).long()
+
+    def inside(purpose: int, length: int) -> Tensor:
+        side = whole(purpose, min(how.shortest, length), min(how.longest, length))
+        start = whole(purpose + 1, 0, length - side)
+        position = torch.arange(length, device=images.device)
+        return (position >= start[:, None]) & (position < (start + side)[:, None])
+
+    count = whole(_COUNT, how.least, how.most) * (draw(_HOLES) < how.probability)
+    mask = torch.zeros(len(images), height, width, dtype=torch.bool, device=images.device)
+    for hole in range(how.most):
+        purpose = _HOLE + 4 * hole
+        rectangle = inside(purpose, height)[:, :, None] & inside(purpose + 2, width)[:, None, :]
+        mask |= rectangle & (hole < count)[:, None, None]
+    return mask[:, None]
+
+
+def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
+    """Return the changed pictures where they are chosen (bool, N): no device is waited for."""
+    together = torch.where(chosen[:, None, None, None], changed, images)
+    return together.contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def _black(mean: tuple, std: tuple, device: torch.device) -> Tensor:
+    """Return the colour of a hole among normalised pictures: float32, 3×1×1."""
+    scale, shift = _scale_and_shift(mean, std, device)
+    return torch.tensor(BLACK, device=device).view(3, 1, 1) * scale - shift
 
 
 def cut_out(images: Tensor, centre_y: Tensor, centre_x: Tensor, size: int) -> Tensor:

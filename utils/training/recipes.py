@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from utils import InputError, check_choice, check_flag, check_number, shown
-from utils.data.augmentation import Augmentation
+from utils.data.augmentation import Affine, Augmentation, Holes, Shrink
 from utils.settings import RECIPE, SETTINGS, default_recipe, names_of
 
 OPTIMIZERS = ("adam", "muon")
@@ -164,6 +164,13 @@ FAST = replace(
     growth=((0.5, 0.4), (0.75, 0.75)),
     views=1,
 )
+#: What the original may have done to its training pictures, which it does not say: what its run
+#: script does, what its modules name for DavidNet, and what this project guessed at first.
+CANDIDATES = {
+    "a": Augmentation(0, 0.5, 0, affine=Affine(), holes=Holes()),
+    "b": Augmentation(0, 0.5, 0, shrink=Shrink(), holes=Holes(0.5, 8, 8, 8, 8)),
+    "c": Augmentation(4, 0.5, 8),
+}
 RECIPES = {
     recipe.name: recipe
     for recipe in (
