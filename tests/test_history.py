@@ -13,6 +13,7 @@ from utils.training.history import (
     HISTORY_COLUMNS,
     STEP_COLUMNS,
     picture_sides,
+    pooled_accuracy,
     read_history,
     read_steps,
     summarise,
@@ -116,3 +117,9 @@ def test_picture_sides_are_those_the_recipe_trained_with(tmp_path):
     assert picture_sides(run) == [24, 24, 48, 48]
     run.update_record(**valid_record(**RECIPES["original"].as_settings()))
     assert picture_sides(run) == []
+
+
+def test_pooled_accuracy_counts_every_picture_once(history):
+    pooled = pooled_accuracy(history, shown=50_000, watched=10_000)
+    assert pooled[0] == pytest.approx((50_000 * 0.40 + 10_000 * 0.50) / 60_000)
+    assert pooled[3] == pytest.approx((50_000 * 0.95 + 10_000 * 0.75) / 60_000)

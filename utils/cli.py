@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_data,
         _add_predict,
         _add_bench,
+        _add_reproduce,
         _add_docs,
         _add_results,
         _add_badges,
@@ -317,6 +318,32 @@ def _bench(options) -> None:
             options.output_dir,
             options.table,
         )
+
+
+# reproduce
+
+
+def _add_reproduce(commands) -> None:
+    about = "Train as the original did, with each augmentation it may have had; compare the logs."
+    parser = _add_command(commands, "reproduce", _reproduce, about)
+    for name, default in (("dataset", "cifar10"), ("data_dir", "data"), ("dataset_title", None)):
+        _add_setting(parser, name, default=default)
+    parser.add_argument(
+        "--output-dir", default="outputs/reproduction", help="where these runs are kept"
+    )
+    parser.add_argument("--table", metavar="FILE", help="also write the tables to this file")
+
+
+def _reproduce(options) -> None:
+    from utils.data.sources import load_pictures
+    from utils.measure.reproduction import print_candidates
+
+    picture_set = load_pictures(
+        dataset=_dataset_from_shell(options.dataset),
+        data_dir=options.data_dir,
+        dataset_title=options.dataset_title,
+    )
+    print_candidates(picture_set, options.output_dir, options.table)
 
 
 # docs, results, badges

@@ -57,3 +57,22 @@ def picture_sides(run: Run) -> list[int]:
     """Return the pictures' side in pixels in each epoch planned; empty where they do not grow."""
     recipe = Recipe.from_settings(run.settings)
     return recipe.picture_sides(run.settings["image_size"]) if recipe.growth else []
+
+
+def pooled_accuracy(history: pd.DataFrame, shown: int, watched: int) -> pd.Series:
+    """Return the accuracy over training and watched pictures together, after each epoch.
+
+    The original logged this as its validation accuracy: one metric collected both, and was reset
+    only after validation. Training pictures count as they were seen, augmented and while the
+    network learned.
+
+    Args:
+        history: as `read_history` gives it.
+        shown: how many training pictures an epoch shows.
+        watched: how many pictures are watched after it.
+
+    Returns:
+        float, a value an epoch, in [0, 1].
+    """
+    right = history["train_acc"] * shown + history["val_acc"] * watched
+    return right / (shown + watched)
