@@ -25,9 +25,10 @@ run: $(READY) ## run notebooks 01-06 (DATASET=, RECIPE=, RUN=, ARGS="-p epochs 5
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest
 
-lint: $(READY) ## check style, notebooks included, and which module may import which
+lint: $(READY) ## check style, notebooks included, types, and which module may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ty check utils space
 	$(BIN)/lint-imports
 
 lab: $(READY) ## open the notebooks in Jupyter

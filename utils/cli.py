@@ -2,11 +2,13 @@
 
 import argparse
 import csv
+import io
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from utils import InputError, check_number, printable
 from utils.settings import FLAG, SETTINGS, SOURCES, WHOLE, derive_run_name, from_shell
@@ -20,7 +22,7 @@ SHORTCUTS = ("dataset", "recipe", "data_dir")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command given by `arguments` (None: the process's own) and exit with its status."""
     for stream in (sys.stdout, sys.stderr):  # what its encoding has no letters for is escaped
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
@@ -94,8 +96,10 @@ def _add_command(commands, name: str, command, about: str) -> argparse.ArgumentP
 def _add_setting(parser, name: str, **changes) -> None:
     """Add an option for a parameter, with its kind, default and meaning."""
     setting = SETTINGS[name]
-    kind = {"action": "store_true"} if setting.kind is FLAG else {"default": setting.default}
-    if setting.kind is WHOLE:
+    kind: dict[str, Any] = {"default": setting.default}
+    if setting.kind is FLAG:
+        kind = {"action": "store_true"}
+    elif setting.kind is WHOLE:
         kind["type"] = int
     option = f"--{name.replace('_', '-')}"
     parser.add_argument(option, **{**kind, **changes}, help=setting.meaning)
@@ -240,7 +244,7 @@ def _predict(options) -> None:
     problems = list(failures.values())
     if others:
         problems.append(
-            f"{len(others)} files are of no kind that is read ({count_endings(others)}): "
+            f"{len(others)} files are of no kind that is read ({count_endings(map(str, others))}): "
             f"{few(map(str, others))}"
         )
     if problems:

@@ -6,10 +6,12 @@ run's name and identity, what ``run.json`` must hold, and the book's table. Need
 
 import ast
 import json
+import math
 import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from utils import InputError, check_choice, check_flag, check_number, check_text, shown
 
@@ -47,10 +49,10 @@ class Setting:
     kind: str
     part: str
     meaning: str
-    default: str | float | bool | None = None
+    default: Any = None
     chapters: str = "123"
-    low: float | None = None
-    high: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
     choices: tuple[str, ...] | tuple[int, ...] = ()
     words: tuple[str, ...] = ()
     later: tuple[str | float | bool | None, str] | None = None
@@ -214,7 +216,7 @@ def names_of(*parts: str) -> list[str]:
     return [name for name, setting in SETTINGS.items() if setting.part in parts]
 
 
-def with_defaults(*parts: str, **given) -> dict:
+def with_defaults(*parts: str, **given) -> dict[str, Any]:
     """Return all parameters of some parts, by name: those that were given, the others by default.
 
     Args:

@@ -9,7 +9,7 @@ import io
 import os
 import pickle
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -56,7 +56,7 @@ def is_there(data_dir: Path) -> bool:
     return any(os.path.exists(data_dir / n) for n in (CIFAR10.filename, CIFAR10.base_folder))
 
 
-def _read_split(read: Callable[[str], bytes], batches: Sequence[tuple[str, str]]) -> Arrays:
+def _read_split(read: Callable[[str], bytes], batches: Iterable[Sequence[str]]) -> Arrays:
     parts = [_unpickle_verified(read, name, checksum) for name, checksum in batches]
     images = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
     return images.transpose(0, 2, 3, 1), np.concatenate([part["labels"] for part in parts])
@@ -91,7 +91,10 @@ def _reader(data_dir: Path) -> Callable[[str], bytes]:
             f"again, or put the file from {CIFAR10.url} in its place."
         )
     with tarfile.open(fileobj=io.BytesIO(content)) as opened:
-        files = {Path(m.name).name: opened.extractfile(m).read() for m in opened if m.isfile()}
+        files = {}
+        for member in opened:
+            if content := opened.extractfile(member):  # None of a folder
+                files[Path(member.name).name] = content.read()
     return files.__getitem__
 
 

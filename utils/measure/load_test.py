@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -141,7 +141,7 @@ def _completed(lines: Iterator[str]) -> dict:
 
 
 @contextmanager
-def running_space(folder: Path, python: str = sys.executable) -> Iterator[Space]:
+def running_space(folder: Path, python: str = sys.executable) -> Generator[Space]:
     """Start a built folder's page, and stop it in the end.
 
     Args:

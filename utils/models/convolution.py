@@ -26,8 +26,9 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
         self.even = even
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map N×in_channels×H×W to N×out_channels×H×W, or to the even sides below."""
+        x = input
         height, width = x.shape[-2:]
         cut_y, cut_x = (height % 2, width % 2) if self.even else (0, 0)
         if x.is_cpu and height * width <= SMALL_MAP:
@@ -51,7 +52,8 @@ class _Product(torch.autograd.Function):
         return _multiply(neighbours, weight, x.shape)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
         neighbours, weight = ctx.saved_tensors
         out_channels, in_channels = weight.shape[:2]
         rows = gradient.permute(0, 2, 3, 1).reshape(-1, out_channels)

@@ -65,7 +65,7 @@ def _pip_install(missing: list[str], kept: list[str]) -> None:
             [*command, str(constraints), *missing],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
         ) as pip:  # fmt: skip
-            for line in pip.stdout:  # a notebook shows nothing of a child process by itself
+            for line in pip.stdout or ():  # a notebook shows nothing of a child process by itself
                 if line.startswith(("Collecting", "Installing", "ERROR", "Successfully")):
                     print(line.rstrip(), flush=True)
     if pip.returncode:

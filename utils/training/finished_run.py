@@ -1,6 +1,7 @@
 """The trained run that a later chapter is about."""
 
 from pathlib import Path
+from typing import Any
 
 from utils import InputError
 from utils.files import resolve_path
@@ -30,7 +31,7 @@ def open_run(
     """
     run = find_run(run_name, output_dir)
     if run is None:
-        missing = {"dataset": "shapes", "recipe": "quick"}
+        missing: dict[str, Any] = {"dataset": "shapes", "recipe": "quick"}
         run = Run(derive_run_name(**missing), output_dir)
         print(
             f"There is no trained run in {resolve_path(output_dir)} yet: "

@@ -8,7 +8,7 @@ learning rate is suggested, once the loss is below that of guessing.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from unittest import mock
@@ -121,7 +121,7 @@ class _Recorder(ImageClassifier):
         return build_optimizer(self.network, self.recipe)
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
-        self.learning_rates.append(self.optimizers().param_groups[0]["lr"])
+        self.learning_rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
         self.losses.append(float(outputs["losses"].mean()))
@@ -132,7 +132,7 @@ class _Recorder(ImageClassifier):
 
 
 @contextmanager
-def _text_progress() -> Iterator[None]:
+def _text_progress() -> Generator[None]:
     """Replace the Tuner's progress bar, in a notebook a widget, and close it at the end."""
     with ExitStack() as bars:
 

@@ -1,6 +1,7 @@
 """A training with every setting resolved, before anything is computed."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from utils import InputError, printable
 from utils.data.augment import normalise
@@ -131,7 +132,8 @@ def plan_training(
     check_model(chosen.model, picture_set.image_size)
     name = asked["run_name"]
     if name is None:
-        name = derive_run_name(**asked | options | {"recipe": chosen.name})
+        told: dict[str, Any] = asked | options | {"recipe": chosen.name}
+        name = derive_run_name(**told)
     run = Run(name, asked["output_dir"])
     notes = list(picture_set.notes)
     if found:

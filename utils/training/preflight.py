@@ -1,6 +1,7 @@
 """What is refused before the first notebook starts, instead of in the middle of a run."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from utils import check_choice
 from utils.pipeline.sequence import check_names, check_needed
@@ -63,18 +64,18 @@ def check_run(run: Run, parameters: Mapping, names: Sequence[str]) -> None:
     _check_room(run, parameters)
 
 
-def _check_begun(run: Run, parameters: Mapping) -> None:
+def _check_begun(run: Run, parameters: Mapping[str, Any]) -> None:
     sweep_to_come = parameters.get("max_lr") == "found" and not run.path("lr_finder.json").exists()
     if not run.settings or parameters.get("overwrite") or sweep_to_come:
         return
     from utils.data.sources import load_pictures
     from utils.training.plan import as_begun, plan_training
 
-    place = {"run_name": run.name, "output_dir": run.folder.parent}
-    as_begun(plan_training(load_pictures(**parameters), **{**parameters, **place}))
+    options: dict[str, Any] = {**parameters, "run_name": run.name, "output_dir": run.folder.parent}
+    as_begun(plan_training(load_pictures(**parameters), **options))
 
 
-def _check_room(run: Run, parameters: Mapping) -> None:
+def _check_room(run: Run, parameters: Mapping[str, Any]) -> None:
     if run.is_trained and not parameters.get("overwrite"):
         return
     from utils.data.sources import bytes_to_keep
@@ -94,7 +95,7 @@ def _check_room(run: Run, parameters: Mapping) -> None:
         check_space(cache, keep, "A decoded copy of the pictures")
 
 
-def _resolved(parameters: Mapping) -> tuple[dict, Recipe]:
+def _resolved(parameters: Mapping[str, Any]) -> tuple[dict, Recipe]:
     """Return every parameter, those that were given and the others by default, and the recipe."""
     given = {name: value for name, value in parameters.items() if value is not None}
     values = with_defaults(PLACE, PICTURES, RECIPE, TRAINING, SHOWN, **given)
