@@ -125,12 +125,21 @@ class Page:
                 self._add_answer()
             self._add_mistakes()
             self.link = gr.Textbox(
-                label="Link to this view", info="It carries the settings, and never your picture.",
-                buttons=["copy"], interactive=False, elem_id="link",
-            )  # fmt: skip
+                label="Link to this view",
+                info="It carries the settings, and never your picture.",
+                buttons=["copy"],
+                interactive=False,
+                elem_id="link",
+            )
             self.asked = [self.method, self.layers, self.explained, self.beside]
-            self.controls = [self.source, self.top_n, *self.asked, self.weight, self.count,
-                             self.actual]  # fmt: skip
+            self.controls = [
+                self.source,
+                self.top_n,
+                *self.asked,
+                self.weight,
+                self.count,
+                self.actual,
+            ]
             self._connect()
             self._add_endpoints()
 
@@ -151,18 +160,26 @@ class Page:
                 self.explorer.examples(), js_on_load=CHOOSE, elem_classes="examples"
             )
             self.top_n = Range(
-                1, min(MOST_CLASSES, len(self.classes)), self.start.top_n, step=1,
-                label="Classes to list", buttons=[],
-            )  # fmt: skip
+                1,
+                min(MOST_CLASSES, len(self.classes)),
+                self.start.top_n,
+                step=1,
+                label="Classes to list",
+                buttons=[],
+            )
 
     def _add_answer(self) -> None:
         with gr.Column(scale=3, min_width=320):
             self.answer = gr.HTML(elem_id="answer", js_on_load=GO_ON)
             self.maps = gr.HTML()
             self.weight = Range(
-                0, 1, self.start.weight, step=0.05, buttons=[],
+                0,
+                1,
+                self.start.weight,
+                step=0.05,
+                buttons=[],
                 label="Weight of the picture against the map",
-            )  # fmt: skip
+            )
             self._add_questions()
             with gr.Accordion("What these maps can tell, and what they cannot", open=False):
                 gr.Markdown(CAN_AND_CANNOT)
@@ -171,18 +188,29 @@ class Page:
         start, names = self.start, list(self.bundle.blocks)
         with gr.Row():
             self.explained = gr.Dropdown(
-                [("its first choice", FIRST_CHOICE), *self.classes], value=start.explained,
-                label="Class to explain", min_width=200,
-            )  # fmt: skip
+                [("its first choice", FIRST_CHOICE), *self.classes],
+                value=start.explained,
+                label="Class to explain",
+                min_width=200,
+            )
             self.beside = gr.Dropdown(
-                [("true class, or second choice", RIVAL), ("its second choice", SECOND_CHOICE),
-                 ("nothing", NOTHING), *self.classes],
-                value=start.beside, label="Compare with", min_width=200,
-            )  # fmt: skip
+                [
+                    ("true class, or second choice", RIVAL),
+                    ("its second choice", SECOND_CHOICE),
+                    ("nothing", NOTHING),
+                    *self.classes,
+                ],
+                value=start.beside,
+                label="Compare with",
+                min_width=200,
+            )
             self.method = gr.Dropdown(
-                self._methods(), value=start.method,
-                label="Method", info=METHOD_NOTES[start.method], min_width=200,
-            )  # fmt: skip
+                self._methods(),
+                value=start.method,
+                label="Method",
+                info=METHOD_NOTES[start.method],
+                min_width=200,
+            )
         self.layers = gr.CheckboxGroup(
             names, value=list(start.blocks), label="Layers, from early to late"
         )
@@ -199,9 +227,14 @@ class Page:
         )
         with gr.Row():
             self.count = Range(
-                1, MOST_MISTAKES, self.start.count, step=1, label="Mistakes to show", buttons=[],
+                1,
+                MOST_MISTAKES,
+                self.start.count,
+                step=1,
+                label="Mistakes to show",
+                buttons=[],
                 min_width=280,
-            )  # fmt: skip
+            )
             self.actual = gr.Dropdown(
                 [("all classes", ""), *self.classes], value="", label="True class", min_width=280
             )
@@ -255,35 +288,52 @@ class Page:
             self.open_link, None, [*self.controls, *shown, self.mistakes], **computed
         ).then(None, self.controls, self.link, js=MAKE_LINK).then(None, self.source, js=MARK_CHOSEN)
         self.upload.upload(
-            self.show_upload, [self.upload, self.top_n, *self.asked],
-            [self.upload, self.source, *shown], **computed,
-        ).success(None, js=SHOW_ANSWER)  # fmt: skip
+            self.show_upload,
+            [self.upload, self.top_n, *self.asked],
+            [self.upload, self.source, *shown],
+            **computed,
+        ).success(None, js=SHOW_ANSWER)
         gr.on(
-            [self.examples.select, self.mistakes.select, self.answer.select], self.show_chosen,
-            [self.top_n, *self.asked], [self.source, *shown], **computed,
-        ).success(None, js=SHOW_ANSWER)  # fmt: skip
+            [self.examples.select, self.mistakes.select, self.answer.select],
+            self.show_chosen,
+            [self.top_n, *self.asked],
+            [self.source, *shown],
+            **computed,
+        ).success(None, js=SHOW_ANSWER)
         self.source.change(None, self.source, js=MARK_CHOSEN)
         gr.on(
-            [control.input for control in self.asked], self.show_maps,
-            [self.seen, *self.asked], [self.maps, self.long_question],
-            trigger_mode="always_last", **computed,
-        )  # fmt: skip
+            [control.input for control in self.asked],
+            self.show_maps,
+            [self.seen, *self.asked],
+            [self.maps, self.long_question],
+            trigger_mode="always_last",
+            **computed,
+        )
         self.long_question.change(
-            self.show_long_maps, [self.seen, self.long_question], self.maps,
-            trigger_mode="always_last", **(PRIVATE | LONG),
-        )  # fmt: skip
+            self.show_long_maps,
+            [self.seen, self.long_question],
+            self.maps,
+            trigger_mode="always_last",
+            **(PRIVATE | LONG),
+        )
         self.method.change(
             lambda name: gr.Dropdown(info=METHOD_NOTES[name]), self.method, self.method, **PRIVATE
         )
         self.top_n.input(
-            self.show_classes, [self.seen, self.top_n], [self.answer, self.top_n],
-            trigger_mode="always_last", **PRIVATE,
-        )  # fmt: skip
+            self.show_classes,
+            [self.seen, self.top_n],
+            [self.answer, self.top_n],
+            trigger_mode="always_last",
+            **PRIVATE,
+        )
         gr.on(
-            [self.count.input, self.actual.input], self.show_mistakes,
-            [self.count, self.actual], [self.mistakes, self.count],
-            trigger_mode="always_last", **PRIVATE,
-        )  # fmt: skip
+            [self.count.input, self.actual.input],
+            self.show_mistakes,
+            [self.count, self.actual],
+            [self.mistakes, self.count],
+            trigger_mode="always_last",
+            **PRIVATE,
+        )
         self.weight.change(None, self.weight, js=SET_WEIGHT)
         self.weight.input(None, self.weight, self.weight, js=NEAREST_WEIGHT)
         changes = [control.change for control in self.controls]

@@ -31,8 +31,15 @@ from utils.settings import schema
 DPI = 130
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "grad-cam", "matplotlib")
 HISTORY_COLUMNS = (
-    "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
-)  # fmt: skip
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "seconds",
+)
 
 
 STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
@@ -390,29 +397,44 @@ _RECORD = {
     "name": _TEXT,
     "status": {"enum": ["running", "complete", "failed"]},
     "seconds": {"type": "object", "additionalProperties": _NUMBER},
-    "changes": {"type": "array", "items": _object(
-        epoch=_COUNT,
-        settings={"type": "object", "additionalProperties": _some("string", 2, maxItems=2)},
-    )},
-    "settings": _object(optional={"views": _PARAMETERS.pop("views")}, data_fingerprint=_TEXT,
-                        **_PARAMETERS),
+    "changes": {
+        "type": "array",
+        "items": _object(
+            epoch=_COUNT,
+            settings={"type": "object", "additionalProperties": _some("string", 2, maxItems=2)},
+        ),
+    },
+    "settings": _object(
+        optional={"views": _PARAMETERS.pop("views")}, data_fingerprint=_TEXT, **_PARAMETERS
+    ),
     "data": _object(
-        name=_TEXT, title=_TEXT, classes=_CLASSES, train_size=_COUNT,
-        watched={"enum": ["test", "validation"]}, watched_size=_COUNT, test_size=_COUNT,
-        mean=_CHANNELS, std=_SPREADS, fingerprint=_TEXT, notes=_some("string"),
+        name=_TEXT,
+        title=_TEXT,
+        classes=_CLASSES,
+        train_size=_COUNT,
+        watched={"enum": ["test", "validation"]},
+        watched_size=_COUNT,
+        test_size=_COUNT,
+        mean=_CHANNELS,
+        std=_SPREADS,
+        fingerprint=_TEXT,
+        notes=_some("string"),
         optional={"bits": {"enum": [8, 10, 12, 14, 16]}},
     ),
     "model": _object(
-        name=_WORDS, parameters=_COUNT, blocks=_some("string", 1),
+        name=_WORDS,
+        parameters=_COUNT,
+        blocks=_some("string", 1),
         optional={"sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
     ),
     "device": _object(type=_TEXT, name=_TEXT),
     "precision": _WORDS,
     "versions": {
-        "type": "object", "additionalProperties": False,
+        "type": "object",
+        "additionalProperties": False,
         "patternProperties": {r"^[\w.-]+$": _WORDS},
     },
-}  # fmt: skip
+}
 
 
 #: Pictures that come with a Space.
@@ -421,11 +443,13 @@ _PICTURES = {
     "items": {
         **_object(
             file={"type": "string", "pattern": r"^(examples|mistakes)/[0-9]{3}\.png$"},
-            target=_COUNT, predicted=_COUNT, probability=_NUMBER,
+            target=_COUNT,
+            predicted=_COUNT,
+            probability=_NUMBER,
         ),
         "additionalProperties": False,
     },
-}  # fmt: skip
+}
 
 
 #: Training writes these together.
@@ -433,14 +457,16 @@ _TOGETHER = ["settings", "data", "model", "device", "precision"]
 _SCHEMAS = {
     "run.json": {"properties": _RECORD, "dependencies": {"settings": _TOGETHER}},
     "metrics.json": _object(
-        test_acc=_NUMBER, test_loss=_NUMBER, test_size=_COUNT,
+        test_acc=_NUMBER,
+        test_loss=_NUMBER,
+        test_size=_COUNT,
         optional={"averaged": _object(test_acc=_NUMBER, seconds=_NUMBER)},
     ),
     "space/model.json": _object(
         examples=_PICTURES, mistakes=_PICTURES, wrong={"type": "array", "items": _COUNT}
     ),
     "lr_finder.json": _object(suggestion={**_NUMBER, "type": ["number", "null"]}),
-}  # fmt: skip
+}
 
 
 @cache

@@ -222,9 +222,12 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
     step, evaluation = f"{model}: training step", f"{model}: evaluation"
     batch = ("pictures", batch_size)
     yield Part(
-        step, *batch, _bare_step(model, batch_size, device, precision), CONVOLUTION,
+        step,
+        *batch,
+        _bare_step(model, batch_size, device, precision),
+        CONVOLUTION,
         both * batch_size,
-    )  # fmt: skip
+    )
     yield Part(
         f"{model}: loading, augmenting", *batch, _loader(data, device), step, batch_size, True
     )
@@ -238,8 +241,9 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
     plain = f"{model}: forward pass, float32"
     yield Part(plain, "pictures", EVAL_BATCH_SIZE, _forward(model, device, "32-true", 1))
     maps = _maps(model, device)
-    yield Part(f"{model}: Grad-CAM, last block", "pictures", EVAL_BATCH_SIZE, maps, plain,
-               EVAL_BATCH_SIZE)  # fmt: skip
+    yield Part(
+        f"{model}: Grad-CAM, last block", "pictures", EVAL_BATCH_SIZE, maps, plain, EVAL_BATCH_SIZE
+    )
 
 
 def picture_flops(model: str) -> tuple[int, int]:

@@ -59,10 +59,15 @@ class Block(nn.Sequential):
             nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
         super().__init__(
             OrderedDict(
-                conv1=first, pool=nn.MaxPool2d(2), norm1=Norm(out_channels), act1=nn.SiLU(),
-                conv2=second, norm2=Norm(out_channels), act2=nn.SiLU(),
+                conv1=first,
+                pool=nn.MaxPool2d(2),
+                norm1=Norm(out_channels),
+                act1=nn.SiLU(),
+                conv2=second,
+                norm2=Norm(out_channels),
+                act2=nn.SiLU(),
             )
-        )  # fmt: skip
+        )
 
 
 class SpeedNet(Network):

@@ -63,8 +63,11 @@ def _pip_install(missing: list[str], kept: list[str]) -> None:
         command = [sys.executable, "-m", "pip", "install", "--progress-bar", "off", "--constraint"]
         with subprocess.Popen(
             [*command, str(constraints), *missing],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
-        ) as pip:  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        ) as pip:
             for line in pip.stdout or ():  # a notebook shows nothing of a child process by itself
                 if line.startswith(("Collecting", "Installing", "ERROR", "Successfully")):
                     print(line.rstrip(), flush=True)

@@ -67,9 +67,12 @@ def mark_growth(axes, sides, after=0.5):
     for epoch in [0, *starts] if starts else []:
         left = epoch + after if epoch else axes.get_xlim()[0]
         axes.annotate(
-            f" {sides[epoch]} px", (left, 0.02), xycoords=("data", "axes fraction"),
-            color=INK, fontsize=8,
-        )  # fmt: skip
+            f" {sides[epoch]} px",
+            (left, 0.02),
+            xycoords=("data", "axes fraction"),
+            color=INK,
+            fontsize=8,
+        )
 
 
 @styled
@@ -102,9 +105,13 @@ def loss_curves(history, steps, dataset_title, watched="test", sides=()):
     epochs, train, held = (column(history, name) for name in ("epoch", "train_loss", "val_loss"))
     step_losses = column(steps, "train_loss")
     axes.plot(
-        steps_in_epochs(steps, history), step_losses, color=FAINT, linewidth=0.8, alpha=0.7,
+        steps_in_epochs(steps, history),
+        step_losses,
+        color=FAINT,
+        linewidth=0.8,
+        alpha=0.7,
         label="training, single steps",
-    )  # fmt: skip
+    )
     draw_pair(axes, epochs, train, held, ("training, epoch mean", watched))
     if np.isfinite(held).any():
         best = int(np.nanargmin(held))

@@ -78,14 +78,27 @@ def draw_cells(axes, matrix, right, annotate):
     # Without its two ends, which would pass for white and for black.
     errors = mpl.colors.ListedColormap(mpl.colormaps["magma_r"](np.linspace(0.04, 0.88, 256)))
     counts = np.where(matrix > 0, matrix.astype(str), "")
-    common = {"ax": axes, "fmt": "", "square": True, "annot": counts if annotate else None,
-              "annot_kws": {"size": SMALL}, "xticklabels": False, "yticklabels": False,
-              "linewidths": 0.5 if annotate else 0, "linecolor": GRID}  # fmt: skip
+    common = {
+        "ax": axes,
+        "fmt": "",
+        "square": True,
+        "annot": counts if annotate else None,
+        "annot_kws": {"size": SMALL},
+        "xticklabels": False,
+        "yticklabels": False,
+        "linewidths": 0.5 if annotate else 0,
+        "linecolor": GRID,
+    }
     seaborn.heatmap(
-        shares, mask=right | (matrix == 0), cmap=errors, vmin=0, vmax=largest,
+        shares,
+        mask=right | (matrix == 0),
+        cmap=errors,
+        vmin=0,
+        vmax=largest,
         norm=mpl.colors.PowerNorm(0.5, 0, largest),
-        cbar_kws={"label": "errors, % of the actual class", "shrink": 0.7, "pad": 0.02}, **common,
-    )  # fmt: skip
+        cbar_kws={"label": "errors, % of the actual class", "shrink": 0.7, "pad": 0.02},
+        **common,
+    )
     grey = mpl.colors.ListedColormap(["#d9d9d9"])
     seaborn.heatmap(shares, mask=~right, cmap=grey, cbar=False, **common)
     axes.grid(False)
@@ -120,10 +133,19 @@ def per_class_bars(table, dataset_title):
     )
     colours = [class_colour(index, len(table)) for index in order]
     axes.hlines(rows, np.fmin(precision, recall), np.fmax(precision, recall), color=FAINT, lw=2)
-    axes.scatter(precision, rows, marker="<", s=42, facecolor="white", edgecolor=INK, zorder=3,
-                 label="precision")  # fmt: skip
-    axes.scatter(recall, rows, marker="|", s=110, color=INK, linewidth=2.2, zorder=3,
-                 label="recall")  # fmt: skip
+    axes.scatter(
+        precision,
+        rows,
+        marker="<",
+        s=42,
+        facecolor="white",
+        edgecolor=INK,
+        zorder=3,
+        label="precision",
+    )
+    axes.scatter(
+        recall, rows, marker="|", s=110, color=INK, linewidth=2.2, zorder=3, label="recall"
+    )
     axes.scatter(f1, rows, s=75, c=colours, edgecolor=INK, linewidth=0.8, zorder=4)
     axes.scatter([], [], s=75, c="white", edgecolor=INK, label="F1 (in the class colour)")
     names = np.asarray(table["class"])[order]
@@ -161,9 +183,13 @@ def misclassified_grid(images, actual, predicted, confidences, classes, dataset_
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     sheet = TileSheet(
-        rows, columns, title, dataset_title, caption=0.42,
+        rows,
+        columns,
+        title,
+        dataset_title,
+        caption=0.42,
         note="Above each picture the actual class, then the prediction and how sure the model was.",
-    )  # fmt: skip
+    )
     # Words where there is room for them, as the system reproduced here has them.
     before = ("actual ", "predicted ") if sheet.tile >= 1.5 else ("", "→ ")
     for index, image in enumerate(images):
@@ -196,10 +222,16 @@ def reliability(table, calibration_error, dataset_title):
         100 * np.asarray(table[name], dtype=float)[used] for name in ("confidence", "accuracy")
     )
     figure, (upper, lower) = new_figure(
-        title, dataset_title, rows=2, width=6.5, height=6.6, sharex=True, height_ratios=(3, 1),
+        title,
+        dataset_title,
+        rows=2,
+        width=6.5,
+        height=6.6,
+        sharex=True,
+        height_ratios=(3, 1),
         note="Below the diagonal the model is surer than it is right, above it less sure. "
         "Bins with few pictures scatter by chance.",
-    )  # fmt: skip
+    )
     upper.plot([0, 100], [0, 100], color=MUTED, linestyle=":", label="perfectly calibrated")
     upper.vlines(
         confidence, confidence, accuracy, color=WATCHED["color"], linewidth=1.2, label="difference"

@@ -183,14 +183,26 @@ def channel_statistics(histograms, computed_mean, computed_std, used_mean, used_
         colour = ("#c9503c", "#4f9a4f", "#4a7fc1")[channel]
         panel.stairs(shares[channel], np.linspace(0, 1, 257), fill=True, color=colour, alpha=0.75)
         mean, std = computed_mean[channel], computed_std[channel]
-        panel.axvspan(mean - std, mean + std, color=FAINT, alpha=0.25, label="±1 std of this data",
-                      linewidth=0)  # fmt: skip
+        panel.axvspan(
+            mean - std,
+            mean + std,
+            color=FAINT,
+            alpha=0.25,
+            label="±1 std of this data",
+            linewidth=0,
+        )
         panel.axvline(mean, color=INK, linewidth=1.6, label="mean of this data")
         panel.errorbar(
-            used_mean[channel], 0.91 * top, xerr=used_std[channel], color=INK, marker="D",
-            markerfacecolor="white", linestyle="none", capsize=5,
+            used_mean[channel],
+            0.91 * top,
+            xerr=used_std[channel],
+            color=INK,
+            marker="D",
+            markerfacecolor="white",
+            linestyle="none",
+            capsize=5,
             label="mean ±1 std used in training",
-        )  # fmt: skip
+        )
         used = f"{used_mean[channel]:.4f} ± {used_std[channel]:.4f}"
         words = f"{name}\ndata {mean:.4f} ± {std:.4f}\nused {used}"
         panel.set(title=words, xlim=(0, 1), ylim=(0, top), xlabel="pixel value, 0 to 1")

@@ -67,9 +67,17 @@ def blend_note(map_weight):
 
 @styled
 def misclassified_maps(
-    images, maps_predicted, maps_true, actual, predicted, confidences, classes, dataset_title,
-    map_weight=0.4, columns=2,
-):  # fmt: skip
+    images,
+    maps_predicted,
+    maps_true,
+    actual,
+    predicted,
+    confidences,
+    classes,
+    dataset_title,
+    map_weight=0.4,
+    columns=2,
+):
     """Missed pictures, each beside its maps for the predicted and for the true class.
 
     Args:
@@ -92,9 +100,15 @@ def misclassified_maps(
         f"was), and with the map for the actual class. {blend_note(map_weight)}"
     )
     sheet = TileSheet(
-        rows, 3 * columns, title, dataset_title, note=note, caption=0.42,
-        breaks=tuple(range(3, 3 * columns, 3)), side=0.8,
-    )  # fmt: skip
+        rows,
+        3 * columns,
+        title,
+        dataset_title,
+        note=note,
+        caption=0.42,
+        breaks=tuple(range(3, 3 * columns, 3)),
+        side=0.8,
+    )
     for index, image in enumerate(images):
         row, group = divmod(index, columns)
         sure = f", {percent(confidences[index])}"
@@ -153,9 +167,16 @@ def blocks_by_picture(images, maps, blocks, labels, dataset_title, map_weight=0.
 def map_table(images, maps, row_names, blocks, title, dataset_title, map_weight):
     """A row per name: the raw picture, then an overlay per block."""
     sheet = TileSheet(
-        len(row_names), 1 + len(blocks), title, dataset_title, note=blend_note(map_weight),
-        label=1.5, header=0.3, breaks=(1,), side=0.8,
-    )  # fmt: skip
+        len(row_names),
+        1 + len(blocks),
+        title,
+        dataset_title,
+        note=blend_note(map_weight),
+        label=1.5,
+        header=0.3,
+        breaks=(1,),
+        side=0.8,
+    )
     sheet.name_column(0, "picture")
     for column, block in enumerate(blocks, start=1):
         sheet.name_column(column, shorten(block, characters(sheet.tile, NORMAL)))

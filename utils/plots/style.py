@@ -33,8 +33,14 @@ GRID = "#e2e2e2"
 # Two curves that are compared differ in colour, lightness, marker and line style.
 TRAIN = {"color": "#3f90da", "marker": "o", "linestyle": "-"}
 WATCHED = {"color": "#a31a01", "marker": "s", "linestyle": "--"}
-BEST = {"color": "#ffa90e", "marker": "*", "markersize": 15, "markeredgecolor": INK,
-        "linestyle": "none", "zorder": 5}  # fmt: skip
+BEST = {
+    "color": "#ffa90e",
+    "marker": "*",
+    "markersize": 15,
+    "markeredgecolor": INK,
+    "linestyle": "none",
+    "zorder": 5,
+}
 
 # M. Petroff, "Accessible Color Sequences for Data Visualization" (2021), the sequence of ten.
 PALETTE = (
@@ -332,8 +338,21 @@ class TileSheet:
 
     GAP, WIDE_GAP, NARROWEST = 0.07, 0.25, 6.5
 
-    def __init__(self, rows, columns, title, dataset_title, *, note="", label=0.0, header=0.0,
-                 caption=0.0, breaks=(), side=0.0, largest=1.72):  # fmt: skip
+    def __init__(
+        self,
+        rows,
+        columns,
+        title,
+        dataset_title,
+        *,
+        note="",
+        label=0.0,
+        header=0.0,
+        caption=0.0,
+        breaks=(),
+        side=0.0,
+        largest=1.72,
+    ):
         self.label, self.header, self.caption, self.breaks = label, header, caption, breaks
         gaps = (columns - 1) * self.GAP + len(breaks) * self.WIDE_GAP
         self.tile = min(largest, (WIDTH - 2 * MARGIN - label - side - gaps) / columns)

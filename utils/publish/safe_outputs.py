@@ -196,9 +196,14 @@ class _Table(HTMLParser):
 #: Read as Markdown; all else in it is text.
 _PARTS = ("backticks", "emphasis", "entity", "escape", "link", "newline")
 _MARKS = {
-    "strong_open": "**", "strong_close": "**", "em_open": "*", "em_close": "*", "link_open": "[",
-    "softbreak": " ", "hardbreak": " ",
-}  # fmt: skip
+    "strong_open": "**",
+    "strong_close": "**",
+    "em_open": "*",
+    "em_close": "*",
+    "link_open": "[",
+    "softbreak": " ",
+    "hardbreak": " ",
+}
 
 
 def safe_markdown(text: str, pages: Iterable[str], headings: bool = False) -> str:
