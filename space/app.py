@@ -83,7 +83,7 @@ GO_ON = """element.addEventListener("click", (event) => {
 });"""
 
 
-def in_words(work: Callable) -> Callable:
+def telling_refusals(work: Callable) -> Callable:
     """Have the page show what an `InputError` says; of any other error it says nothing."""
 
     @wraps(work)
@@ -276,28 +276,28 @@ class Page:
                 (explain, [picture, class_name, method, blocks, weight], FOR_PROGRAMS),
             ):
                 gr.Button(work.__name__).click(
-                    in_words(work), inputs, result, api_name=work.__name__, **lane
+                    telling_refusals(work), inputs, result, api_name=work.__name__, **lane
                 )
 
     # what happens
 
     def _connect(self) -> None:
         computed = PRIVATE | SHORT
-        shown = [self.seen, self.answer, self.maps, self.long_question]
+        outputs = [self.seen, self.answer, self.maps, self.long_question]
         self.blocks.load(
-            self.open_link, None, [*self.controls, *shown, self.mistakes], **computed
+            self.open_link, None, [*self.controls, *outputs, self.mistakes], **computed
         ).then(None, self.controls, self.link, js=MAKE_LINK).then(None, self.source, js=MARK_CHOSEN)
         self.upload.upload(
             self.show_upload,
             [self.upload, self.top_n, *self.asked],
-            [self.upload, self.source, *shown],
+            [self.upload, self.source, *outputs],
             **computed,
         ).success(None, js=SHOW_ANSWER)
         gr.on(
             [self.examples.select, self.mistakes.select, self.answer.select],
             self.show_chosen,
             [self.top_n, *self.asked],
-            [self.source, *shown],
+            [self.source, *outputs],
             **computed,
         ).success(None, js=SHOW_ANSWER)
         self.source.change(None, self.source, js=MARK_CHOSEN)

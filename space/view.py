@@ -91,14 +91,14 @@ def answer(seen: Seen, classes: Sequence[str], top_n: int) -> str:
     return (
         "<section class='answer' aria-label='What the network says'>"
         f"<div class='pictures'>{''.join(pictures)}</div>"
-        f"<div class='says'><p>{_in_words(seen, classes)}</p>{_steps(seen)}"
+        f"<div class='says'><p>{_verdict(seen, classes)}</p>{_steps(seen)}"
         "<table class='classes'><thead><tr><th scope='col'>class</th>"
         "<th scope='col'>probability</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div></section>"
     )
 
 
-def _in_words(seen: Seen, classes: Sequence[str]) -> str:
+def _verdict(seen: Seen, classes: Sequence[str]) -> str:
     first = seen.ranking[0]
     says = (
         f"<strong>{escape(classes[first])}</strong>, {percent(seen.probabilities[first], 1)} sure."

@@ -101,7 +101,7 @@ def test_losses_are_kept_with_a_checkpoint_only_where_the_next_epoch_depends_on_
     everything.note_losses(torch.tensor([1]), torch.tensor([0.5]))
     assert everything.state_dict() == {}
     part = PictureDataModule(made_set([0, 1, 2] * 4), 4, Augmentation(), skipped=0.25)
-    assert part.shown == 9
+    assert part.per_epoch == 9
     part.note_losses(torch.tensor([2, 5]), torch.tensor([0.5, 2.0]))
     again = PictureDataModule(made_set([0, 1, 2] * 4), 4, Augmentation(), skipped=0.25)
     again.load_state_dict(part.state_dict())

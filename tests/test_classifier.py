@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, Trainer
 from sklearn.metrics import accuracy_score, log_loss
 
 from utils.data.augment import Augmentation, normalise
-from utils.data.batches import PictureDataModule, shown_pictures
+from utils.data.batches import PictureDataModule, pictures_per_epoch
 from utils.data.picture_set import PictureSet, Split
 from utils.models.registry import create_model
 from utils.training.callbacks import KeepLogits
@@ -281,8 +281,8 @@ def test_the_recipe_names_the_optimiser():
 def test_the_schedule_of_speed_falls_in_a_straight_line_with_constant_momentum():
     recipe = RECIPES["speed"]
     rates, momenta, steps_per_epoch = planned_schedule(recipe, 5_000)
-    assert steps_per_epoch == -(-shown_pictures(5_000, recipe.skipped) // recipe.batch_size)
-    assert shown_pictures(5_000, recipe.skipped) == 3_500
+    assert steps_per_epoch == -(-pictures_per_epoch(5_000, recipe.skipped) // recipe.batch_size)
+    assert pictures_per_epoch(5_000, recipe.skipped) == 3_500
     assert len(rates) == recipe.epochs * steps_per_epoch
     assert set(momenta) == {recipe.max_momentum}
     falls = -np.diff([recipe.max_lr, *rates])

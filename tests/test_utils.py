@@ -5,13 +5,13 @@ import pytest
 from utils import (
     InputError,
     as_markdown,
+    brief,
     check_choice,
     check_flag,
     check_number,
     check_text,
     first_line,
     printable,
-    shown,
 )
 
 
@@ -22,9 +22,9 @@ def test_what_no_terminal_should_be_sent_is_escaped():
 
 
 def test_a_value_is_shown_at_no_great_length():
-    assert shown("a'b") == '"a\'b"'
-    assert len(shown("x" * 5_000)) == 201
-    assert shown(1 << 20_000) == "a number of 20,001 bits"
+    assert brief("a'b") == '"a\'b"'
+    assert len(brief("x" * 5_000)) == 201
+    assert brief(1 << 20_000) == "a number of 20,001 bits"
 
 
 def test_markup_in_a_name_stays_text():

@@ -14,10 +14,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
-def shown(value) -> str:
+def brief(value) -> str:
     """Return a value as a message shows it: as Python writes it, but never at any length.
 
-    >>> print(shown("jpg"), shown(1.5), shown(10**400))
+    >>> print(brief("jpg"), brief(1.5), brief(10**400))
     'jpg' 1.5 a number of 1,329 bits
     """
     if isinstance(value, int) and value.bit_length() > 1_000:  # Python may refuse to write it
@@ -79,7 +79,7 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
         least, most = (f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (low, high))
-        raise InputError(f"{name} is {shown(value)}; it must be {kind} from {least} to {most}.")
+        raise InputError(f"{name} is {brief(value)}; it must be {kind} from {least} to {most}.")
 
 
 def check_choice(name: str, value, allowed: Collection) -> None:
@@ -90,7 +90,7 @@ def check_choice(name: str, value, allowed: Collection) -> None:
     """
     if value not in allowed:
         raise InputError(
-            f"{name} {shown(value)} is unknown. Choose one of: {', '.join(map(str, allowed))}."
+            f"{name} {brief(value)} is unknown. Choose one of: {', '.join(map(str, allowed))}."
         )
 
 
@@ -101,7 +101,7 @@ def check_flag(name: str, value) -> None:
         InputError: naming the parameter and its value.
     """
     if not isinstance(value, bool):
-        raise InputError(f"{name} is {shown(value)}; it must be True or False.")
+        raise InputError(f"{name} is {brief(value)}; it must be True or False.")
 
 
 def check_text(name: str, value) -> None:
@@ -111,4 +111,4 @@ def check_text(name: str, value) -> None:
         InputError: naming the parameter and its value.
     """
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise InputError(f"{name} is {shown(value)}; it must be printable text.")
+        raise InputError(f"{name} is {brief(value)}; it must be printable text.")

@@ -138,10 +138,10 @@ def choose_precision(precision: str, device: str) -> tuple[str, str]:
         return precision, "as asked"
     if device == "cuda":
         capability = torch.cuda.get_device_capability()
-        shown = f"CUDA compute capability {capability[0]}.{capability[1]}"
+        version = f"CUDA compute capability {capability[0]}.{capability[1]}"
         if capability >= (8, 0):
-            return "bf16-mixed", f"{shown} computes in bfloat16"
-        return "16-mixed", f"{shown} has no bfloat16 units, but float16"
+            return "bf16-mixed", f"{version} computes in bfloat16"
+        return "16-mixed", f"{version} has no bfloat16 units, but float16"
     if device == "cpu" and (feature := _cpu_bfloat16()):
         return "bf16-mixed", f"this CPU has {feature}"
     return "32-true", f"this {device.upper()} has no fast bfloat16"

@@ -14,7 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from utils import InputError, first_line, printable, shown
+from utils import InputError, brief, first_line, printable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,13 +32,13 @@ def resolve_path(path: str | Path) -> Path:
         resolved.exists()  # a name that is too long shows only here
         return resolved
     except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise InputError(f"{shown(path)} is no path of a file or folder ({error}).") from error
+        raise InputError(f"{brief(path)} is no path of a file or folder ({error}).") from error
 
 
-def shown_path(path: Path) -> str:
+def brief_path(path: Path) -> str:
     """Return a path as people should see it: from the repository's root where it lies inside.
 
-    >>> shown_path(ROOT / "outputs" / "quickstart")
+    >>> brief_path(ROOT / "outputs" / "quickstart")
     'outputs/quickstart'
     """
     return printable(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))

@@ -24,7 +24,7 @@ import fastjsonschema
 import numpy as np
 from filelock import FileLock, Timeout
 
-from utils import InputError, first_line, printable, shown
+from utils import InputError, brief, first_line, printable
 from utils.files import remove_leftovers, replacing, resolve_path, unwritable, write_text
 from utils.settings import schema
 
@@ -84,7 +84,7 @@ class Run:
     def __init__(self, name: str, output_dir: str | Path = "outputs"):
         if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
             raise InputError(
-                f"run_name {shown(name)} cannot name a folder. Use letters, digits and . _ - = + "
+                f"run_name {brief(name)} cannot name a folder. Use letters, digits and . _ - = + "
                 "only, beginning with a letter or a digit and not ending with a dot, at most 120 "
                 "characters."
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils import InputError, check_choice, check_flag, check_number, check_text, shown
+from utils import InputError, brief, check_choice, check_flag, check_number, check_text
 
 TEXT, WHOLE, NUMBER, FLAG = "text", "a whole number", "a number", "True or False"
 #: What a parameter is part of: where things are kept; the pictures; the recipe, which has a value
@@ -413,7 +413,7 @@ def take_parameters(namespace: MutableMapping, chapter: str) -> dict:
         value = taken[name] = namespace[name] = as_meant(name, before)
         if setting.kind is TEXT and before is not None and value not in (before, None):
             print(
-                f"{name} came as the number {shown(before)}, and is read as the text {value!r}. If "
+                f"{name} came as the number {brief(before)}, and is read as the text {value!r}. If "
                 "another was meant: papermill keeps text with -r."
             )
         if value is not None:

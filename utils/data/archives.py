@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from utils import InputError, first_line, shown
+from utils import InputError, brief, first_line
 from utils.data.folders import is_hidden
 from utils.data.pictures import MAX_FILE_SIZE
 from utils.files import beside_of, check_space, remove_leftovers, unwritable, write_text
@@ -274,7 +274,7 @@ def _checked_name(archive: Path, name: str, is_file: bool) -> str:
     too_long = len(path.parts) > 50 or any(len(os.fsencode(p)) > 200 for p in path.parts)
     if too_long or not name.isprintable():
         raise InputError(
-            f"{archive} holds {shown(name)}, a name that is too long or cannot be printed. It was "
+            f"{archive} holds {brief(name)}, a name that is too long or cannot be printed. It was "
             "not unpacked; rename that file."
         )
     if not is_file:

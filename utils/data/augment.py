@@ -294,13 +294,13 @@ def several_views(images: Tensor, count: int) -> list[tuple[Tensor, float]]:
     Returns:
         each view, shaped like `images`, with its weight; the weights sum to 1.
     """
-    shown = [(images, 1.0)]
+    views = [(images, 1.0)]
     if count == 6:
         side = images.shape[-1]
         padded = pad(images, (1, 1, 1, 1), mode="reflect")
         moved = (padded[..., start : start + side, start : start + side] for start in (0, 2))
-        shown = [(images, 0.5), *((view, 0.25) for view in moved)]
+        views = [(images, 0.5), *((view, 0.25) for view in moved)]
     if count == 1:
-        return shown
-    sides = [((view, view.flip(-1)), weight / 2) for view, weight in shown]
+        return views
+    sides = [((view, view.flip(-1)), weight / 2) for view, weight in views]
     return [(view, weight) for pair, weight in sides for view in pair]

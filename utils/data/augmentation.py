@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from utils import InputError, check_flag, check_number, shown
+from utils import InputError, brief, check_flag, check_number
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _part(name: str, kind: type, value):
     try:
         return kind(**value)
     except TypeError:
-        raise InputError(f"{name} is {shown(value)}; it must have {_fields(kind)}.") from None
+        raise InputError(f"{name} is {brief(value)}; it must have {_fields(kind)}.") from None
 
 
 def _fields(kind: type) -> str:

@@ -31,7 +31,7 @@ class PictureDataModule(LightningDataModule):
         skipped: share of the training pictures that an epoch leaves out; see `EpochShuffle`.
 
     Attributes:
-        shown: how many training pictures an epoch shows.
+        per_epoch: how many training pictures an epoch shows.
         losses: float32, one for each training picture, the last that training measured of it.
     """
 
@@ -52,12 +52,12 @@ class PictureDataModule(LightningDataModule):
         self.seed = seed
         self.sides = sides
         self.train, self.watched = _hold_out(picture_set, val_fraction)
-        self.shown = shown_pictures(len(self.train), skipped)
+        self.per_epoch = pictures_per_epoch(len(self.train), skipped)
         self.losses = torch.full((len(self.train),), torch.inf)
 
     def state_dict(self) -> dict:
         """Return what a checkpoint keeps: the losses, where the next epoch depends on them."""
-        return {"losses": self.losses.cpu()} if self.shown < len(self.train) else {}
+        return {"losses": self.losses.cpu()} if self.per_epoch < len(self.train) else {}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Take up the losses of a checkpoint."""
@@ -65,14 +65,14 @@ class PictureDataModule(LightningDataModule):
 
     def note_losses(self, indices: Tensor, losses: Tensor) -> None:
         """Remember the losses (N) that training measured of the pictures at `indices` (N)."""
-        if self.shown < len(self.train):
+        if self.per_epoch < len(self.train):
             self.losses = self.losses.to(losses.device)
             self.losses[indices] = losses.float()
 
     def train_dataloader(self) -> DataLoader:
         """Return batches of the training split in an order of their own every epoch."""
         order = EpochShuffle(
-            len(self.train), self.batch_size, self.seed, self.shown, lambda: self.losses.cpu()
+            len(self.train), self.batch_size, self.seed, self.per_epoch, lambda: self.losses.cpu()
         )
         return batch_loader(self.train, order)
 
@@ -114,7 +114,7 @@ def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Spli
     return whole.subset(train), whole.subset(watched)
 
 
-def shown_pictures(train_size: int, skipped: float) -> int:
+def pictures_per_epoch(train_size: int, skipped: float) -> int:
     """Return how many of so many training pictures an epoch shows that leaves out this share."""
     return train_size - int(skipped * train_size)
 
@@ -152,7 +152,7 @@ class EpochShuffle(InOrder):
         size: number of pictures.
         batch_size: positions a batch.
         seed: of the order.
-        shown: how many an epoch shows, at least half of them; None shows all.
+        per_epoch: how many an epoch shows, at least half of them; None shows all.
         losses: returns one for each picture (float32, on the CPU), infinite where it is not known;
             None where none is.
     """
@@ -162,10 +162,10 @@ class EpochShuffle(InOrder):
         size: int,
         batch_size: int,
         seed: int,
-        shown: int | None = None,
+        per_epoch: int | None = None,
         losses: Callable[[], Tensor] | None = None,
     ):
-        super().__init__(size if shown is None else shown, batch_size)
+        super().__init__(size if per_epoch is None else per_epoch, batch_size)
         self.pictures = size
         self.losses = losses or (lambda: torch.full((size,), torch.inf))
         self.seed, self.epoch = seed, 0

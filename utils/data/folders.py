@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from utils import InputError, shown
+from utils import InputError, brief
 from utils.data.pictures import EXTENSIONS
 
 #: What the words of a folder's name say of its part in a split.
@@ -314,7 +314,7 @@ def _by_role(root: Path, roles: Mapping[str, str]) -> dict[str, str]:
     for name, role in roles.items():
         if role in named:
             raise InputError(
-                f"{root} holds {shown(named[role])} and {shown(name)}, which both look like the "
+                f"{root} holds {brief(named[role])} and {brief(name)}, which both look like the "
                 f"{role} split. Put their pictures together, or move one of them elsewhere."
             )
         named[role] = name
@@ -476,7 +476,7 @@ def _vanished(name: str, folder: _Folder) -> str:
     """Return a note on a folder that would be a class, had it any picture that can be read."""
     others = [other for inside in folder.below() for other in inside.others]
     reason = f"none of its files can be read ({count_endings(others)})" if others else "it is empty"
-    return f"Class {shown(name)} is left out: {reason}."
+    return f"Class {brief(name)} is left out: {reason}."
 
 
 def _pooled(classes: Mapping[str, _Folder]) -> list[str]:
@@ -490,7 +490,7 @@ def _nearly_alike(classes: Iterable[str]) -> list[str]:
     """Return a note on classes whose names differ in case and spaces alone."""
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault("".join(name.split()).casefold(), []).append(shown(name))
+        alike.setdefault("".join(name.split()).casefold(), []).append(brief(name))
     return [
         f"{' and '.join(names)} are read as different classes, though only case or spaces differ."
         for names in alike.values()

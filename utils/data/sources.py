@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, shown
+from utils import InputError, brief
 from utils.data import copies, drawn_shapes, folders, metadata, pictures
 from utils.data.archives import is_archive, left_packed, unpack, unpacked_size
 from utils.data.cache import (
@@ -92,7 +92,7 @@ def check_dataset(dataset: str) -> None:
     place = resolve_path(dataset)
     if not (os.path.isdir(place) or is_archive(place)):
         raise InputError(
-            f"dataset {shown(dataset)} is unknown. Choose shapes, cifar10, or the path of a folder "
+            f"dataset {brief(dataset)} is unknown. Choose shapes, cifar10, or the path of a folder "
             f"of pictures or of an archive of it ({', '.join(ARCHIVES)}); {place} is neither."
         )
 
@@ -137,7 +137,7 @@ def _check_there(run: Run, options: dict) -> None:
     place = options[name]
     if place == run.settings[name] and not os.path.exists(resolve_path(place)):
         raise InputError(
-            f"The pictures of run {run.name!r} were in {shown(str(place))}, and nothing is there "
+            f"The pictures of run {run.name!r} were in {brief(str(place))}, and nothing is there "
             'now. Say where they lie: dataset="…" takes any place that holds the same pictures.'
         )
 
@@ -153,8 +153,8 @@ def _other_pictures(run: Run, options: dict, unasked: bool) -> str:
         )
     place = options["data_dir"] if options["dataset"] == "folder" else options["dataset"]
     return (
-        f"{shown(str(place))} holds other pictures than run {run.name!r} was trained on, which "
-        f"were {shown(was)}. Give the place of those, or leave it at None."
+        f"{brief(str(place))} holds other pictures than run {run.name!r} was trained on, which "
+        f"were {brief(was)}. Give the place of those, or leave it at None."
     )
 
 

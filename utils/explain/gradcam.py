@@ -129,8 +129,8 @@ def class_activation_maps(
 
 
 @contextmanager
-def _progress(shown: bool, total: int, method: str) -> Generator:
-    if not shown:
+def _progress(is_visible: bool, total: int, method: str) -> Generator:
+    if not is_visible:
         yield lambda count: None
         return
     with progress_bar(description=f"Maps by {method}", total=total, unit="maps") as bar:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from utils import InputError, shown
+from utils import InputError, brief
 
 SMALLEST = 16
 
@@ -57,6 +57,6 @@ def check_image_size(network: type[Network], image_size: int) -> None:
     if step > 1:
         wanted = f"a multiple of {step}, at least {SMALLEST} (for example 32, 48 or 64)"
     raise InputError(
-        f"image_size is {shown(image_size)}; {network.__name__} halves the picture three times, "
+        f"image_size is {brief(image_size)}; {network.__name__} halves the picture three times, "
         f"so it must be {wanted}."
     )

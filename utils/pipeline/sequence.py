@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from utils import InputError, Interrupted
-from utils.files import ROOT, replacing, shown_path
+from utils.files import ROOT, brief_path, replacing
 from utils.progress import progress_bar
 from utils.runs import Run
 
@@ -105,7 +105,7 @@ def run_notebooks(
 
     names = list(NOTEBOOKS if names is None else names)
     check_names(parameters, names)
-    values = {**parameters, "run_name": run.name, "output_dir": shown_path(run.folder.parent)}
+    values = {**parameters, "run_name": run.name, "output_dir": brief_path(run.folder.parent)}
     total = sum(count_cells(NOTEBOOKS[name]) for name in names)
     finished = []
     with (

@@ -6,8 +6,8 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils import InputError, shown
-from utils.files import ROOT, shown_path, write_text
+from utils import InputError, brief
+from utils.files import ROOT, brief_path, write_text
 
 COLAB = "https://colab.research.google.com"
 BADGE = f"{COLAB}/assets/colab-badge.svg"
@@ -38,7 +38,7 @@ def write_badges(repo: str, root: Path = ROOT) -> list[Path]:
         InputError: `repo` is no such name, or a file has lost the place for it.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}", repo):
-        raise InputError(f"--repo is {shown(repo)}; it must be OWNER/NAME, as on GitHub.")
+        raise InputError(f"--repo is {brief(repo)}; it must be OWNER/NAME, as on GitHub.")
     chapters = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     changed = {root / "pyproject.toml": _replaced(root / "pyproject.toml", _LINE, rf'\1"{repo}"')}
     changed[root / "README.md"] = _replaced(root / "README.md", _BADGES, _badges(repo, chapters))
@@ -64,7 +64,7 @@ def _replaced(path: Path, pattern: re.Pattern, by: str, text: str | None = None)
     """Return the file's text, or another that stands in it, with the one place in it replaced."""
     text, count = pattern.subn(by, path.read_text("utf-8") if text is None else text)
     if count != 1:
-        raise InputError(f"{shown_path(path)} has no place for the repository's address.")
+        raise InputError(f"{brief_path(path)} has no place for the repository's address.")
     return text
 
 

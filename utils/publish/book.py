@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill.translators import PythonTranslator
 
 from utils import InputError, first_line, printable
-from utils.files import ROOT, replacing_folder, shown_path, write_text
+from utils.files import ROOT, brief_path, replacing_folder, write_text
 from utils.locks import private_folder
 from utils.pipeline.kernel import parameters_of
 from utils.pipeline.sequence import NOTEBOOKS
@@ -56,7 +56,7 @@ def executed_chapters(folder: Path) -> dict[str, NotebookNode]:
     missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").is_file()]
     if missing:
         raise InputError(
-            f"{shown_path(folder)} lacks {', '.join(missing)}. Run the whole sequence first: "
+            f"{brief_path(folder)} lacks {', '.join(missing)}. Run the whole sequence first: "
             "python -m utils run, with the same run name."
         )
     return {name: _executed(folder / f"{name}.ipynb") for name in NOTEBOOKS}
@@ -65,26 +65,26 @@ def executed_chapters(folder: Path) -> dict[str, NotebookNode]:
 def _executed(path: Path) -> NotebookNode:
     if path.is_symlink() or path.stat().st_size > MOST_OF_A_NOTEBOOK:
         raise InputError(
-            f"{shown_path(path)} is a link, or has more than {MOST_OF_A_NOTEBOOK:,} bytes, as no "
+            f"{brief_path(path)} is a link, or has more than {MOST_OF_A_NOTEBOOK:,} bytes, as no "
             "chapter of this project does. Run the chapter again."
         )
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # whatever a damaged file makes of the parser
-        raise InputError(f"{shown_path(path)} is no notebook ({first_line(error)}).") from error
+        raise InputError(f"{brief_path(path)} is no notebook ({first_line(error)}).") from error
     for number, cell in enumerate(notebook.cells, 1):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
         errors = [output for output in cell.outputs if output.output_type == "error"]
         if errors:
             raise InputError(
-                f"{shown_path(path)}, cell {number} of {len(notebook.cells)}, ended in an error: "
+                f"{brief_path(path)}, cell {number} of {len(notebook.cells)}, ended in an error: "
                 f"{errors[0].ename}: {errors[0].evalue}. Mend it and run the chapter again."
             )
         if cell.execution_count is None:
             raise InputError(
-                f"{shown_path(path)}, cell {number} of {len(notebook.cells)}, was not executed. "
+                f"{brief_path(path)}, cell {number} of {len(notebook.cells)}, was not executed. "
                 "Run the chapter again, to its end."
             )
     return notebook
@@ -100,7 +100,7 @@ def chapters_of(run: Run) -> dict[str, NotebookNode]:
             as its cells are not those of this repository's chapter.
     """
     if not run.record:
-        raise InputError(f"Run {run.name!r} does not exist in {shown_path(run.folder.parent)}.")
+        raise InputError(f"Run {run.name!r} does not exist in {brief_path(run.folder.parent)}.")
     if run.status != "complete" or run.failure:
         reason = f": {run.failure}" if run.failure else ""
         state = "not finished" if run.status == "complete" else run.status
@@ -127,7 +127,7 @@ def _own_cells(run: Run, name: str, executed: list[NotebookNode]) -> list[Notebo
             compared[place] = made
     for number, (cell, other) in enumerate(zip_longest(own, compared), 1):
         if not cell or not other or not _same(cell, other):
-            path = shown_path(run.path("notebooks", f"{name}.ipynb"))
+            path = brief_path(run.path("notebooks", f"{name}.ipynb"))
             raise InputError(
                 f"{path}, cell {number} of {len(executed)}, is not that of this version's chapter, "
                 "so its outputs cannot be shown there. Run the chapter again: python -m utils run "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from utils import InputError, as_markdown, check_choice, first_line
-from utils.files import ROOT, replacing, shown_path, write_text
+from utils.files import ROOT, brief_path, replacing, write_text
 from utils.measure.trials import Trial, mean_and_spread, read_trial
 from utils.models.registry import MODELS
 from utils.publish.book import DOCS
@@ -81,7 +81,7 @@ def _by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if not run.is_trained:
-            raise InputError(f"Run {run.name!r} in {shown_path(run.folder.parent)} is not trained.")
+            raise InputError(f"Run {run.name!r} in {brief_path(run.folder.parent)} is not trained.")
         if run.record["data"]["fingerprint"] != runs[0].record["data"]["fingerprint"]:
             raise InputError(
                 f"Runs {runs[0].name!r} and {run.name!r} were trained on other pictures, so their "
@@ -154,7 +154,7 @@ def _put(page: Path, text: str) -> None:
     pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
     if len(pattern.findall(before)) != 1:
         raise InputError(
-            f"{shown_path(page)} has no place for results: the lines {BEGIN} and {END}."
+            f"{brief_path(page)} has no place for results: the lines {BEGIN} and {END}."
         )
     after = pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n{END}", before)
     write_text(page, after)

@@ -68,11 +68,11 @@ def safe_outputs(
             if kind not in data:
                 continue
             try:
-                shown = {kind: rebuild[kind](data[kind])}
+                safe = {kind: rebuild[kind](data[kind])}
             except Exception:  # whatever a damaged picture makes of its decoder
                 left_out[kind] += 1
                 continue
-            kept.append(new_output("display_data", shown, metadata=_size(output, kind)))
+            kept.append(new_output("display_data", safe, metadata=_size(output, kind)))
             break
     return kept, left_out
 

@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from utils import InputError, as_markdown, check_choice, first_line, shown
+from utils import InputError, as_markdown, brief, check_choice, first_line
 from utils.data.picture_set import PictureSet
 from utils.data.sources import pictures_of
 from utils.explain.mistakes import misclassified
 from utils.explain.portable import DESCRIPTION, WEIGHTS, BundledPicture
-from utils.files import ROOT, replacing_folder, shown_path, write_text
+from utils.files import ROOT, brief_path, replacing_folder, write_text
 from utils.models.registry import MODELS
 from utils.runs import Run
 from utils.training.predictions import Predictions, predict_test
@@ -86,7 +86,7 @@ def _check_complete(run: Run) -> None:
     if run.status != "complete" or not run.settings:
         what = "is not complete" if run.record else "does not exist"
         raise InputError(
-            f"Run {run.name!r} {what} in {shown_path(run.folder.parent)}. Train it first: "
+            f"Run {run.name!r} {what} in {brief_path(run.folder.parent)}. Train it first: "
             "python -m utils run, with this run name."
         )
 
@@ -200,7 +200,7 @@ def built_space(run: Run) -> Path:
     _check_complete(run)
     if changed := _changed(run, folder):
         raise InputError(
-            f"{shown_path(folder / changed)} is not what this version builds of run {run.name!r}, "
+            f"{brief_path(folder / changed)} is not what this version builds of run {run.name!r}, "
             f"so it is neither started nor uploaded. Build the Space again: {build}"
         )
     return folder
@@ -339,4 +339,4 @@ def check_repository(repository: str) -> None:
         InputError: naming it.
     """
     if not REPOSITORY.fullmatch(repository):
-        raise InputError(f"--repo is {shown(repository)}; it must be OWNER/NAME.")
+        raise InputError(f"--repo is {brief(repository)}; it must be OWNER/NAME.")

@@ -9,7 +9,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from utils.data.augment import several_views
-from utils.data.batches import shown_pictures
+from utils.data.batches import pictures_per_epoch
 from utils.models.network import Network
 from utils.training.optimizers import Muon
 from utils.training.recipes import Recipe
@@ -69,8 +69,8 @@ class ImageClassifier(LightningModule):
     def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Measure a batch of the test split, and return its logits (float32)."""
         images, targets = batch[:2]
-        shown = several_views(images, self.views)
-        logits = sum(weight * self(view).float() for view, weight in shown)
+        views = several_views(images, self.views)
+        logits = sum(weight * self(view).float() for view, weight in views)
         self._measure("test", logits, targets)
         return logits
 
@@ -131,7 +131,7 @@ def planned_schedule(recipe: Recipe, train_size: int) -> tuple[list[float], list
     Returns:
         learning rate and momentum (Adam's first beta) of each step, and the steps in an epoch.
     """
-    steps_per_epoch = -(-shown_pictures(train_size, recipe.skipped) // recipe.batch_size)
+    steps_per_epoch = -(-pictures_per_epoch(train_size, recipe.skipped) // recipe.batch_size)
     optimizer = build_optimizer(nn.Linear(1, 1), recipe)
     schedule = one_cycle(optimizer, recipe, recipe.epochs * steps_per_epoch)
     learning_rates, momenta = [], []

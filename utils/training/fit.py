@@ -72,7 +72,7 @@ def _train(plan: TrainingPlan) -> None:
     check_space(run.folder, bytes_to_train(classifier.network), "Training this network")
     _start_record(plan, classifier.network, data_module)
     watched = "validation" if plan.settings["val_fraction"] else "test"
-    log = TrainingLog(run, watched, data_module.shown, plan.recipe.epochs)
+    log = TrainingLog(run, watched, data_module.per_epoch, plan.recipe.epochs)
     trainer = _training_trainer(plan, log, checkpoint)
     if resumed:
         print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")

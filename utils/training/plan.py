@@ -8,7 +8,7 @@ from utils.data.augment import normalise
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet
 from utils.devices import PRECISIONS, choose_device, choose_precision, computes_in
-from utils.files import shown_path
+from utils.files import brief_path
 from utils.models.network import Network
 from utils.models.registry import check_model, create_model
 from utils.runs import Run
@@ -100,7 +100,7 @@ class TrainingPlan:
         )
 
     def __str__(self) -> str:
-        place = shown_path(self.run.folder.parent)
+        place = brief_path(self.run.folder.parent)
         first = (
             f"run        {self.run.name} in {place}",
             f"recipe     {self.recipe.name}: {self.recipe.in_words()}",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 
-from utils import InputError, check_choice, check_flag, check_number, shown
+from utils import InputError, brief, check_choice, check_flag, check_number
 from utils.data.augmentation import Affine, Augmentation, Holes, Shrink
 from utils.settings import RECIPE, SETTINGS, default_recipe, names_of
 
@@ -125,12 +125,12 @@ def _checked_growth(growth) -> tuple[tuple[float, float], ...]:
     try:
         pairs = tuple((share, until) for share, until in growth)
     except (TypeError, ValueError):
-        raise InputError(f"growth is {shown(growth)}; it must be pairs of numbers.") from None
+        raise InputError(f"growth is {brief(growth)}; it must be pairs of numbers.") from None
     for share, until in pairs:
         check_number("a side in growth", share, 0.1, 1.0)
         check_number("an end in growth", until, 0.0, 1.0)
     if list(pairs) != sorted(pairs) or [u for _, u in pairs] != sorted(u for _, u in pairs):
-        raise InputError(f"growth is {shown(growth)}; sides and ends must rise.")
+        raise InputError(f"growth is {brief(growth)}; sides and ends must rise.")
     return pairs
 
 
