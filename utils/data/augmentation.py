@@ -1,6 +1,7 @@
 """What is done to a training picture, as a value; `utils.data.augment` does it. Needs no torch."""
 
 from dataclasses import dataclass
+from inspect import signature
 
 from utils import InputError, brief, check_flag, check_number
 
@@ -173,7 +174,7 @@ def _part(name: str, kind: type, value):
 
 
 def _fields(kind: type) -> str:
-    return ", ".join(kind.__dataclass_fields__)
+    return ", ".join(signature(kind).parameters)
 
 
 #: What leaves every picture as it is.

@@ -1,6 +1,6 @@
 """How near a training comes to the one that this project reproduces, as that one's log shows it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,5 +114,5 @@ def table(made: Sequence[Trial]) -> Iterator[str]:
         yield f"| {what} | – | {' | '.join(far)} |"
 
 
-def _listed(values: Sequence[float]) -> str:
+def _listed(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.3f}" for value in values)
