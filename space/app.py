@@ -254,14 +254,14 @@ class Page:
             weight = gr.Slider(0, 1, 0.6, label="weight")
 
             def classify(picture, top_n):
-                """The most probable classes of a picture, with their probabilities.
+                """Return the most probable classes of a picture, with their probabilities.
 
                 top_n is how many, at least 1; never more come than the model has.
                 """
                 return explorer.classify(self._content(picture), top_n)
 
             def explain(picture, class_name, method, blocks, weight):
-                """A picture under its class activation maps, one overlay for each block.
+                """Return a picture under its class activation maps, one overlay for each block.
 
                 class_name is the class to explain, or empty for the predicted one; weight is the
                 share of the picture in an overlay, from 0 to 1. Overlays are PNG files as data

@@ -114,7 +114,7 @@ def _frame(x, y):
 
 
 def _two_outermost_sides(x, y, sides):
-    """The two largest signed distances to the side lines of a regular polygon of inradius 1."""
+    """Return the two largest signed distances to the side lines of a polygon of inradius 1."""
     largest = second = np.full_like(x, -np.inf)
     for k in range(sides):
         turn = 2 * math.pi * k / sides
@@ -221,7 +221,7 @@ def draw_split(
 
 
 def sample_scenes(rng: np.random.Generator, count: int) -> Scenes:
-    """Draws what `count` pictures show. Nothing but `targets` depends on the class.
+    """Draw at random what `count` pictures show. Only `targets` depends on the class.
 
     Classes come in shuffled runs of all ten, so that they are balanced wherever a list is cut.
     """
@@ -250,7 +250,7 @@ def sample_scenes(rng: np.random.Generator, count: int) -> Scenes:
 
 
 def _lighter_colour(rng, background):
-    """N×3: colours lighter than N backgrounds in all channels, at a distance within CONTRAST."""
+    """Return N×3 colours lighter than N backgrounds in all channels, by a distance in CONTRAST."""
     direction = np.abs(rng.normal(size=background.shape))
     direction /= np.sqrt((direction**2).sum(axis=1, keepdims=True))
     return np.clip(background + rng.uniform(*CONTRAST, (len(background), 1)) * direction, 0, 1)
@@ -289,7 +289,7 @@ def _sample_occluders(rng, background, centre, size):
 def render(
     scenes: Scenes, image_size: int, *, with_object: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws scenes as images (uint8, N×3×S×S) and masks (bool, N×S×S; see DrawnPictures).
+    """Draw scenes as images (uint8, N×3×S×S) and masks (bool, N×S×S; see DrawnPictures).
 
     Without the object, everything else is drawn the same and the masks are empty.
     """
@@ -311,7 +311,7 @@ def render(
 
 
 def _object_coverage(scenes, image_size):
-    """The share of each pixel within the object's outline, N×S×S."""
+    """Return the share of each pixel within the object's outline, N×S×S."""
     coverage = np.empty((len(scenes.targets), image_size, image_size), np.float32)
     x, y = _local_frame(scenes.centre, scenes.angle, image_size)
     for target, (signed_distance, area) in enumerate(_OUTLINES.values()):
@@ -323,7 +323,7 @@ def _object_coverage(scenes, image_size):
 
 
 def _paint_stick(images, sticks, k):
-    """Paints the k-th stick of every picture; returns the share of each pixel it covers."""
+    """Paint the k-th stick of every picture, and return the share of each pixel it covers."""
     x, y = _local_frame(sticks.centre[:, k], sticks.angle[:, k], images.shape[-1])
     beyond_ends = np.abs(x) - _per_picture(sticks.half_length[:, k])
     coverage = _coverage(np.maximum(beyond_ends, np.abs(y) - _per_picture(sticks.radius[:, k])))
@@ -336,13 +336,13 @@ def _paint(images, surface, coverage):
 
 
 def _coverage(distance):
-    """The share of each pixel on the negative side of an edge at this distance from its middle."""
+    """Return the share of each pixel on the negative side of an edge this far from its middle."""
     pixel = 2 / distance.shape[-1]
     return np.clip(0.5 - distance / pixel, 0, 1)
 
 
 def _local_frame(centre, angle, image_size):
-    """Coordinates of all pixels as seen from a centre, turned by an angle; two arrays N×S×S."""
+    """Return the pixels' coordinates seen from a centre, turned by an angle: two arrays N×S×S."""
     position = (2 * np.arange(image_size, dtype=np.float32) + 1) / image_size - 1
     dx = position[None, None, :] - _per_picture(centre[:, 0])
     dy = position[None, :, None] - _per_picture(centre[:, 1])
@@ -351,7 +351,7 @@ def _local_frame(centre, angle, image_size):
 
 
 def _interpolate(knots, image_size):
-    """Stretches N×C×G×G knots over the picture, linearly between them; N×C×S×S."""
+    """Stretch N×C×G×G knots over the picture, linearly between them: N×C×S×S."""
     at = np.linspace(0, knots.shape[-1] - 1, image_size)
     left = np.minimum(at.astype(int), knots.shape[-1] - 2)
     share = (at - left).astype(np.float32)
@@ -361,10 +361,10 @@ def _interpolate(knots, image_size):
 
 
 def _per_picture(values):
-    """N values as float32, shaped to meet N×S×S."""
+    """Return N values as float32, in a shape that broadcasts with N×S×S."""
     return values.astype(np.float32)[:, None, None]
 
 
 def _flat_colour(colour):
-    """N×3 colours as float32, shaped to meet N×3×S×S."""
+    """Return N×3 colours as float32, in a shape that broadcasts with N×3×S×S."""
     return colour.astype(np.float32)[:, :, None, None]

@@ -32,7 +32,7 @@ def column(table, name):
 
 
 def footnote(history, watched):
-    """What a reader should know before comparing the two curves."""
+    """Return what a reader should know before comparing the two curves."""
     notes = []
     if len(history) == 1:
         notes.append("One epoch only: a point each, no curve.")
@@ -42,25 +42,25 @@ def footnote(history, watched):
 
 
 def every(points):
-    """Markers on about twenty points of a curve, however long it is."""
+    """Return the stride that puts about twenty markers on a curve, however long it is."""
     return max(1, points // 20)
 
 
 def draw_pair(axes, epochs, train, watched, labels):
-    """The two curves that are compared, in the styles they have in every figure."""
+    """Draw the two curves that are compared, in the styles they have in every figure."""
     for values, label, style in zip((train, watched), labels, (TRAIN, WATCHED), strict=True):
         axes.plot(epochs, values, label=label, markevery=every(len(epochs)), **style)
 
 
 def epoch_axis(axes, epochs, first=None):
-    """Whole epochs below the panel, with half an epoch's room where a curve starts and ends."""
+    """Label whole epochs below the panel, with half an epoch's room before and after a curve."""
     integer_ticks(axes.xaxis)
     axes.set_xlim(epochs.min() - 0.5 if first is None else first, epochs.max() + 0.5)
     axes.set_xlabel("epoch")
 
 
 def mark_growth(axes, sides, after=0.5):
-    """A line where the pictures grew, `after` the last epoch before, and the size on its right."""
+    """Draw a line where the pictures grew, `after` the epoch before, and the size right of it."""
     starts = [epoch for epoch, side in enumerate(sides) if epoch and side != sides[epoch - 1]]
     for epoch in starts:
         axes.axvline(epoch + after, color=INK, linewidth=1, linestyle=":")
@@ -77,7 +77,7 @@ def mark_growth(axes, sides, after=0.5):
 
 @styled
 def learning_rate_and_epoch(steps, dataset_title):
-    """Epoch against step, and learning rate against step."""
+    """Draw epoch against step, and learning rate against step."""
     title = "Epoch and learning rate by step"
     if not len(steps):
         return message_figure(title, dataset_title, NO_STEP)
@@ -97,7 +97,7 @@ def learning_rate_and_epoch(steps, dataset_title):
 
 @styled
 def loss_curves(history, steps, dataset_title, watched="test", sides=()):
-    """Training loss by epoch over the faint loss of single steps, and the watched split's loss."""
+    """Draw the training and the watched split's loss by epoch, over the loss of single steps."""
     title = f"Training and {watched} loss"
     if not len(history):
         return message_figure(title, dataset_title, NO_EPOCH)
@@ -127,7 +127,7 @@ def loss_curves(history, steps, dataset_title, watched="test", sides=()):
 
 
 def steps_in_epochs(steps, history):
-    """Where each step lies on an axis of epochs: an epoch's last step at that epoch's number."""
+    """Return each step's place on an axis of epochs: an epoch's last step is at its number."""
     ends, epochs = column(history, "step"), column(history, "epoch")
     per_epoch = ends[0] if len(ends) == 1 else ends[1] - ends[0]
     return np.interp(column(steps, "step"), [ends[0] - per_epoch, *ends], [epochs[0] - 1, *epochs])
@@ -135,7 +135,7 @@ def steps_in_epochs(steps, history):
 
 @styled
 def accuracy_curves(history, dataset_title, watched="test", sides=()):
-    """Training and watched accuracy by epoch, in percent, with their last and best values."""
+    """Draw training and watched accuracy by epoch, in percent, with their last and best values."""
     title = f"Training and {watched} accuracy"
     if not len(history):
         return message_figure(title, dataset_title, NO_EPOCH)
@@ -157,7 +157,7 @@ def accuracy_curves(history, dataset_title, watched="test", sides=()):
 
 @styled
 def generalisation_gap(history, dataset_title, watched="test", sides=()):
-    """Training accuracy minus watched accuracy by epoch, in percentage points."""
+    """Draw training accuracy minus watched accuracy by epoch, in percentage points."""
     title = f"Gap between training and {watched} accuracy"
     if not len(history):
         return message_figure(title, dataset_title, NO_EPOCH)

@@ -32,7 +32,7 @@ MOST_NAMED = 45
 
 @styled
 def confusion_matrix(matrix, classes, dataset_title):
-    """Counts of every pair of actual and predicted class, coloured so that errors stand out.
+    """Draw the counts of all pairs of actual and predicted class, so that errors stand out.
 
     Args:
         matrix: int C×C, rows actual, columns predicted.
@@ -67,7 +67,7 @@ def confusion_matrix(matrix, classes, dataset_title):
 
 
 def draw_cells(axes, matrix, right, annotate):
-    """The errors as a heat map of row shares, the diagonal in a neutral grey.
+    """Draw the errors as a heat map of row shares, the diagonal in a neutral grey.
 
     The diagonal holds almost everything: on a common scale it would be all that one sees.
     """
@@ -107,7 +107,7 @@ def draw_cells(axes, matrix, right, annotate):
 
 @styled
 def per_class_bars(table, dataset_title):
-    """Precision, recall and F1 of each class, in percent, the lowest F1 first.
+    """Draw the precision, recall and F1 of each class, in percent, the lowest F1 first.
 
     Points and not bars from zero: the classes differ by a few percent, which bars would hide.
 
@@ -167,7 +167,7 @@ def per_class_bars(table, dataset_title):
 
 @styled
 def misclassified_grid(images, actual, predicted, confidences, classes, dataset_title, columns=5):
-    """Pictures that were missed, each with what it is and what it was taken for.
+    """Draw misclassified pictures, each with its actual and its predicted class.
 
     Args:
         images: uint8 N×3×H×W.
@@ -204,7 +204,7 @@ def misclassified_grid(images, actual, predicted, confidences, classes, dataset_
 
 @styled
 def reliability(table, calibration_error, dataset_title):
-    """How often the model is right, by how sure it is.
+    """Draw how often the model is right, by how sure it is.
 
     Args:
         table: DataFrame with a row per bin: confidence (mean in the bin) and accuracy, both
@@ -251,7 +251,7 @@ def reliability(table, calibration_error, dataset_title):
 
 @styled
 def most_confused(pairs, dataset_title):
-    """The pairs of classes that are mixed up most.
+    """Draw the pairs of classes that are confused most often.
 
     Args:
         pairs: DataFrame with columns actual, predicted (names), count (pictures) and share

@@ -26,13 +26,13 @@ MOST_MEANS = 50
 
 
 def label_width(names):
-    """Inches that the longest of `names` takes at the left of a sheet, swatch included."""
+    """Return the inches that the longest of `names` takes left of a sheet, with its swatch."""
     return 0.4 + 0.085 * max(len(name) for name in names)
 
 
 @styled
 def sample_grid(images, targets, classes, dataset_title, per_class=10):
-    """The first pictures of each class, a row per class.
+    """Draw the first pictures of each class, a row per class.
 
     Args:
         images: uint8 N×3×H×W.
@@ -66,7 +66,7 @@ def sample_grid(images, targets, classes, dataset_title, per_class=10):
 
 @styled
 def augmented_views(originals, views, dataset_title):
-    """Pictures as they are, and as training sees them.
+    """Draw pictures as they are, and as training sees them.
 
     Args:
         originals: uint8 K×3×H×W.
@@ -92,7 +92,7 @@ def augmented_views(originals, views, dataset_title):
 
 @styled
 def class_counts(counts, classes, dataset_title):
-    """How many pictures each class has in each split.
+    """Draw how many pictures each class has in each split.
 
     Args:
         counts: dict from a split's name to an int array of length C.
@@ -133,7 +133,7 @@ def class_counts(counts, classes, dataset_title):
 
 @styled
 def mean_pictures(means, classes, dataset_title):
-    """The mean picture of each class: what is left of a class when details cancel out.
+    """Draw the mean picture of each class: what is left when details cancel out.
 
     Args:
         means: float C×3×H×W in 0..1.
@@ -162,7 +162,7 @@ def mean_pictures(means, classes, dataset_title):
 
 @styled
 def channel_statistics(histograms, computed_mean, computed_std, used_mean, used_std, dataset_title):
-    """How pixel values are spread in each channel, and whether training's normalisation fits.
+    """Draw the pixel values of each channel, and the normalisation that training uses.
 
     Args:
         histograms: int 3×256, how often each pixel value occurs.

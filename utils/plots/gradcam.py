@@ -24,7 +24,7 @@ NO_PICTURE = "There is no picture to explain."
 
 
 def overlay(image, class_map, map_weight=0.4):
-    """A picture blended with its class activation map.
+    """Return a picture blended with its class activation map.
 
     Args:
         image: uint8 3×H×W.
@@ -51,7 +51,7 @@ def overlay(image, class_map, map_weight=0.4):
 
 
 def add_colour_bar(sheet):
-    """The key to the overlays, at the right of the sheet and never taller than three inches."""
+    """Draw the key to the overlays, right of the sheet and at most three inches tall."""
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), COLOUR_MAP)
     shrink = min(1.0, 3.0 / sheet.figure.get_figheight())
     bar = sheet.figure.colorbar(
@@ -78,7 +78,7 @@ def misclassified_maps(
     map_weight=0.4,
     columns=2,
 ):
-    """Missed pictures, each beside its maps for the predicted and for the true class.
+    """Draw misclassified pictures beside their maps for the predicted and the true class.
 
     Args:
         images: uint8 N×3×H×W.
@@ -128,7 +128,7 @@ def misclassified_maps(
 
 @styled
 def methods_by_block(image, maps, methods, blocks, dataset_title, label, map_weight=0.4):
-    """One picture under every method and block.
+    """Draw one picture under every method and block.
 
     Args:
         image: uint8 3×H×W.
@@ -148,7 +148,7 @@ def methods_by_block(image, maps, methods, blocks, dataset_title, label, map_wei
 
 @styled
 def blocks_by_picture(images, maps, blocks, labels, dataset_title, map_weight=0.4):
-    """Each picture and its maps from one block to the next.
+    """Draw each picture and its maps from one block to the next.
 
     Args:
         images: uint8 N×3×H×W.
@@ -165,7 +165,7 @@ def blocks_by_picture(images, maps, blocks, labels, dataset_title, map_weight=0.
 
 
 def map_table(images, maps, row_names, blocks, title, dataset_title, map_weight):
-    """A row per name: the raw picture, then an overlay per block."""
+    """Draw a row per name: the raw picture, then an overlay per block."""
     sheet = TileSheet(
         len(row_names),
         1 + len(blocks),

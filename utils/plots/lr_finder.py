@@ -18,7 +18,7 @@ from utils.plots.style import (
 
 @styled
 def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title, chance=None):
-    """Loss against learning rate, and the suggested learning rate.
+    """Draw loss against learning rate, and the suggested learning rate.
 
     Args:
         learning_rates: floats > 0, one per step, increasing.
@@ -56,7 +56,7 @@ def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title, chance
 
 
 def mark_suggestion(axes, suggestion, learning_rates, smoothed):
-    """A line at the suggestion and a star where it meets the smoothed curve."""
+    """Draw a line at the suggestion and a star where it meets the smoothed curve."""
     axes.axvline(suggestion, color=MUTED, linestyle=":", linewidth=1.4)
     height = np.interp(np.log(suggestion), np.log(learning_rates), smoothed)
     label = f"suggestion {suggestion:.3g}"

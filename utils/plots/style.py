@@ -82,7 +82,7 @@ STYLE: dict[Any, Any] = {  # matplotlib's own type of the keys is not in all its
 
 
 def styled(draw):
-    """Gives a function the house's style while it runs, and its figure fonts for every script."""
+    """Give a function the house's style while it runs, and its figure fonts for every script."""
 
     @wraps(draw)
     def drawn(*arguments, **keywords):
@@ -96,7 +96,7 @@ def styled(draw):
 
 
 def use_fonts_of_every_script(figure):
-    """Has fonts of this machine take over where the house's font lacks a character."""
+    """Have this machine's other fonts take over where the house's font lacks a character."""
     for text in figure.findobj(Text):
         missing = frozenset(filter(str.isprintable, text.get_text())) - characters_of(
             findfont(FONT)
@@ -107,13 +107,13 @@ def use_fonts_of_every_script(figure):
 
 @cache
 def characters_of(file):
-    """The characters that a font file has, as a frozen set."""
+    """Return the characters that a font file has, as a frozen set."""
     return frozenset(map(chr, get_font(file).get_charmap()))
 
 
 @cache
 def fonts_with(wanted):
-    """Names of installed fonts that have these characters between them, the fewest that do.
+    """Return the names of the fewest installed fonts that have all these characters together.
 
     Says so, once, where some character is in none.
     """
@@ -135,7 +135,7 @@ def fonts_with(wanted):
 
 
 def class_colour(index, number_of_classes):
-    """The colour of class `index`, the same in every figure of a data set, as an RGBA tuple.
+    """Return the colour of class `index`, an RGBA tuple, the same in all figures of a data set.
 
     Up to ten classes have colours of their own; more than ten are spread over one colour map.
     """
@@ -146,29 +146,29 @@ def class_colour(index, number_of_classes):
 
 
 def plain(text):
-    """`text` on one line, with dollar signs escaped: matplotlib would read them as mathematics."""
+    """Return `text` on one line, its dollar signs escaped: to matplotlib they are mathematics."""
     return on_one_line(text).replace("$", r"\$")
 
 
 def cut_end(name, length):
-    """`name` in at most `length` characters, the last one an ellipsis if anything was cut."""
+    """Return `name` in at most `length` characters, the last one an ellipsis if it was cut."""
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
 
 
 def cut_middle(name, length):
-    """`name` in at most `length` characters, with its beginning and its end."""
+    """Return `name` in at most `length` characters, with its beginning and its end."""
     tail = (length - 1) // 2
     return name if len(name) <= length else name[: length - 1 - tail] + "…" + name[-tail:]
 
 
 def cut_start(name, length):
-    """`name` in at most `length` characters, with its end."""
+    """Return `name` in at most `length` characters, with its end."""
     return name if len(name) <= length else "…" + name[1 - length :].lstrip()
 
 
 @cache
 def cut_apart(names, length):
-    """Names by name in at most `length` characters each, cut where they then stay different.
+    """Return names by name, each cut to at most `length` characters such that all stay different.
 
     What no cut tells apart is numbered.
     """
@@ -189,20 +189,20 @@ def on_one_line(text):
 
 
 def shorten(name, length=18, among=()):
-    """`name` cut to at most `length` characters, and not to the same as another of `among`."""
+    """Return `name` cut to at most `length` characters, different from the others of `among`."""
     name = on_one_line(name)
     names = tuple(dict.fromkeys((name, *map(on_one_line, among))))
     return plain(cut_apart(tuple(sorted(names)), length)[name])
 
 
 def characters(inches, size=SMALL):
-    """How many characters of `size` points surely fit into a line of so many inches."""
+    """Return how many characters of `size` points are sure to fit into a line of these inches."""
     return max(4, int(inches * 72 / (0.62 * size)))
 
 
 @styled
 def shorten_to_width(name, inches, before="", after="", among=()):
-    """`name` between two texts, shortened until all of it fits into `inches` at size SMALL.
+    """Return `name` between two texts, shortened until it all fits into `inches` at size SMALL.
 
     It stays different from the other names of `among`.
     """
@@ -216,12 +216,12 @@ def shorten_to_width(name, inches, before="", after="", among=()):
 
 
 def percent(share, digits=0):
-    """A share of one in the house's spelling: 0.934 is "93 %"."""
+    """Return a share of one in the house's spelling: 0.934 is "93 %"."""
     return f"{100 * share:.{digits}f} %"
 
 
 def some_of(shown, total, what="classes"):
-    """The note that says that a figure does not show everything; empty where it does."""
+    """Return a note that a figure does not show everything; empty where it does."""
     return f"{shown} of {total} {what} shown." if shown < total else ""
 
 
@@ -230,7 +230,7 @@ def wrapped(text, width, size):
 
 
 def head_and_foot(figure, title, dataset_title, note):
-    """Writes the title with the data set's name under it, and the note at the bottom.
+    """Write the title with the data set's name under it, and the note at the bottom.
 
     Where a name takes more than its line, the figure grows, so that the panels do not shrink.
     """
@@ -245,7 +245,7 @@ def head_and_foot(figure, title, dataset_title, note):
 
 
 def dress(axes):
-    """Sets what matplotlib would otherwise look up when it draws, after the style has ended."""
+    """Set what matplotlib would otherwise look up when it draws, after the style has ended."""
     axes.tick_params(which="both", labelsize=SMALL, labelcolor=INK, color=MUTED, width=0.8)
     axes.tick_params(which="major", length=3.5, pad=3.5)
     axes.tick_params(which="minor", length=2)
@@ -257,7 +257,7 @@ def dress(axes):
 def new_figure(
     title, dataset_title, rows=1, columns=1, *, width=WIDTH, height=4.4, note="", **subplots
 ):
-    """An empty figure with its heading: (figure, axes), axes as `Figure.subplots` returns them.
+    """Return an empty figure with its heading, and its axes as `Figure.subplots` returns them.
 
     `width` and `height` are inches; `note` is a line of small print under the panels; further
     keywords go to `Figure.subplots`.
@@ -271,7 +271,7 @@ def new_figure(
 
 
 def message_figure(title, dataset_title, message):
-    """A figure that says in words why there is nothing to draw."""
+    """Return a figure that says in words why there is nothing to draw."""
     figure, axes = new_figure(title, dataset_title, height=1.8)
     axes.axis("off")
     text = wrapped(plain(message), WIDTH - 1, LARGE)
@@ -280,19 +280,19 @@ def message_figure(title, dataset_title, message):
 
 
 def legend_above(axes, columns=3, **keywords):
-    """A legend between heading and panel, where it cannot cover data."""
+    """Draw a legend between heading and panel, where it cannot cover data."""
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.6, **keywords
     )
 
 
 def integer_ticks(axis, at_most=12):
-    """Ticks at whole numbers only, for an axis that counts epochs or pictures."""
+    """Set ticks at whole numbers only, on an axis that counts epochs or pictures."""
     axis.set_major_locator(MaxNLocator(nbins=at_most, integer=True, min_n_ticks=1))
 
 
 def plain_log_ticks(axis, low, high):
-    """Ticks of a logarithmic axis as plain numbers: decades, or 1-2-5 where there are few."""
+    """Set plain numbers as ticks of a logarithmic axis: decades, or 1-2-5 where there are few."""
     subs = (1.0,) if high / low > 1000 else (1.0, 2.0, 5.0)
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -300,9 +300,9 @@ def plain_log_ticks(axis, low, high):
 
 
 def limit_top(axes, strong, faint):
-    """Ends the y axis above the `strong` curves, so that single spikes of `faint` do not rule it.
+    """End the y axis above the `strong` curves, so that single spikes of `faint` do not rule it.
 
-    Returns whether some of `faint` is cut off.
+    Return whether some of `faint` is cut off.
     """
     strong, faint = (np.asarray(values, dtype=float) for values in (strong, faint))
     strong, faint = strong[np.isfinite(strong)], faint[np.isfinite(faint)]
@@ -316,7 +316,7 @@ def limit_top(axes, strong, faint):
 
 
 def channels_last(image):
-    """3×H×W as matplotlib wants it: H×W×3."""
+    """Return a picture, 3×H×W, as matplotlib wants it: H×W×3."""
     return np.moveaxis(np.asarray(image), 0, -1)
 
 
@@ -378,18 +378,18 @@ class TileSheet:
         return self.header + row * (self.tile + self.GAP + self.caption) + self.caption
 
     def picture(self, row, column, image):
-        """Draws `image`, H×W×3, uint8 or floats in 0..1, pixel by pixel."""
+        """Draw `image`, H×W×3, uint8 or floats in 0..1, pixel by pixel."""
         left, top = self.left(column), self.top(row)
         extent = (left, left + self.tile, top + self.tile, top)
         tile = self.axes.imshow(image, extent=extent, interpolation="nearest")
         tile.set_in_layout(False)
 
     def write(self, x, y, text, size, **alignment):
-        """Writes at a place in inches; the sheet has the room, so the layout need not measure."""
+        """Write at a place in inches; the sheet has the room, so the layout need not measure."""
         self.axes.text(x, y, text, size=size, in_layout=False, **alignment)
 
     def name_row(self, row, text, colour=None):
-        """Writes `text` left of a row, with a swatch of the class colour if one is given."""
+        """Write `text` left of a row, with a swatch of the class colour if one is given."""
         top, right = self.top(row), self.label - 0.1
         if colour is not None:
             swatch = Rectangle((right - 0.08, top), 0.08, self.tile, color=colour)
@@ -398,10 +398,10 @@ class TileSheet:
         self.write(right, top + self.tile / 2, text, NORMAL, ha="right", va="center")
 
     def name_column(self, column, text):
-        """Writes `text` in the header, centred over a column."""
+        """Write `text` in the header, centred over a column."""
         centre = self.left(column) + self.tile / 2
         self.write(centre, self.header - 0.06, text, NORMAL, ha="center", va="bottom")
 
     def write_caption(self, row, column, text):
-        """Writes `text` over the tile, flush with its left edge."""
+        """Write `text` over the tile, flush with its left edge."""
         self.write(self.left(column), self.top(row) - 0.05, text, SMALL, ha="left", va="bottom")

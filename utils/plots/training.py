@@ -15,7 +15,7 @@ from utils.plots.style import (
 
 @styled
 def planned_schedule(learning_rates, momenta, steps_per_epoch, dataset_title):
-    """Learning rate and momentum at every step of the training to come.
+    """Draw the learning rate and momentum at every step of the training to come.
 
     Args:
         learning_rates: floats, one per step.
@@ -57,7 +57,7 @@ def planned_schedule(learning_rates, momenta, steps_per_epoch, dataset_title):
 
 
 def dress_secondary(axis):
-    """The axis on top counts epochs; it has a frame line of its own and no grid."""
+    """Style the axis on top, which counts epochs: a frame line of its own and no grid."""
     dress(axis)
     axis.grid(False)
     integer_ticks(axis.xaxis)

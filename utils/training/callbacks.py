@@ -148,7 +148,7 @@ class NoteLosses(Callback):
     """Tells the data module the loss of every picture, by which it chooses what to show next."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        """Note a batch's, without reading them from the device."""
+        """Note a batch's losses, without reading them from the device."""
         _, _, indices = batch
         trainer.datamodule.note_losses(indices, outputs["losses"])
 
