@@ -15,8 +15,18 @@ from utils.data.augment import Augmentation, augment
 from utils.data.picture_set import PictureSet, Split
 from utils.models.registry import MODELS
 from utils.runs import Run
+from utils.training.classifier import build_optimizer
 from utils.training.fit import fit
-from utils.training.lr_finder import DIVERGED, RECENT, RangeTest, save, smooth, suggest, sweep
+from utils.training.lr_finder import (
+    DIVERGED,
+    RECENT,
+    RangeTest,
+    _Sweep,
+    save,
+    smooth,
+    suggest,
+    sweep,
+)
 from utils.training.plan import plan_training
 
 STEPS = 41
@@ -161,6 +171,35 @@ def test_sweep_tries_as_many_rates_as_asked_for_exponentially_spaced(make_plan):
     assert (steps > 0.5 * np.median(steps)).all() and (steps < 2.1 * np.median(steps)).all()
     assert np.isfinite(result.losses).all()
     assert result.seconds > 0
+
+
+def test_rates_are_spaced_as_those_of_lightnings_range_test(make_plan):
+    result = sweep(make_plan(), steps=10, min_lr=1e-6, max_lr=1e-3)
+    expected = [1e-6, *(1e-6 * 1e3 ** ((step + 1) / 10) for step in range(1, 10))]
+    assert result.learning_rates.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_every_group_of_an_optimizer_follows_the_rate_and_keeps_its_scale(make_plan):
+    plan = make_plan(recipe="speed", model="davidnet")
+    steps = _Sweep(plan, lambda step: 1e-3 * 2**step, lambda: None).configure_optimizers()
+    optimizer, schedule = steps["optimizer"], steps["lr_scheduler"]["scheduler"]
+    trained = build_optimizer(plan.network(), plan.recipe)
+    for rate in (1e-3, 2e-3, 4e-3):
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate] * 3)
+        optimizer.step()
+        schedule.step()
+    scales = [[g["lr_scale"] for g in o.param_groups] for o in (optimizer, trained)]
+    assert scales[0] == scales[1]
+    assert len(set(scales[0])) == 3
+
+
+def test_a_sweep_shows_its_steps_as_text(make_plan, capsys):
+    sweep(make_plan(), steps=10)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert all(line.startswith("Range test:") for line in shown.err.split("\r") if line.strip())
+    assert "10/10" in shown.err
+    assert shown.err.endswith("\n")  # closed
 
 
 def test_first_loss_is_the_fresh_networks_on_the_first_batch_of_training(make_plan):

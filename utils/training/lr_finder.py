@@ -1,23 +1,19 @@
 """The learning-rate range test (Smith 2017, "Cyclical Learning Rates", section 3.3).
 
-Lightning's `Tuner.lr_find` does the sweep; what it reports is not used. In Lightning 2.6 its
-suggestion takes the slope against the linear learning rate although the sweep is exponential,
-which favours the smallest rates, and its early losses carry a wrong bias correction. So the raw
-loss of every step is recorded here, smoothed without lag, and the steepest fall per decade of
-learning rate is suggested, once the loss is below that of guessing.
+A throw-away network is trained for a few steps by a plain Trainer while the learning rate rises
+exponentially. The raw loss of every step is recorded, smoothed without lag, and the steepest fall
+per decade of learning rate is suggested, once the loss is below that of guessing.
 """
 
 import time
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from unittest import mock
 
 import numpy as np
-from pytorch_lightning.tuner import Tuner
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch.optim.lr_scheduler import LambdaLR
 
 from utils import InputError, check_number
-from utils.locks import private_folder
 from utils.progress import progress_bar
 from utils.runs import Run
 from utils.training.classifier import ImageClassifier, build_optimizer
@@ -81,25 +77,19 @@ def sweep(
     if min_lr >= max_lr:
         raise InputError(f"The sweep must rise: min_lr is {min_lr:g} and max_lr {max_lr:g}.")
     started = time.perf_counter()
-    classifier = _Recorder(plan.network(), len(plan.picture_set.classes), plan.recipe)
-    with private_folder() as folder, _text_progress(), interruptible():
+    with (
+        progress_bar(description="Range test", total=steps, unit="steps") as bar,
+        isolate_rng(),  # a loader draws a number for every pass, and training shall not notice
+        interruptible(),
+    ):
+        classifier = _Sweep(plan, _rising(min_lr, max_lr, steps), bar.update)
         trainer = build_trainer(
             plan.settings["devices"],
             plan.settings["precision"],
-            max_epochs=-1,
-            check_val_every_n_epoch=None,  # a sweep needs no validation
-            val_check_interval=10**9,
-            default_root_dir=folder,
+            max_steps=steps,
+            limit_val_batches=0,  # a sweep needs no validation
         )
-        Tuner(trainer).lr_find(
-            classifier,
-            datamodule=plan.data_module(),
-            min_lr=min_lr,
-            max_lr=max_lr,
-            num_training=steps,
-            early_stop_threshold=None,
-            update_attr=False,
-        )
+        trainer.fit(classifier, datamodule=plan.data_module())
     learning_rates, losses = np.array(classifier.learning_rates), np.array(classifier.losses)
     seconds = time.perf_counter() - started
     chance = float(np.log(len(plan.picture_set.classes)))
@@ -107,42 +97,55 @@ def sweep(
     return RangeTest(learning_rates, losses, *found, chance, seconds)
 
 
-class _Recorder(ImageClassifier):
-    """Keeps the learning rate and the raw loss of every step, and stops when it diverges."""
+def _rising(low: float, high: float, steps: int) -> Callable[[int], float]:
+    """Return the learning rate of each step: `low` first, and `high` last.
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
+    The steps are spaced as Lightning's `Tuner.lr_find` spaces them, the first of them twice as
+    wide, so that curves can be compared with those of earlier versions.
+    """
+
+    def rate(step: int) -> float:
+        return low * (high / low) ** ((step + 1) / steps) if step else low
+
+    return rate
+
+
+class _Sweep(ImageClassifier):
+    """Follows the rates, keeps the raw loss of every step, and stops when it diverges.
+
+    Args:
+        plan: whose network and recipe are tried.
+        rate: the learning rate by the number of the step.
+        advance: is called after each step.
+    """
+
+    def __init__(
+        self, plan: TrainingPlan, rate: Callable[[int], float], advance: Callable[[], object]
+    ):
+        super().__init__(plan.network(), len(plan.picture_set.classes), plan.recipe)
+        self.rate, self.advance = rate, advance
         self.learning_rates: list[float] = []
         self.losses: list[float] = []
         self.lowest = float("inf")
 
-    def configure_optimizers(self):
-        # no OneCycle: its fixed length would end the sweep, or raise
-        return build_optimizer(self.network, self.recipe)
+    def configure_optimizers(self) -> dict:
+        """Return the recipe's optimiser, and the rising rate, stepped every batch."""
+        optimizer = build_optimizer(self.network, self.recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = 1.0  # times the factor of the step
+        schedule = {"scheduler": LambdaLR(optimizer, self.rate), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
         self.learning_rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
+        self.advance()
         self.losses.append(float(outputs["losses"].mean()))
         recent = float(np.mean(self.losses[-RECENT:]))
         self.lowest = min(self.lowest, recent)
         if not recent <= DIVERGED * self.lowest:
             self.trainer.should_stop = True
-
-
-@contextmanager
-def _text_progress() -> Generator[None]:
-    """Replace the Tuner's progress bar, in a notebook a widget, and close it at the end."""
-    with ExitStack() as bars:
-
-        def bar(desc: str, total: int):
-            return bars.enter_context(
-                progress_bar(description="Range test", total=total, unit="steps")
-            )
-
-        with mock.patch("pytorch_lightning.tuner.lr_finder.tqdm", bar):
-            yield
 
 
 def smooth(learning_rates: np.ndarray, losses: np.ndarray, width: float = SMOOTHING) -> np.ndarray:
