@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pytorch_lightning.utilities.seed import isolate_rng
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
 from utils import InputError, check_number
@@ -128,13 +129,16 @@ class _Sweep(ImageClassifier):
         self.losses: list[float] = []
         self.lowest = float("inf")
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the recipe's optimiser, and the rising rate, stepped every batch."""
         optimizer = build_optimizer(self.network, self.recipe)
         for group in optimizer.param_groups:
             group["lr"] = 1.0  # times the factor of the step
-        schedule = {"scheduler": LambdaLR(optimizer, self.rate), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        rising = LambdaLR(optimizer, self.rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": rising, "interval": "step"},
+        }
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
         self.learning_rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
