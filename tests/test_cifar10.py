@@ -1,8 +1,13 @@
-"""CIFAR-10 is read from its archive, at any size, or asked for in words."""
+"""CIFAR-10 is read from its archive, at any size, or fetched, or asked for in words."""
 
+import http.client
 import pickle
 import tarfile
+import threading
+import urllib.request
+from functools import partial
 from hashlib import md5
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
 import numpy as np
@@ -13,12 +18,11 @@ from torchvision.datasets import CIFAR10
 
 from helpers.pictures import same
 from utils import InputError
+from utils.data.cifar10 import read_cifar10
 from utils.data.picture_set import CIFAR10_MEAN, CIFAR10_STD
 from utils.data.sources import load_pictures
 
-pytestmark = pytest.mark.usefixtures("no_network")
-
-
+offline = pytest.mark.usefixtures("no_network")
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -54,6 +58,7 @@ def cifar10(tmp_path, monkeypatch):
     return folder, train, contents["test_batch"]
 
 
+@offline
 def test_cifar10_is_read_from_the_archive_as_it_is(cifar10):
     folder, (train_images, train_labels), (test_images, test_labels) = cifar10
     loaded = load_pictures(dataset="cifar10", data_dir=folder)
@@ -67,6 +72,7 @@ def test_cifar10_is_read_from_the_archive_as_it_is(cifar10):
     assert loaded.title == "CIFAR-10"
 
 
+@offline
 def test_cifar10_is_normalised_with_the_constants_of_the_source(cifar10):
     loaded = load_pictures(dataset="cifar10", data_dir=cifar10[0])
     assert (loaded.mean, loaded.std) == (CIFAR10_MEAN, CIFAR10_STD)
@@ -74,6 +80,7 @@ def test_cifar10_is_normalised_with_the_constants_of_the_source(cifar10):
     assert CIFAR10_STD == (0.2470, 0.2435, 0.2616)
 
 
+@offline
 def test_cifar10_is_loaded_a_second_time_without_the_archive(cifar10):
     folder = cifar10[0]
     first = load_pictures(dataset="cifar10", data_dir=folder)
@@ -86,6 +93,7 @@ def test_cifar10_is_loaded_a_second_time_without_the_archive(cifar10):
     assert (again.mean, again.std, again.classes) == (CIFAR10_MEAN, CIFAR10_STD, NAMES)
 
 
+@offline
 def test_cifar10_at_another_size_is_resized(cifar10):
     folder, (train_images, _), _ = cifar10
     loaded = load_pictures(dataset="cifar10", data_dir=folder, image_size=48)
@@ -98,6 +106,7 @@ def test_cifar10_at_another_size_is_resized(cifar10):
     assert difference < 25  # noise loses detail; another picture would differ by 85
 
 
+@offline
 def test_without_archive_and_network_the_message_says_where_to_put_it(tmp_path):
     folder = tmp_path / "downloads"
     with pytest.raises(InputError, match="CIFAR-10 could not be downloaded") as refused:
@@ -105,3 +114,85 @@ def test_without_archive_and_network_the_message_says_where_to_put_it(tmp_path):
     for part in (str(folder), "cifar-10-python.tar.gz", "https://"):
         assert part in str(refused.value)
     assert list(folder.iterdir()) == []
+
+
+# What is fetched
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers with a status and some bytes, of as many as it says there are."""
+
+    def __init__(self, *arguments, content: bytes, status: int = 200, promised: int = 0):
+        self.content, self.status, self.promised = content, status, promised or len(content)
+        super().__init__(*arguments)
+
+    def do_GET(self):
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(self.promised))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """A function that has an address of this machine stand in for the official one."""
+    servers = []
+
+    def begin(**answer) -> None:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, **answer))
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/archive")
+
+    yield begin
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_missing_archive_is_fetched_under_a_bar_and_kept_as_it_came(
+    cifar10, serve, tmp_path, capsys
+):
+    folder, (train_images, _), _ = cifar10
+    content = (folder / CIFAR10.filename).read_bytes()
+    serve(content=content)
+    _, (images, _), _ = read_cifar10(tmp_path / "elsewhere")
+    np.testing.assert_array_equal(images.transpose(0, 3, 1, 2), train_images)
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [CIFAR10.filename]
+    assert (tmp_path / "elsewhere" / CIFAR10.filename).read_bytes() == content
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Downloading CIFAR-10: 100%" in shown.err
+    assert f"{len(content) / 1000:.0f}k/" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"content": b"another file"}, "what came is not the official archive"),
+        ({"content": b"half", "promised": 8}, "what came is not the official archive|more exp"),
+        ({"content": b"", "status": 404}, "HTTP Error 404"),
+    ],
+)
+def test_what_is_not_the_official_archive_is_not_kept(cifar10, serve, tmp_path, answer, words):
+    serve(**answer)
+    with pytest.raises(InputError, match=rf"could not be downloaded \(.*({words}).*Check the net"):
+        read_cifar10(tmp_path / "elsewhere")
+    assert list((tmp_path / "elsewhere").glob("*")) == []
+
+
+@pytest.mark.parametrize(
+    "error", [http.client.IncompleteRead(b"half"), TimeoutError(), http.client.BadStatusLine("")]
+)
+def test_a_server_that_fails_midway_is_said(cifar10, serve, tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
+    with pytest.raises(InputError, match="could not be downloaded") as refused:
+        read_cifar10(tmp_path / "elsewhere")
+    assert CIFAR10.url in str(refused.value)
+    assert list((tmp_path / "elsewhere").glob("*")) == []

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
-from utils.models.convolution import Conv3x3, _Product
+from utils.models.convolution import Conv3x3, _Product, faster_convolutions
+from utils.models.registry import MODELS, create_model
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 8])
@@ -63,3 +65,89 @@ def test_a_small_maps_convolution_computes_in_the_number_format_of_autocast():
     output.float().sum().backward()
     assert convolution.weight.grad.dtype == torch.float32
     assert convolution(images).dtype == torch.float32
+
+
+# In the place of plain ones
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_faster_network_has_the_weights_of_the_plain_one_under_the_same_names(model):
+    torch.manual_seed(7)
+    plain = MODELS[model](width=8)
+    drawn = torch.get_rng_state()
+    torch.manual_seed(7)
+    faster = create_model(model, width=8)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert not any(isinstance(layer, Conv3x3) for layer in plain.modules())
+    for name in ("named_parameters", "named_buffers", "named_modules"):
+        ones, others = (list(getattr(network, name)()) for network in (plain, faster))
+        assert [name for name, _ in ones] == [name for name, _ in others]
+    for one, other in zip(plain.parameters(), faster.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert one.requires_grad == other.requires_grad
+    assert str(faster.state_dict().keys()) == str(plain.state_dict().keys())
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_a_faster_network_gives_the_results_and_gradients_of_the_plain_one(model, training):
+    plain, faster = MODELS[model](width=4).double(), MODELS[model](width=4).double()
+    faster.load_state_dict(plain.state_dict())
+    faster_convolutions(faster)
+    images = torch.randn(5, 3, 32, 32, dtype=torch.float64)
+    for network in (plain, faster):
+        network.train(training)(images).square().sum().backward()
+    torch.testing.assert_close(plain(images), faster(images), rtol=1e-9, atol=1e-9)
+    for one, other in zip(plain.parameters(), faster.parameters(), strict=True):
+        if one.requires_grad:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-7, atol=1e-7)
+
+
+def test_every_3x3_convolution_of_the_networks_is_exchanged_and_even_before_a_pool_alone():
+    even = {
+        model: [m.even for m in create_model(model, width=4).modules() if isinstance(m, Conv3x3)]
+        for model in MODELS
+    }
+    assert even == {"davidnet": [False] * 8, "speednet": [True, False] * 3}
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 1, bias=False),
+        nn.Conv2d(4, 4, 3, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 3, padding=1, stride=2, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1, dilation=2, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect", bias=False),
+        nn.ConvTranspose2d(4, 4, 3, padding=1, bias=False),
+        nn.Linear(4, 4),
+    ],
+    ids=str,
+)
+def test_other_layers_stay_as_they_are(layer):
+    network = nn.Sequential(layer)
+    faster_convolutions(network)
+    assert network[0] is layer
+
+
+@pytest.mark.parametrize(
+    ("pool", "even"),
+    [
+        (nn.MaxPool2d(2), True),
+        (nn.MaxPool2d(2, ceil_mode=True), False),
+        (nn.MaxPool2d(2, padding=1), False),
+        (nn.MaxPool2d(3, 2), False),
+        (nn.AvgPool2d(2), False),
+        (nn.ReLU(), False),
+    ],
+    ids=str,
+)
+def test_a_row_is_left_out_only_where_the_pool_does_not_look_at_it(pool, even):
+    plain = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, bias=False), pool)
+    images = torch.randn(2, 2, 5, 5)
+    expected = plain(images)
+    faster_convolutions(plain)
+    assert plain[0].even is even
+    torch.testing.assert_close(plain(images), expected)

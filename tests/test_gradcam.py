@@ -127,6 +127,12 @@ def test_methods_without_gradients_give_maps(network, images, method, block):
     assert np.ptp(maps, axis=(1, 2)).max() > 0.5
 
 
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam"])
+def test_methods_that_take_long_show_no_bar_of_their_own(network, images, method, capsys):
+    class_activation_maps(network, images[:2], None, method)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_score_cam_weighs_channels_by_the_score_of_the_masked_picture(network, images):
     image, target = images[0], 2
     with torch.no_grad():

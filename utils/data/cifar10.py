@@ -9,14 +9,15 @@ import io
 import os
 import pickle
 import tarfile
+import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 from torchvision.datasets import CIFAR10
-from torchvision.datasets.utils import download_url
+from torchvision.datasets.utils import check_integrity
 
 from utils import InputError, first_line
 from utils.files import check_space, remove_leftovers, replacing
@@ -25,6 +26,10 @@ from utils.progress import progress_bar
 
 #: Bytes that the archive takes, and a little more.
 ARCHIVE_SIZE = 180_000_000
+#: Seconds without a byte after which a download is given up.
+PATIENCE = 60
+#: Bytes that are read at a time.
+CHUNK = 2**16
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -111,18 +116,35 @@ def _read_from_folder(folder: Path, name: str) -> bytes:
 def _download(archive: Path) -> None:
     check_space(archive.parent, ARCHIVE_SIZE, "Downloading CIFAR-10")
     remove_leftovers(archive.parent, older_than=3600)
-    with (
-        mock.patch("torchvision.datasets.utils.tqdm", _download_bar),
-        replacing(archive) as beside,
-    ):
+    with replacing(archive) as beside:
         try:
-            download_url(CIFAR10.url, beside.parent, beside.name, CIFAR10.tgz_md5)
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"CIFAR-10 could not be downloaded ({first_line(error)}). Check the network, or "
-                f"put {CIFAR10.filename} from {CIFAR10.url} into {archive.parent}."
-            ) from error
+            _fetch(CIFAR10.url, beside)
+        except (OSError, HTTPException) as error:
+            raise _no_download(archive, first_line(error)) from error
+        if not check_integrity(beside, CIFAR10.tgz_md5):
+            raise _no_download(archive, "what came is not the official archive")
 
 
-def _download_bar(total: int | None = None, **_):
-    return progress_bar(description="Downloading CIFAR-10", total=total, unit="bytes", scale=True)
+def _fetch(url: str, target: Path) -> None:
+    """Copy what an address holds into a file, under a bar of the bytes.
+
+    Raises:
+        OSError, HTTPException: the network or the server failed, or the file cannot be written.
+    """
+    with (
+        urllib.request.urlopen(url, timeout=PATIENCE) as source,
+        target.open("wb") as file,
+        progress_bar(
+            description="Downloading CIFAR-10", total=source.length, unit="bytes", scale=True
+        ) as bar,
+    ):
+        while chunk := source.read(CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+
+
+def _no_download(archive: Path, reason: str) -> InputError:
+    return InputError(
+        f"CIFAR-10 could not be downloaded ({reason}). Check the network, or put "
+        f"{CIFAR10.filename} from {CIFAR10.url} into {archive.parent}."
+    )

@@ -1,4 +1,12 @@
-"""A 3×3 convolution that is also fast on maps of a few pixels."""
+"""3×3 convolutions that are also fast on maps of a few pixels, in the place of plain ones.
+
+The networks are written with plain convolutions, and `faster_convolutions` exchanges them. A
+float32 training step of DavidNet at batch 512 then takes 0.87 of the processor time, and one of
+SpeedNet as much as before (medians of 6 pairs in turn, two cores of an AMD EPYC).
+"""
+
+from itertools import pairwise
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -7,6 +15,48 @@ from torch.nn.functional import conv2d, pad
 #: Up to so many pixels a map, one matrix product is faster on a CPU than its convolution kernels:
 #: at 4×4 and 512 channels a training step takes 0.4 of the time in bfloat16, 0.8 in float32.
 SMALL_MAP = 16
+#: What a `Conv3x3` can stand in for, in the attributes of `nn.Conv2d`.
+PLAIN = {
+    "kernel_size": (3, 3),
+    "stride": (1, 1),
+    "padding": (1, 1),
+    "dilation": (1, 1),
+    "groups": 1,
+    "bias": None,
+    "padding_mode": "zeros",
+}
+
+
+def faster_convolutions(network: nn.Module) -> None:
+    """Put a `Conv3x3` in the place of every plain 3×3 convolution, over the very same weights.
+
+    Names, order and values of all parameters stay, and so does torch's random generator.
+
+    Args:
+        network: whose layers are exchanged.
+    """
+    for parent in list(network.modules()):
+        layers = [*parent.named_children(), ("", None)]
+        for (name, layer), (_, following) in pairwise(layers):
+            if _is_plain(layer):
+                pooled = isinstance(parent, nn.Sequential) and _halves(following)
+                setattr(parent, name, _over(layer, even=pooled))
+
+
+def _is_plain(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
+    return type(layer) is nn.Conv2d and all(getattr(layer, n) == v for n, v in PLAIN.items())
+
+
+def _over(plain: nn.Conv2d, even: bool) -> "Conv3x3":
+    with torch.device("meta"):  # draws no weights
+        faster = Conv3x3(plain.in_channels, plain.out_channels, even)
+    faster.weight = plain.weight
+    return faster
+
+
+def _halves(layer: nn.Module | None) -> bool:
+    """Tell whether a layer is a 2×2 max-pool that leaves out an odd last row and column."""
+    return isinstance(layer, nn.MaxPool2d) and repr(layer) == repr(nn.MaxPool2d(2))
 
 
 class Conv3x3(nn.Conv2d):

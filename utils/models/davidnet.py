@@ -4,7 +4,6 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from utils.models.convolution import Conv3x3
 from utils.models.network import Network
 
 
@@ -17,7 +16,7 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, pool: bool = False):
         layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv=Conv3x3(in_channels, out_channels),
+            conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
             norm=nn.BatchNorm2d(out_channels),
         )
         if pool:

@@ -5,7 +5,6 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from utils.models.convolution import Conv3x3
 from utils.models.network import Network
 
 
@@ -14,8 +13,8 @@ class Whitening(nn.Conv2d):
 
     Its weights are the directions in which 2×2 patches of the training pictures vary, each scaled
     to unit variance, and their negatives, so that a ReLU after it loses nothing (Page 2019, "How
-    to Train Your ResNet 8"). `init_from_pictures`
-    computes them; until then, this is an ordinary convolution.
+    to Train Your ResNet 8"). `init_from_pictures` computes them; until then, this is an ordinary
+    convolution.
     """
 
     def __init__(self):
@@ -53,8 +52,8 @@ class Block(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int):
-        first = Conv3x3(in_channels, out_channels, even=True)
-        second = Conv3x3(out_channels, out_channels)
+        first = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        second = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         for convolution in (first, second):
             nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
         super().__init__(
