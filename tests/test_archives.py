@@ -108,20 +108,20 @@ def test_names_that_no_folder_should_hold_are_refused(ending, name, tmp_path):
 @pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
 def test_an_archive_without_pictures_is_refused(ending, tmp_path):
     archive = packed(tmp_path / f"pets{ending}", {"notes.txt": b"x", "__MACOSX/a.jpg": b"x"})
-    refused(archive, tmp_path, "holds no pictures")
+    refused(archive, tmp_path, "contains no pictures")
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
 def test_one_name_for_two_things_is_refused(ending, tmp_path):
     archive = packed(tmp_path / f"a{ending}", {"cat/a.jpg": b"x", "cat/a.jpg/b.jpg": b"x"})
-    refused(archive, tmp_path, "damaged or no archive")
+    refused(archive, tmp_path, "damaged or not an archive")
 
 
 def test_a_name_that_occurs_twice_is_refused(tmp_path):
     archive = packed(tmp_path / "pets.tar", PICTURES)
     with tarfile.open(archive, "a") as opened:
         opened.addfile(tarfile.TarInfo("cat/1.jpg"))
-    refused(archive, tmp_path, "holds 'cat/1.jpg' twice")
+    refused(archive, tmp_path, "contains 'cat/1.jpg' twice")
 
 
 KINDS = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
@@ -170,7 +170,7 @@ def test_damaged_archives_are_refused(ending, damage, tmp_path):
             "flipped": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
         }[damage]
     )
-    refused(archive, tmp_path, "damaged or no archive")
+    refused(archive, tmp_path, "damaged or not an archive")
 
 
 def test_a_file_larger_than_any_picture_is_refused(tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_a_file_larger_than_any_picture_is_refused(tmp_path, monkeypatch):
 def test_an_archive_that_would_grow_as_no_pictures_do_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "SUSPICIOUS_SIZE", 10**6)
     blank = {f"{name}/{number}.png": bytes(10**6) for name in "ab" for number in range(3)}
-    refused(packed(tmp_path / "bomb.zip", blank), tmp_path, "as no pictures do")
+    refused(packed(tmp_path / "bomb.zip", blank), tmp_path, "which pictures never do")
 
 
 def test_what_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
@@ -287,7 +287,7 @@ def test_ways_of_packing_that_are_not_unpacked_are_named(method, name, tmp_path)
         while (place := content.find(mark, place + 1)) >= 0:
             content[place + offset] = method
     archive.write_bytes(content)
-    refused(archive, tmp_path, f"is packed by {name}, .* give the folder")
+    refused(archive, tmp_path, f"is compressed with {name}, .* give the folder")
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar.gz"])

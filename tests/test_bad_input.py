@@ -108,10 +108,14 @@ DATA = [
     ("truncated archive", lambda p: cifar10_file(p, b"half"),
      r"cifar-10-python.tar.gz is not the official archive \(its MD5.*Remove it"),
     ("archive that writes outside", lambda p: tar_with(p, "../../evil.png"),
-     "holds '../../evil.png', which would be written outside"),
+     "contains '../../evil.png', which would be written outside"),
     ("archive with an absolute name", lambda p: tar_with(p, "/tmp/evil.png"), "outside its folder"),
     ("archive with a link", lambda p: tar_with(p, "ant", tarfile.SYMTYPE), "link or a device"),
-    ("damaged zip", damaged_zip, "pets.zip is damaged or no archive .*Download or pack it again"),
+    (
+        "damaged zip",
+        damaged_zip,
+        "pets.zip is damaged or not an archive .*Download or pack it again",
+    ),
     ("folder that is missing", lambda p: p / "nowhere", "nowhere' is unknown. Choose shapes"),
     ("file that is no archive", lambda p: shutil.copy(__file__, p / "x.py"), "x.py is neither"),
     ("empty folder", lambda p: class_folders(p / "pets", {}), "at least two class folders.*none"),
@@ -122,7 +126,7 @@ DATA = [
      "1 of 9 files cannot be read: .*bad.png.*by --skip-unreadable"),
     ("text called .jpg", lambda p: with_bad_file(p, b"hello", "bad.jpg"), "bad.jpg cannot be read"),
     ("PostScript called .jpg", lambda p: with_bad_file(p, b"%!PS-Adobe-3.0 EPSF-3.0\n", "bad.jpg"),
-     r"bad.jpg cannot be read as a picture \(it is no picture of a known format"),
+     r"bad.jpg cannot be read as a picture \(it is not a picture of a known format"),
     ("picture of 60000 × 60000", lambda p: with_bad_file(p, png_of(60_000, 60_000)),
      "bad.png cannot be read.*more than 240,000,000 pixels; make it smaller"),
     ("picture of 12000 × 12000", lambda p: with_bad_file(p, png_of(12_000, 12_000)),
@@ -174,7 +178,7 @@ def test_a_pipe_among_the_pictures_is_not_waited_for(tmp_path, capsys):
     root = pets(tmp_path)
     os.mkfifo(root / "ant" / "pipe.jpg")
     arguments = ["data", "--dataset", root, "--data-dir", tmp_path / "data"]
-    check("a pipe", messages(arguments, capsys), "pipe.jpg .*it is no file", tmp_path)
+    check("a pipe", messages(arguments, capsys), "pipe.jpg .*it is not a file", tmp_path)
 
 
 def test_more_pictures_than_the_memory_holds(tmp_path, capsys, monkeypatch):
@@ -182,7 +186,9 @@ def test_more_pictures_than_the_memory_holds(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sources.pictures, "read_pictures", lambda *_: pytest.fail("decoded"))
     root = pets(tmp_path, ant=60, bee=60)
     arguments = ["data", "--dataset", root, "--data-dir", tmp_path / "data", "--image-size", 256]
-    match = r"120 pictures of 256 × 256 pixels need about 0.2 GB of memory, and 0.0 GB are free"
+    match = (
+        r"120 pictures of 256 × 256 pixels need about 0.2 GB of memory, but only 0.0 GB are free"
+    )
     check("memory", messages(arguments, capsys), match, tmp_path)
 
 

@@ -71,7 +71,9 @@ def test_what_the_disk_has_no_room_for_is_refused_before_any_notebook(
     weights = 7 * 4 * 6_573_130
     for free, said in ((weights, "Training"), (weights + 30_000_000, "with a decoded copy")):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
-        with pytest.raises(SystemExit, match=rf"{said}.* needs 0\.2\d GB in .*, and .* are free"):
+        with pytest.raises(
+            SystemExit, match=rf"{said}.* needs 0\.2\d GB in .*, but only .* are free"
+        ):
             main(place)
     archive = shutil.make_archive(
         str(tmp_path / "pets"), "zip", make_folder(tmp_path / "pets", {"ant": 3, "bee": 3})

@@ -67,7 +67,7 @@ def test_hidden_files_are_left_out_and_files_that_are_no_pictures_are_counted(tm
     assert folder.classes == ("a", "b")
     assert listed(tmp_path, folder.train) == [("a/1.jpg", 0), ("b/1.jpg", 1)]
     assert len(folder.notes) == 1
-    assert ": 2 that are no " in folder.notes[0]  # what is hidden is nobody's picture
+    assert ": 2 files that are not " in folder.notes[0]  # what is hidden is nobody's picture
 
 
 def test_pictures_in_hidden_folders_of_a_class_are_left_out(tmp_path):
@@ -124,7 +124,7 @@ def test_folders_that_cannot_be_learnt_from_are_refused_with_the_reason(files, m
 def test_a_missing_folder_and_a_file_are_refused(tmp_path):
     make_files(tmp_path, "a.jpg")
     for path in (tmp_path / "gone", tmp_path / "a.jpg"):
-        with pytest.raises(InputError, match=f"no folder {path}"):
+        with pytest.raises(InputError, match=f"The folder {path} does not exist"):
             scan_folder(path)
 
 
@@ -214,7 +214,7 @@ def test_a_train_among_vehicles_is_a_class_and_that_is_said(tmp_path):
 REFUSED = {
     "a test split without a training split": (
         ["cat/1.jpg", "dog/1.jpg", "test/cat/2.jpg", "test/dog/2.jpg"],
-        "holds test, which looks like a split, and no folder of training pictures.*name them train",
+        "holds test, which looks like a split, but no folder of training pictures.*name them train",
     ),
     "unlabelled test pictures among classes": (
         ["cat/1.jpg", "dog/1.jpg", "Test1/1.jpg"], "holds Test1, which looks like a split",
@@ -273,7 +273,7 @@ def test_test_pictures_without_classes_give_way_to_a_validation_split(tmp_path):
     make_files(tmp_path, "test/1.jpg", "test/2.jpg")
     folder = scan_folder(tmp_path)
     assert listed(tmp_path, folder.test) == [("val/cat/3.jpg", 0), ("val/dog/3.jpg", 1)]
-    assert "test has no class folders, so nobody knows what it shows." in folder.notes
+    assert "test has no class folders, so its pictures have no labels." in folder.notes
     assert f"Not read: {tmp_path / 'test'} (2 .jpg)." in folder.notes
 
 
@@ -325,7 +325,7 @@ def test_all_that_is_not_used_is_counted_by_ending_and_folder(tmp_path):
                "train/cat/clip.mp4", "test/cat/README")  # fmt: skip
     assert scan_folder(tmp_path).notes == (
         f"Not read: {tmp_path / 'extra'} (1 .jpg, 1 .png).",
-        f"Left out below {tmp_path}: 4 that are no pictures in a class folder "
+        f"Left out below {tmp_path}: 4 files that are not pictures in a class folder "
         "(1 .csv, 1 .jpg, 1 .mp4, 1 without an ending).",
     )
 

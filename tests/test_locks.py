@@ -46,7 +46,7 @@ def test_who_comes_second_says_so_waits_and_finds_what_the_first_made(
     monkeypatch.setattr(locks.FileLock, "acquire", let_the_first_go_on)
     with one_at_a_time(tmp_path / "made", "Making it") as waited:
         assert waited and (tmp_path / "made").read_text() == "first"
-    expected = "Making it: another process is at it, and this one waits for it.\n"
+    expected = "Making it: another process is doing this already; waiting for it.\n"
     assert capsys.readouterr().out == expected
     assert os.listdir(tmp_path) == ["made"]
 

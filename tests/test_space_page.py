@@ -648,7 +648,7 @@ def test_programs_classify_and_explain(running, tmp_path):
     with pytest.raises(AppError, match="no such class"):
         client.predict(picture=file, class_name="dragon", api_name="/explain")
     (tmp_path / "b.png").write_bytes(b"no picture")
-    with pytest.raises(AppError, match="it is no picture") as refused:
+    with pytest.raises(AppError, match="it is not a picture") as refused:
         client.predict(picture=handle_file(str(tmp_path / "b.png")), api_name="/classify")
     assert str(running.folder) not in str(refused.value)
 

@@ -1,4 +1,4 @@
-"""Shared code behind the notebooks: one module per notebook, and what they have in common."""
+"""The code behind the notebooks: packages that import only from floors below their own."""
 
 import html
 import re
@@ -70,7 +70,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def check_number(name: str, value, low: float, high: float, whole: bool = False) -> None:
-    """Refuse a value that is no number from `low` to `high`.
+    """Refuse a value that is not a number from `low` to `high`.
 
     Raises:
         InputError: naming the parameter, its value and what is allowed.
@@ -83,7 +83,7 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
 
 
 def check_choice(name: str, value, allowed: Collection) -> None:
-    """Refuse a value that is none of the allowed ones.
+    """Refuse a value that is not one of the allowed ones.
 
     Raises:
         InputError: naming the parameter, its value and the allowed ones.
@@ -105,7 +105,7 @@ def check_flag(name: str, value) -> None:
 
 
 def check_text(name: str, value) -> None:
-    """Refuse a value that is no text, or empty, or holds characters nobody can see.
+    """Refuse a value that is not text, is empty, or has characters that cannot be printed.
 
     Raises:
         InputError: naming the parameter and its value.

@@ -39,7 +39,7 @@ def choose_device(devices: str = "auto") -> tuple[str, str]:
         torch's name of the device (``"cpu"``, ``"cuda"``, ``"mps"``) and the hardware's name.
 
     Raises:
-        InputError: an unknown choice, or a GPU asked for that is not there.
+        InputError: an unknown choice, or a GPU where there is none.
     """
     check_choice("devices", devices, DEVICES)
     if devices != "cpu" and torch.cuda.is_available():
@@ -52,12 +52,12 @@ def choose_device(devices: str = "auto") -> tuple[str, str]:
 
 
 def available_memory() -> int:
-    """Return how many bytes this process may still take, by its machine and its control groups."""
+    """Return how many more bytes the machine and its control groups let this process take."""
     return min([psutil.virtual_memory().available, *_rooms_in_groups()])
 
 
 def _rooms_in_groups() -> Iterator[int]:
-    """Yield what each control group that holds this process has left, in bytes."""
+    """Yield how many bytes each control group of this process has left."""
     for group, names in _groups():
         try:
             limit, used = (int((group / name).read_text()) for name in (names.limit, names.used))

@@ -23,7 +23,7 @@ def resolve_path(path: str | Path) -> Path:
     """Return `path` as an absolute path; a relative one counts from the repository's root.
 
     Raises:
-        InputError: no path can be made of it.
+        InputError: it is not a valid path.
     """
     if path == "":
         raise InputError("A path is empty. Give the file or folder that you mean.")
@@ -32,7 +32,7 @@ def resolve_path(path: str | Path) -> Path:
         resolved.exists()  # a name that is too long shows only here
         return resolved
     except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise InputError(f"{brief(path)} is no path of a file or folder ({error}).") from error
+        raise InputError(f"{brief(path)} is not a valid path ({error}).") from error
 
 
 def brief_path(path: Path) -> str:
@@ -45,7 +45,7 @@ def brief_path(path: Path) -> str:
 
 
 def beside_of(target: Path) -> Path:
-    """Return a name of its own beside `target`, which `remove_leftovers` knows again."""
+    """Return a unique name beside `target`, which `remove_leftovers` recognises."""
     return target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
 
 
@@ -159,7 +159,7 @@ def existing_part(folder: Path) -> Path:
 
 
 def check_space(folder: Path, needed: int, purpose: str) -> None:
-    """Refuse to begin what the disk has no room for.
+    """Refuse to start what the disk has no room for.
 
     Args:
         folder: where it is to be written; may not exist yet.
@@ -172,6 +172,6 @@ def check_space(folder: Path, needed: int, purpose: str) -> None:
     free = shutil.disk_usage(existing_part(folder)).free
     if free < needed:
         raise InputError(
-            f"{purpose} needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free "
-            "there. Free some space, or choose another folder."
+            f"{purpose} needs {needed / 1e9:.2f} GB in {folder}, but only {free / 1e9:.2f} GB "
+            "are free there. Free some space, or choose another folder."
         )

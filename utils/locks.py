@@ -54,7 +54,7 @@ def _acquire(lock: FileLock, work: str) -> bool:
         lock.acquire(blocking=False)
         return False
     except Timeout:
-        print(f"{work}: another process is at it, and this one waits for it.", flush=True)
+        print(f"{work}: another process is doing this already; waiting for it.", flush=True)
         lock.acquire()
         return True
 

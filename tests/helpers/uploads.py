@@ -39,9 +39,9 @@ READABLE = {
 }
 #: What makes each file, and what is said of it.
 UNREADABLE = {
-    "text": (lambda: b"I am no picture", "it is no picture"),
-    "empty": (lambda: b"", "it is no picture"),
-    "vector": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is no picture"),
+    "text": (lambda: b"I am no picture", "it is not a picture"),
+    "empty": (lambda: b"", "it is not a picture"),
+    "vector": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is not a picture"),
     "truncated": (lambda: saved(GRADIENT)[:-300], "damaged or cut short"),
     "bomb": (lambda: saved(Image.new("1", (20_000, 20_000))), "pixels; make it smaller"),
     "large": (lambda: saved(Image.new("1", (6_000, 5_000))), f"more than {MAX_PIXELS:,}"),

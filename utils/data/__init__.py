@@ -1,1 +1,1 @@
-"""Pictures from their source to batches on the device."""
+"""All that turns a source of pictures into batches on the device, and describes them."""

@@ -157,7 +157,7 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
             members = [member for member in members if not _is_hidden(member.name)]
             wanted = [m for m in members if m.name.lower().endswith(extensions)]
             if not wanted:
-                raise InputError(f"{archive} holds no pictures ({', '.join(extensions)}).")
+                raise InputError(f"{archive} contains no pictures ({', '.join(extensions)}).")
             check_space(folder, sum(m.size for m in wanted), f"Unpacking {archive}")
             folder.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder.parent, older_than=3600)
@@ -180,8 +180,8 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
                 ) from error
             raise unwritable(folder, error) from error
         raise InputError(
-            f"{archive} is damaged or no archive ({first_line(error)}). Download or pack it again; "
-            "nothing of it was kept."
+            f"{archive} is damaged or not an archive ({first_line(error)}). Download or pack it "
+            "again; nothing was kept."
         ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -228,13 +228,13 @@ def _tar_entries(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     if info.flag_bits & 1:
-        raise InputError(f"{archive} is encrypted. Unpack it, and give the folder.")
+        raise InputError(f"{archive} is encrypted. Unpack it and give the folder.")
     if info.compress_type not in PACKED_BY:
         known = getattr(zipfile, "compressor_names", {})  # which its documentation leaves out
         how = known.get(info.compress_type, f"method {info.compress_type}")
         raise InputError(
-            f"{archive} is packed by {how}, which is not unpacked here. Unpack it with another "
-            "program, and give the folder."
+            f"{archive} is compressed with {how}, which is not supported. Unpack it with another "
+            "program and give the folder."
         )
     kind = stat.S_IFMT(info.external_attr >> 16)
     name = _checked_name(archive, _zip_name(info), is_file=kind in (0, stat.S_IFREG))
@@ -268,18 +268,18 @@ def _checked_name(archive: Path, name: str, is_file: bool) -> str:
     is_drive = re.match(r"[A-Za-z]:", name) is not None
     if path.is_absolute() or ".." in path.parts or is_drive:
         raise InputError(
-            f"{archive} holds {name!r}, which would be written outside its folder. It was not "
+            f"{archive} contains {name!r}, which would be written outside its folder. It was not "
             "unpacked; do not trust it."
         )
     too_long = len(path.parts) > 50 or any(len(os.fsencode(p)) > 200 for p in path.parts)
     if too_long or not name.isprintable():
         raise InputError(
-            f"{archive} holds {brief(name)}, a name that is too long or cannot be printed. It was "
-            "not unpacked; rename that file."
+            f"{archive} contains {brief(name)}, a name that is too long or cannot be printed. It "
+            "was not unpacked; rename that file."
         )
     if not is_file:
         raise InputError(
-            f"{archive} holds {name!r}, which is a link or a device. It was not unpacked; pack "
+            f"{archive} contains {name!r}, which is a link or a device. It was not unpacked; pack "
             "the files themselves."
         )
     return str(path)
@@ -290,16 +290,16 @@ def _check_members(archive: Path, members: Sequence[_Member]) -> None:
     names = set()
     for member in members:
         if member.name in names:
-            raise InputError(f"{archive} holds {member.name!r} twice. It was not unpacked.")
+            raise InputError(f"{archive} contains {member.name!r} twice. It was not unpacked.")
         names.add(member.name)
         if member.size > MAX_FILE_SIZE:
             raise InputError(
-                f"{archive} holds {member.name!r} of {member.size / 1e6:,.0f} MB; no picture is "
+                f"{archive} contains {member.name!r} of {member.size / 1e6:,.0f} MB; no picture is "
                 f"larger than {MAX_FILE_SIZE / 1e6:,.0f} MB. It was not unpacked."
             )
     total, packed = sum(member.size for member in members), archive.stat().st_size
     if total > SUSPICIOUS_SIZE and total > MAX_RATIO * packed:
         raise InputError(
-            f"{archive} would grow from {packed / 1e6:,.1f} to {total / 1e6:,.0f} MB, as no "
-            "pictures do. It was not unpacked."
+            f"{archive} would grow from {packed / 1e6:,.1f} to {total / 1e6:,.0f} MB, which "
+            "pictures never do. It was not unpacked."
         )

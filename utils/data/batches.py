@@ -109,7 +109,7 @@ def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Spli
     train, watched = (torch.nonzero(part).flatten() for part in (~held_out, held_out))
     if not len(watched):
         raise InputError(
-            f"val_fraction {val_fraction} holds nothing out: no class has two training pictures."
+            f"val_fraction {val_fraction} holds nothing out, as no class has two training pictures."
         )
     return whole.subset(train), whole.subset(watched)
 

@@ -92,13 +92,13 @@ def cached_pictures(source: Source, image_size: int, cache_dir: Path) -> Picture
 
 
 def _check_memory(source: Source, image_size: int, copies: float) -> None:
-    """Refuse more pictures than the memory can hold so often, before the first is decoded."""
+    """Refuse more pictures than memory can hold this many times, before any is decoded."""
     needed = copies * source.size * 3 * image_size**2 + DECODERS
     free = available_memory()
     if needed > free:
         raise InputError(
             f"{source.size:,} pictures of {image_size} × {image_size} pixels need about "
-            f"{needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free. Lower "
+            f"{needed / 1e9:,.1f} GB of memory, but only {free / 1e9:,.1f} GB are free. Lower "
             "image_size, use fewer pictures, or close other programs."
         )
 
@@ -149,7 +149,7 @@ def _write_cache(source: Source, picture_set: PictureSet, path: Path) -> None:
         with replacing(path) as beside:
             save_file(tensors, beside, metadata)
     except (InputError, SafetensorError) as error:
-        print(f"The decoded pictures are not kept, and will be decoded again: {error}")
+        print(f"The decoded pictures were not kept and will be decoded again next time: {error}")
 
 
 def _read_cache(source: Source, path: Path) -> PictureSet | None:
@@ -166,7 +166,7 @@ def _read_cache(source: Source, path: Path) -> PictureSet | None:
             raise ValueError("the checksum of its description is wrong")
         return _described(source, tensors, json.loads(metadata["described"]))
     except Exception as error:  # damage can raise nearly anything
-        print(f"The decoded copy {path} is damaged ({first_line(error)}); decoding again.")
+        print(f"The decoded copy {path} is damaged ({first_line(error)}): decoding again.")
         return None
 
 

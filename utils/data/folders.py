@@ -116,7 +116,9 @@ def scan_folder(root: Path, absent: Iterable[str] = ()) -> PictureFolder:
             folders look like splits and cannot be read as such.
     """
     if not root.is_dir():
-        raise InputError(f"There is no folder {root}. Give the folder that holds your pictures.")
+        raise InputError(
+            f"The folder {root} does not exist. Give the one that holds your pictures."
+        )
     try:
         return _scan(root, _tree(root, absent))
     except OSError as error:
@@ -294,7 +296,7 @@ def _splits_at_top(root: Path, top: _Folder, notes: list[str]) -> _Splits | None
     named = _by_role(root, roles)
     if "train" not in named:
         raise InputError(
-            f"{root} holds {few(roles)}, which looks like a split, and no folder of training "
+            f"{root} holds {few(roles)}, which looks like a split, but no folder of training "
             f"pictures beside it. {_both_remedies(roles)}"
         )
     inside = {role: _class_folders(top.folders[name]) for role, name in named.items()}
@@ -343,7 +345,7 @@ def _with_test(root: Path, named: dict[str, str], inside: _Splits, notes: list[s
     """Return the training split, and the one to test on if there is any."""
     role = next((role for role in ("test", "val") if role in named), None)
     if role == "test" and not inside["test"] and inside.get("val"):
-        notes.append(f"{named['test']} has no class folders, so nobody knows what it shows.")
+        notes.append(f"{named['test']} has no class folders, so its pictures have no labels.")
         role = "val"
     if role is None:
         return {"train": inside["train"]}
@@ -517,7 +519,7 @@ def _left_out(
     notes = [f"Not read: {place}." for place in sorted(unread)]
     if single:
         notes.append(
-            f"Left out below {root}: {len(single):,} that are no pictures in a class folder "
+            f"Left out below {root}: {len(single):,} files that are not pictures in a class folder "
             f"({count_endings(single)})."
         )
     return notes

@@ -169,7 +169,7 @@ def open_picture(file: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> 
         image = Image.open(BytesIO(without_metadata(_content(file))), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"it is no picture of a known format ({', '.join(FORMATS)}), or damaged"
+            f"it is not a picture of a known format ({', '.join(FORMATS)}), or it is damaged"
         ) from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it has more than {2 * MAX_PIXELS:,} pixels; make it smaller") from error
@@ -186,7 +186,7 @@ def _content(file: str | Path | IO[bytes]) -> bytes:
     """Return what a file holds, if no more than a picture can."""
     if isinstance(file, str | Path):
         if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for without end
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         with open(file, "rb") as opened:
             return _content(opened)
     content = file.read(MAX_FILE_SIZE + 1)
@@ -217,7 +217,7 @@ def read_picture(path: str | Path, image_size: int, bits: int = 16) -> np.ndarra
         uint8 array, image_size × image_size × 3.
 
     Raises:
-        InputError: the file is missing, or no picture that can be read.
+        InputError: the file is missing, or is not a picture that can be read.
     """
     with _opened(path) as image:
         return resize_and_crop(image, image_size, bits)
