@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import sys
 from dataclasses import dataclass
 
 import pandas as pd
@@ -141,6 +142,6 @@ def _layer_name(layer: nn.Module) -> str:
 
 def classes_of(network: nn.Module) -> list[type]:
     """Return the classes that a network's module defines: its parts', then its own."""
-    module = inspect.getmodule(type(network))
-    known = filter(inspect.isclass, vars(module).values())
-    return [one for one in known if one.__module__ == module.__name__]
+    name = type(network).__module__
+    known = filter(inspect.isclass, vars(sys.modules[name]).values())
+    return [one for one in known if one.__module__ == name]

@@ -2,7 +2,7 @@
 
 import math
 
-import matplotlib as mpl
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from utils.plots.style import (
     INK,
@@ -29,7 +29,7 @@ NORMALISED = ("#bcd9f0", INK)
 
 @styled
 def blocks(stages, image_size, name, dataset_title):
-    """A network from left to right: the maps that each block hands on, above the block's layers.
+    """Draw a network from left to right: the maps each block hands on, above the block's layers.
 
     Args:
         stages: blocks in forward order, with attributes `name`; `layers`, names of layers in
@@ -74,7 +74,7 @@ def size_in_words(stage):
 
 
 def draw_maps(axes, centre, channels, side, image_size):
-    """A stack of squares, or for plain numbers a bar."""
+    """Draw a stack of squares, or for plain numbers a bar."""
     tall = MAP * (side or image_size) / image_size
     wide = tall if side else 0.16
     sheets = max(1, round(math.log2(channels))) if side else 1
@@ -82,22 +82,27 @@ def draw_maps(axes, centre, channels, side, image_size):
     for behind in reversed(range(sheets)):
         corner = left + SHEET * behind, top - SHEET * behind
         face = "#d9e8f5" if behind == 0 else "white"
-        box = mpl.patches.Rectangle(corner, wide, tall, facecolor=face, edgecolor=MUTED)
+        box = Rectangle(corner, wide, tall, facecolor=face, edgecolor=MUTED)
         axes.add_patch(box)
 
 
 def write_under(axes, centre, column, name, lines):
-    """A block's name under its maps, and what is to be said of it."""
+    """Write a block's name under its maps, and what is to be said of it."""
     axes.text(
-        centre, MAP + 0.4, shorten(name, characters(column, NORMAL)), size=NORMAL, weight="bold",
-        ha="center", va="center",
-    )  # fmt: skip
+        centre,
+        MAP + 0.4,
+        shorten(name, characters(column, NORMAL)),
+        size=NORMAL,
+        weight="bold",
+        ha="center",
+        va="center",
+    )
     for number, line in enumerate(lines, start=1):
         axes.text(centre, MAP + 0.4 + number * LINE, line, size=SMALL, ha="center", va="center")
 
 
 def draw_layers(axes, centre, column, stage):
-    """A box a layer, from top to bottom, and a line past those whose input is added back."""
+    """Draw a box a layer from top to bottom, and a line past those whose input is added back."""
     adds = {last: first for first, last in stage.skips}
     tops, row = [], 0
     for number, layer in enumerate(stage.layers):
@@ -110,17 +115,29 @@ def draw_layers(axes, centre, column, stage):
 
 
 def draw_layer(axes, centre, column, row, layer):
-    """Draws a layer's box and returns the height of its top."""
+    """Draw a layer's box and return the height of its top."""
     wide, top = 0.82 * column, MAP + 0.4 + 3.8 * LINE + row * ROW
     face, ink = look_of(layer)
-    box = mpl.patches.FancyBboxPatch(
-        (centre - wide / 2, top), wide, ROW - 0.06, boxstyle="round,pad=0,rounding_size=0.05",
-        facecolor=face, edgecolor=MUTED, linewidth=0.8,
-    )  # fmt: skip
+    box = FancyBboxPatch(
+        (centre - wide / 2, top),
+        wide,
+        ROW - 0.06,
+        boxstyle="round,pad=0,rounding_size=0.05",
+        facecolor=face,
+        edgecolor=MUTED,
+        linewidth=0.8,
+    )
     axes.add_patch(box)
     text = shorten(layer, characters(wide, SMALL))
-    axes.text(centre, top + (ROW - 0.06) / 2, text, size=SMALL, color=ink, ha="center",
-              va="center_baseline")  # fmt: skip
+    axes.text(
+        centre,
+        top + (ROW - 0.06) / 2,
+        text,
+        size=SMALL,
+        color=ink,
+        ha="center",
+        va="center_baseline",
+    )
     return top
 
 
@@ -131,7 +148,7 @@ def look_of(layer):
 
 
 def bypass(axes, edge, start, end, out):
-    """A line at the right of the boxes, from above one to the middle of another."""
+    """Draw a line at the right of the boxes, from above one to the middle of another."""
     start, end = start - 0.03, end + (ROW - 0.06) / 2
     axes.plot([edge, edge + out, edge + out], [start, start, end], color=INK, linewidth=1.2)
     arrow(axes, (edge + out, end), (edge, end))

@@ -180,7 +180,7 @@ def curves_in_short(run: Run, history: pd.DataFrame) -> str:
     data, found = run.record["data"], summarise(history)
     trend = "the last" if found["epochs_since_best"] == 0 else "not the last"
     return (
-        f"Run **{run.name}** on {as_markdown(data['title'])}, {counted(found['epochs'], 'epoch')}, "
+        f"Run **{run.name}** on {as_markdown(data['title'])}, {counted(len(history), 'epoch')}, "
         f"figures of the {WATCHED[data['watched']]}: accuracy {found['final_val_acc']:.1%} at the "
         f"end and {found['best_acc']:.1%} at its best, in epoch {found['best_epoch']} ({trend}); "
         f"lowest loss {found['lowest_loss']:.3f} in epoch {found['lowest_loss_epoch']}. Train "
