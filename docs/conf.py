@@ -3,7 +3,7 @@
 from importlib import metadata
 
 from utils import settings
-from utils.publish.badges import repository
+from utils.pipeline.cells import repository
 
 REPOSITORY = repository()
 

@@ -7,7 +7,8 @@ import pytest
 
 from utils import InputError
 from utils.files import ROOT
-from utils.publish.badges import colab_badge, repository, write_badges
+from utils.pipeline.cells import repository
+from utils.publish.badges import colab_badge, write_badges
 
 
 @pytest.fixture
@@ -60,6 +61,15 @@ def test_a_page_that_lost_its_place_is_named_and_nothing_is_written(project):
     (project / "README.md").write_text("# Nothing here\n")
     before = texts(project)
     with pytest.raises(InputError, match=r"README\.md has no place"):
+        write_badges("a/b", project)
+    assert texts(project) == before
+
+
+def test_a_chapter_that_lost_its_first_cell_is_named_and_nothing_is_written(project):
+    path = project / "notebooks" / "03_training.ipynb"
+    path.write_text(path.read_text().replace('"first-cell"', '"another"'))
+    before = texts(project)
+    with pytest.raises(InputError, match=r"03_training\.ipynb has no place"):
         write_badges("a/b", project)
     assert texts(project) == before
 

@@ -13,6 +13,8 @@ from utils.settings import parameters_cell
 def test_the_stored_chapters_are_as_the_command_writes_them(name):
     for cell in nbformat.read(NOTEBOOKS[name], as_version=4).cells:
         tags = cell.metadata.get("tags", [])
+        if cells.FIRST_CELL in tags:
+            assert cell.source == cells.first_cell_of(cells.repository())
         if "parameters" in tags:
             assert cell.source == parameters_cell(name[1]), "run: python -m utils chapters"
         assert (FOLDED.items() <= dict(cell.metadata).items()) == (
@@ -36,3 +38,22 @@ def test_the_command_writes_what_is_declared_and_nothing_twice(tmp_path, monkeyp
     assert "seed = None" in parameters.source
     assert folded.metadata.jupyter.source_hidden and folded.metadata.cellView == "form"
     assert "jupyter" not in parameters.metadata and "jupyter" not in shown.metadata
+
+
+def test_the_command_writes_the_first_cell_for_the_project_s_address(tmp_path, monkeypatch):
+    tags = {"tags": [cells.FIRST_CELL, "hide-input"]}
+    path = tmp_path / "04_curves.ipynb"
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", metadata=tags)]), path
+    )
+    monkeypatch.setattr(cells, "NOTEBOOKS", {"04_curves": path})
+    for repo, address in (
+        ("", ""),
+        ("some-one/davidnet", "https://github.com/some-one/davidnet.git"),
+    ):
+        monkeypatch.setattr(cells, "repository", lambda repo=repo: repo)
+        assert write_cells() == [path]
+        (cell,) = nbformat.read(path, as_version=4).cells
+        assert cell.source == cells.first_cell(address)
+        assert f'REPOSITORY, FETCHED = "{address}", ' in cell.source
+        assert ("git clone" in cell.source) == bool(address)

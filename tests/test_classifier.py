@@ -13,7 +13,13 @@ from utils.data.batches import PictureDataModule, pictures_per_epoch
 from utils.data.picture_set import PictureSet, Split
 from utils.models.registry import create_model
 from utils.training.callbacks import KeepLogits
-from utils.training.classifier import ImageClassifier, build_optimizer, one_cycle, planned_schedule
+from utils.training.classifier import (
+    ImageClassifier,
+    build_optimizer,
+    one_cycle,
+    planned_schedule,
+    schedule_in_words,
+)
 from utils.training.optimizers import Muon
 from utils.training.recipes import RECIPES, choose_recipe
 
@@ -329,3 +335,13 @@ def test_the_same_seed_gives_the_same_training(trained, picture_set, tmp_path):
     first = trained[3].epochs
     for again, before in zip(watcher.epochs, first, strict=True):
         assert again == pytest.approx({name: before[name] for name in again}, rel=1e-5)
+
+
+def test_the_planned_schedule_is_said():
+    assert schedule_in_words([1e-4, 5e-3, 1e-2, 1e-8] * 300, 98) == (
+        "1,200 steps, 98 an epoch. The rate starts at 0.0001, is highest in step 3 (0.01) and ends "
+        "at 1e-08."
+    )
+    assert schedule_in_words([0.5], 1) == (
+        "1 step, 1 an epoch. The rate starts at 0.5, is highest in step 1 (0.5) and ends at 0.5."
+    )

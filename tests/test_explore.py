@@ -7,7 +7,15 @@ from pytorch_lightning import Trainer
 
 from utils.data.augment import Augmentation, augment
 from utils.data.batches import PictureDataModule
-from utils.data.explore import augmented_views, class_counts, mean_pictures, nearest_mean_accuracy
+from utils.data.explore import (
+    augmented_views,
+    balance_in_words,
+    class_counts,
+    each_class_in_words,
+    in_short,
+    mean_pictures,
+    nearest_mean_accuracy,
+)
 from utils.data.picture_set import PictureSet, Split
 from utils.models.registry import create_model
 from utils.training.classifier import ImageClassifier
@@ -32,6 +40,34 @@ def picture_set():
 def test_counts_are_of_every_class_even_one_without_pictures(picture_set):
     counts = class_counts(picture_set)
     assert {name: list(c) for name, c in counts.items()} == {"train": [6, 2, 4], "test": [1, 0, 2]}
+
+
+def counts_of(train, test):
+    return {"train": np.array(train), "test": np.array(test)}
+
+
+def test_how_many_pictures_a_class_has_is_said():
+    assert each_class_in_words(counts_of([5_000, 5_000], [1, 1])) == "5,000 training pictures"
+    assert (
+        each_class_in_words(counts_of([9, 1_200, 30], [1, 1, 1])) == "9 to 1,200 training pictures"
+    )
+    assert each_class_in_words(counts_of([1, 1], [1, 1])) == "1 training picture"
+    assert each_class_in_words(counts_of([0, 1], [1, 1])) == "0 to 1 training picture"
+
+
+def test_the_balance_of_classes_is_said_with_what_guessing_gives():
+    assert balance_in_words(counts_of([6, 2, 4], [1, 0, 3])) == (
+        "Each class has 2 to 6 training pictures. Always naming the most frequent one would be "
+        "right in 75.0% of the test pictures."
+    )
+
+
+def test_the_chapter_in_short_holds_its_figures(picture_set):
+    text = in_short(picture_set, class_counts(picture_set), 0.456)
+    assert "**made**: 12 pictures to train on and 3 to test with, 3 classes with 2 to 6 " in text
+    assert "16×16 pixels" in text
+    assert "would be right in 66.7% of the test pictures" in text
+    assert "mean picture is nearest in 45.6%;" in text
 
 
 def test_mean_pictures_are_exact_and_black_for_an_empty_class(picture_set):

@@ -1,6 +1,7 @@
 """Class activation maps against a direct calculation, and their promises about side effects."""
 
 import gc
+import inspect
 import itertools
 
 import cv2
@@ -12,10 +13,18 @@ from utils import InputError
 from utils.explain.gradcam import (
     METHODS,
     agreement,
+    agreement_in_words,
+    as_drawn,
     blank,
+    blanks_in_words,
     class_activation_maps,
     compare_methods,
+    compare_pairs,
+    difference_in_words,
     extents,
+    grad_cam,
+    in_short,
+    maps_in_words,
     similarity,
 )
 from utils.models.davidnet import DavidNet
@@ -106,6 +115,29 @@ def test_map_is_the_formula_of_its_method(network, images, method, block, explai
     assert maps.shape == (PICTURES, SIZE, SIZE) and maps.dtype == np.float32
     assert np.ptp(expected, axis=(1, 2)).max() > 0.5  # something to compare
     np.testing.assert_allclose(maps, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_ten_lines_of_grad_cam_give_the_maps_of_the_package(network, images, block):
+    before = state_of(network)
+    targets = true_classes()
+    maps = grad_cam(network, images, targets, block)
+    assert maps.ndim == 3 and not maps.requires_grad and maps.min() >= 0
+    by_package = class_activation_maps(network, images, targets, "gradcam", block)
+    drawn = as_drawn(maps, SIZE)
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn, by_package, atol=1e-3)
+    assert np.ptp(drawn, axis=(1, 2)).max() > 0.5
+    assert_same_state(state_of(network), before)
+
+
+def test_the_ten_lines_of_grad_cam_are_ten():
+    lines = inspect.getsource(grad_cam).split('"""')[2].strip().splitlines()
+    assert len(lines) <= 10
+
+
+def test_a_blank_map_is_drawn_blank():
+    assert not as_drawn(torch.zeros(2, 4, 4), 16).any()
 
 
 def test_predicted_class_is_explained_where_none_is_given(network, images):
@@ -407,3 +439,81 @@ def test_compare_methods_has_a_map_for_every_method_and_block(network, images):
 
 def test_the_similarity_of_no_maps_is_none():
     assert similarity(np.zeros((0, 16, 16)), np.zeros((0, 16, 16))).shape == (0,)
+
+
+# In words
+
+RAMP = np.linspace(0, 1, SIZE * SIZE, dtype=np.float32).reshape(1, SIZE, SIZE)
+EMPTY = np.zeros_like(RAMP)
+NONE = RAMP[:0]
+
+
+def test_pairs_of_maps_are_compared_where_neither_is_blank():
+    blame = np.concatenate([RAMP, 1 - RAMP, RAMP, EMPTY])
+    missed = np.concatenate([RAMP, RAMP, EMPTY, RAMP])
+    figures = compare_pairs(blame, missed)
+    assert figures == {
+        "pictures": 4, "blank": 2, "mean_correlation": pytest.approx(0, abs=1e-6),
+        "of_other_pictures": pytest.approx(-1),
+    }  # fmt: skip
+    assert compare_pairs(RAMP, RAMP) == {"pictures": 1, "blank": 0}
+    assert compare_pairs(NONE, NONE) == {"pictures": 0, "blank": 0}
+
+
+def test_the_largest_difference_is_said_with_its_n():
+    others = RAMP.copy()
+    others[0, 3, 3] += 0.002
+    assert difference_in_words(RAMP, others) == (
+        "Largest difference at any pixel: 2.0e-03 of the full range, n = 1 map of 256 pixels each."
+    )
+    two = np.concatenate([RAMP, RAMP])
+    assert difference_in_words(two, two).startswith("Largest difference at any pixel: 0.0e+00")
+    assert "n = 2 maps of" in difference_in_words(two, two)
+
+
+def test_maps_are_said_picture_by_picture():
+    blame = np.concatenate([RAMP, RAMP, RAMP, RAMP])
+    missed = np.concatenate([RAMP, EMPTY, 1 - RAMP, RAMP])
+    assert maps_in_words(blame, missed, ["ant", "bee", "cat", "dog"]).splitlines() == [
+        "Of the 4 maps for the true class, 1 is blank.",
+        "ant: its two maps correlate by +1.00",
+        "bee: the true class's map is blank",
+        "cat: its two maps correlate by -1.00",
+    ]
+    assert maps_in_words(RAMP, RAMP, ["ant"]).startswith(
+        "Of the 1 map for the true class, 0 are blank."
+    )
+    assert maps_in_words(NONE, NONE, []) == "There is no mistake to explain."
+
+
+def test_blank_maps_are_counted_in_words():
+    blame = np.concatenate([RAMP, EMPTY, RAMP])
+    missed = np.concatenate([RAMP, EMPTY, EMPTY])
+    assert blanks_in_words(blame, missed) == (
+        "Blank: 1 map for the predicted class and 2 for the true one. Left out for that: 2 of 3 "
+        "pairs."
+    )
+    assert (
+        "0 maps for the predicted class and 0 for the true one. Left out for that: 0 of 0 pairs."
+        in (blanks_in_words(NONE, NONE))
+    )
+
+
+def test_the_agreement_of_methods_is_said_with_its_extremes():
+    maps = np.concatenate([RAMP, 1 - RAMP, *[RAMP] * (len(METHODS) - 2)])
+    said = agreement_in_words(agreement(maps), "layer3")
+    assert said.startswith("At layer3 the 28 pairs of methods correlate by 0.50 on average, best ")
+    assert "(+1.00), worst " in said and said.endswith("(-1.00); n = 1 picture.")
+    assert "gradcam++" in said.partition("worst")[2]
+
+
+def test_the_maps_in_short_hold_the_figures_or_say_that_there_are_too_few():
+    figures = {"pictures": 12, "blank": 2, "mean_correlation": 0.456, "of_other_pictures": -0.1}
+    assert in_short(figures, "gradcam", "layer3", "r") == (
+        "gradcam at layer3, 12 mistakes of run **r**: in 2 of them a map is blank. In the other 10 "
+        "the maps for the predicted and for the true class correlate by **0.46** on average, and "
+        "the maps for the predicted class of two different mistakes by -0.10."
+    )
+    assert in_short(compare_pairs(RAMP, RAMP), "gradcam", "layer3", "r") == (
+        "gradcam at layer3, 1 mistake of run **r**: there were too few pairs of maps to compare."
+    )

@@ -12,11 +12,18 @@ from utils.runs import Run
 from utils.training.history import (
     HISTORY_COLUMNS,
     STEP_COLUMNS,
+    curves_in_short,
+    gain_in_words,
+    gap_in_words,
+    losses_in_words,
     picture_sides,
     pooled_accuracy,
     read_history,
     read_steps,
+    result_in_words,
+    schedule_in_words,
     summarise,
+    training_in_short,
 )
 from utils.training.recipes import RECIPES
 
@@ -123,3 +130,84 @@ def test_pooled_accuracy_counts_every_picture_once(history):
     pooled = pooled_accuracy(history, shown=50_000, watched=10_000)
     assert pooled[0] == pytest.approx((50_000 * 0.40 + 10_000 * 0.50) / 60_000)
     assert pooled[3] == pytest.approx((50_000 * 0.95 + 10_000 * 0.75) / 60_000)
+
+
+# In words
+
+
+def test_the_schedule_that_was_followed_is_said():
+    steps = pd.DataFrame({"step": [0, 50, 1_199], "lr": [1e-4, 1e-2, 1e-8]})
+    assert schedule_in_words(steps) == (
+        "3 steps were logged. The rate began at 0.0001, was highest in step 51 (0.01) and ended at "
+        "1e-08."
+    )
+    assert schedule_in_words(steps[:1]) == (
+        "1 step was logged. The rate began at 0.0001, was highest in step 1 (0.0001) and ended at "
+        "0.0001."
+    )
+
+
+@pytest.mark.parametrize(
+    ("watched", "split"),
+    [("test", "test split (watched)"), ("validation", "held-out part (watched)")],
+)
+def test_whatever_is_said_of_watched_figures_names_their_split(history, watched, split, tmp_path):
+    assert losses_in_words(history, watched) == (
+        f"The loss of the {split} was lowest in epoch 2 (0.600) and 0.800 at the end; the train "
+        "loss went from 1.500 to 0.250."
+    )
+    assert gain_in_words(history, watched) == (
+        f"The second half of the epochs changed the accuracy of the {split} by -5.0 points, to "
+        "75.0%."
+    )
+    assert gap_in_words(history, watched) == (
+        f"At the end, train accuracy minus that of the {split} is +20.0 points."
+    )
+    run = Run("r", tmp_path)
+    record = valid_record()
+    run.update_record(**record | {"data": record["data"] | {"watched": watched, "title": "a*b"}})
+    assert curves_in_short(run, history) == (
+        f"Run **r** on a\\*b, 4 epochs, figures of the {split}: accuracy 75.0% at the end and "
+        "80.0% at its best, in epoch 2 (not the last); lowest loss 0.600 in epoch 2. Train "
+        "accuracy minus this one at the end: +20.0 points."
+    )
+    metrics = {"test_acc": 0.9312, "test_loss": 0.25, "test_size": 1_000}
+    assert f"The {split} decided nothing" in training_in_short(run.record, metrics)
+
+
+def test_one_epoch_is_said_as_one(history, tmp_path):
+    run = Run("r", tmp_path)
+    run.update_record(**valid_record())
+    one = history[:1]
+    assert "1 epoch, " in curves_in_short(run, one) and "(the last)" in curves_in_short(run, one)
+    assert gain_in_words(one, "test").endswith("by +0.0 points, to 50.0%.")
+    assert "lowest in epoch 1 (1.400) and 1.400 at the end" in losses_in_words(one, "test")
+
+
+def test_a_gain_that_growing_pictures_share_in_is_said_to_be(history):
+    assert "because the pictures grew" in gain_in_words(history, "test", [16, 16, 24, 24])
+    assert "grew" not in gain_in_words(history, "test", [16, 24, 24, 24])
+    assert "grew" not in gain_in_words(history, "test", [])
+
+
+def test_the_result_of_a_training_is_said_with_what_it_cost():
+    record = valid_record(epochs=2) | {"seconds": {"training": 12.0, "watching": 2.0}, "name": "r"}
+    metrics = {"test_acc": 0.9312, "test_loss": 0.25, "test_size": 1_000}
+    assert result_in_words(record, metrics, 50).splitlines() == [
+        "test accuracy 93.12%, test loss 0.250",
+        "on 1,000 test pictures, float32, one view each; n = 1 run",
+        "2 epochs of 50 pictures in 10.0 s on a CPU (32-true), 10 pictures a second, and 2.0 s of "
+        "watching between them",
+    ]
+    averaged = {"test_acc": 0.94, "test_loss": 0.2, "views": 6, "precision": "bf16-mixed"}
+    assert result_in_words(record, metrics | {"averaged": averaged}, 50).splitlines()[2] == (
+        "averaged over 6 views: accuracy 94.00%, loss 0.200 (bf16-mixed)"
+    )
+    # a run of an earlier version does not say how long it watched
+    one = valid_record() | {"seconds": {"training": 1.0}}
+    said = result_in_words(one, metrics | {"test_size": 1}, 1)
+    assert "on 1 test picture, " in said and "1 epoch of 1 picture in 1.0 s" in said
+    assert training_in_short(record, metrics) == (
+        "Run **r**: 5 parameters, trained on drawn with the recipe `quick`, right on **93.1%** of "
+        "1,000 test pictures. The test split (watched) decided nothing that the program does."
+    )

@@ -22,12 +22,14 @@ from utils.training.lr_finder import (
     RECENT,
     RangeTest,
     _Sweep,
+    in_short,
     save,
     smooth,
     suggest,
     sweep,
 )
 from utils.training.plan import plan_training
+from utils.training.recipes import RECIPES
 
 STEPS = 41
 RATES = np.logspace(-5, 0, STEPS)
@@ -350,3 +352,29 @@ def test_a_loss_that_never_falls_below_guessing_gives_a_weak_suggestion_and_says
     assert suggestion == RATES[np.argmin(smoothed)]
     assert "weak" in reason
     assert "guessing, 2.30" in reason
+
+
+# In words
+
+
+def test_a_range_test_in_short_holds_its_figures():
+    losses = fall(-3)
+    found = RangeTest(RATES, losses, losses, 1e-3, "", seconds=12.4)
+    peak = RECIPES["original"].max_lr
+    assert in_short(found, STEPS, RECIPES["original"]) == (
+        "41 of 41 rates tried in 12 s, from 1e-05 to 1. Suggested rate: **0.001**; the smoothed "
+        f"loss is lowest at 1, and the recipe `original` peaks at {peak:g}."
+    )
+    weak = RangeTest(RATES[:20], losses[:20], losses[:20], 1e-3, "weak: so and so", seconds=1)
+    text = in_short(weak, STEPS, RECIPES["original"])
+    assert "20 of 41 rates tried" in text and ", stopped early as the loss exploded." in text
+    assert "**0.001** (weak: so and so);" in text
+
+
+def test_a_range_test_that_found_nothing_says_so():
+    nothing = np.full(STEPS, np.nan)
+    text = in_short(
+        RangeTest(RATES, nothing, nothing, None, "the loss never fell"), STEPS, RECIPES["quick"]
+    )
+    assert "Suggested rate: **none** (the loss never fell); " in text
+    assert "the smoothed loss is lowest nowhere," in text

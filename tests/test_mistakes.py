@@ -8,11 +8,17 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 
 from utils.explain.mistakes import (
     calibration_error,
+    calibration_in_words,
     calibration_table,
+    classes_in_words,
     confusion,
+    in_short,
     misclassified,
     most_confused,
+    pairs_in_words,
     per_class_table,
+    surest_in_words,
+    wrong_in_words,
 )
 from utils.training.predictions import Predictions
 
@@ -174,3 +180,95 @@ def test_full_confidence_falls_into_the_last_bin():
     table = calibration_table(predictions, bins=10)
     assert table["confidence"].tolist() == pytest.approx([0.525, 1.0], abs=1e-3)
     assert table["count"].tolist() == [1, 1]
+
+
+# In words
+
+
+def of_classes(target, predicted, sure=0.75):
+    """Predictions of three classes, all as sure."""
+    probabilities = np.full((len(target), 3), (1 - sure) / 2)
+    probabilities[np.arange(len(target)), predicted] = sure
+    return from_probabilities(probabilities, target)
+
+
+def test_how_many_are_wrong_is_said():
+    two_of_four = of_classes([0, 1, 2, 2], [0, 1, 0, 0])
+    assert wrong_in_words(two_of_four) == "2 of 4 test pictures are wrong"
+    assert wrong_in_words(of_classes([0, 1], [0, 2])) == "1 of 2 test pictures is wrong"
+    assert wrong_in_words(of_classes([0, 1], [0, 1])) == "0 of 2 test pictures are wrong"
+
+
+def test_the_most_frequent_pairs_are_said_once_each_with_the_way_back():
+    names = ("ant", "bee", "cat")
+    matrix = np.array([[90, 7, 3], [20, 80, 0], [0, 1, 49]])
+    pairs = most_confused(matrix, names)
+    assert pairs_in_words(pairs, matrix, names).splitlines() == [
+        "The 4 pairs above make 100% of all mistakes.",
+        "bee is taken for ant 20 times (20.0% of its pictures), the other way round 7 times",
+        "ant is taken for cat 3 times (3.0% of its pictures), the other way round 0 times",
+        "cat is taken for bee 1 time (2.0% of its pictures), the other way round 0 times",
+    ]
+    few = pairs_in_words(most_confused(matrix, names, count=2), matrix, names)
+    assert few.startswith("The 2 pairs above make 87% of all mistakes.\n")
+    one = np.array([[1, 1], [0, 2]])
+    assert pairs_in_words(most_confused(one, names[:2]), one, names[:2]).splitlines() == [
+        "The one pair above makes all mistakes.",
+        "ant is taken for bee 1 time (50.0% of its pictures), the other way round 0 times",
+    ]
+
+
+def test_a_network_without_mistakes_is_said_to_have_none():
+    matrix = np.diag([3, 0, 4])
+    names = ("ant", "bee", "cat")
+    assert pairs_in_words(most_confused(matrix, names), matrix, names) == (
+        "There is no mistake to count."
+    )
+
+
+def test_the_best_and_worst_class_are_said_and_the_untested_ones_named():
+    predictions = of_classes([0, 0, 0, 1, 1], [0, 0, 1, 1, 0])
+    assert classes_in_words(per_class_table(predictions, ("ant", "bee", "cat"))) == (
+        "Found best: ant (F1 66.7%). Found worst: bee (F1 50.0%, recall 50.0%, precision 50.0%).\n"
+        "Not tested, for want of test pictures: cat."
+    )
+    all_tested = per_class_table(of_classes([0, 1, 2], [0, 1, 2]), ("ant", "bee", "cat"))
+    assert "Not tested" not in classes_in_words(all_tested)
+
+
+def test_confidence_beside_accuracy_is_said():
+    too_sure = of_classes([0, 0, 0, 0], [0, 0, 1, 1])
+    assert calibration_in_words(too_sure) == (
+        "Its mean confidence is 75.00%, its accuracy 50.00%: too sure by 25.00 points."
+    )
+    assert calibration_in_words(of_classes([0, 1], [0, 1])).endswith(
+        ": not sure enough by 25.00 points."
+    )
+    honest = of_classes([0, 0, 0, 0], [0, 0, 0, 1])
+    assert calibration_in_words(honest).endswith("accuracy 75.00%: as sure as it is right.")
+
+
+def test_the_surest_tenth_is_said_with_its_mistakes():
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet([1, 1], size=40)
+    surest = np.argsort(-probabilities.max(axis=1))
+    target = probabilities.argmax(axis=1)
+    target[surest[[0, 2, 9]]] = 1 - target[surest[[0, 2, 9]]]
+    assert surest_in_words(from_probabilities(probabilities, target)) == (
+        "Of the tenth of all predictions that are surest, 2 of 4 are wrong."
+    )
+    assert surest_in_words(of_classes([0], [1])).endswith("1 of 1 is wrong.")
+
+
+def test_the_mistakes_in_short_hold_the_figures_and_no_markup_of_names():
+    names = ("ant", "b*e*e", "cat")
+    predictions = of_classes([0, 0, 0, 1, 1], [0, 0, 1, 1, 0])
+    table = per_class_table(predictions, names)
+    pairs = most_confused(confusion(predictions), names)
+    assert in_short("r", "drawn", predictions, table, pairs) == (
+        "Run **r** on drawn: 2 of 5 test pictures are wrong. Weakest class: b\\*e\\*e (F1 50.0%); "
+        "most frequent mistake: b\\*e\\*e taken for ant. Expected calibration error 15.0%."
+    )
+    right = of_classes([0, 1, 2], [0, 1, 2])
+    none = in_short("r", "drawn", right, per_class_table(right, names), pairs[:0])
+    assert "most frequent mistake: none." in none

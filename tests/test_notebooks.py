@@ -59,6 +59,31 @@ def test_tells_a_story_and_defines_nothing(stored):
         assert not re.search(r"^\s*(def|class|async def) ", cell.source, re.MULTILINE)
         if "parameters" not in cell.metadata.get("tags", []):
             assert len(cell.source.splitlines()) <= 15
+            assert "fmt: skip" not in cell.source and "end=" not in cell.source
+        if "hide-input" not in cell.metadata.get("tags", []):
+            assert len(cell.source.splitlines()) <= 10
+
+
+SHOWN_SOURCE = {
+    "03_training": ("class ConvBlock(", "class DavidNet(", "def training_step("),
+    "06_gradcam": ("def grad_cam(",),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN_SOURCE)
+def test_what_a_chapter_is_about_is_shown_as_python(tiny_run, name):
+    notebook = nbformat.read(tiny_run.path("notebooks", f"{name}.ipynb"), as_version=4)
+    shown = [output.get("data", {}).get("text/markdown", "") for output in outputs(notebook)]
+    blocks = "\n".join(text for text in shown if text.startswith("```python\n"))
+    for begin in SHOWN_SOURCE[name]:
+        assert begin in blocks
+
+
+def test_grad_cam_by_hand_is_that_of_the_figures(tiny_run):
+    notebook = nbformat.read(tiny_run.path("notebooks", "06_gradcam.ipynb"), as_version=4)
+    texts = "".join(o.text for o in outputs(notebook) if o.output_type == "stream")
+    (said,) = re.findall(r"Largest difference at any pixel: (\S+) of", texts)
+    assert float(said) < 0.01
 
 
 def test_parameters_are_plain_literals_with_a_comment_each(stored):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from utils.plots import curves, errors, exploration, gradcam, lr_finder, style, training
+from utils.plots import curves, errors, exploration, gradcam, lr_finder, network, style, training
 
 TITLE = "CIFAR-10 (JPEG copy)"
 BLOCKS = ["prep", "layer 1", "layer 2", "layer 3"]
@@ -179,6 +180,24 @@ def planned_schedule():
     return training.planned_schedule(rates, momenta, 98, TITLE)
 
 
+def stage(name, channels, side, parameters, layers=("conv 3×3", "batch norm", "ReLU"), skips=()):
+    return SimpleNamespace(
+        name=name, channels=channels, side=side, parameters=parameters, layers=layers, skips=skips
+    )
+
+
+def network_blocks(size=32):
+    residual = ("conv 3×3", "max-pool 2×2", "ReLU", *3 * ("conv 3×3",))
+    made = [
+        stage("prep", 64, size, 1_856),
+        stage("layer1", 128, size // 2, 369_408, residual, ((3, 5),)),
+        stage("layer3", 512, size // 8, 5_901_312, residual, ((0, 0), (3, 5))),
+        stage("pool", 512, 1, 0, ("max-pool 2×2",)),
+        stage("a block of a long name", 1_000, None, 5_120_000, ("max of each map", "linear")),
+    ]
+    return network.blocks(made, size, "DavidNet", TITLE)
+
+
 def confusion_matrix(number=10):
     matrix = rng().poisson(0.6, (number, number)) + 950 * np.eye(number, dtype=int)
     return errors.confusion_matrix(matrix, class_names(number), TITLE)
@@ -229,6 +248,7 @@ FIGURES = {
     "channel_statistics": channel_statistics,
     "lr_curve": lr_curve,
     "planned_schedule": planned_schedule,
+    "network_blocks": network_blocks,
     "learning_rate_and_epoch": lambda: curves.learning_rate_and_epoch(steps(), TITLE),
     "loss_curves": lambda: curves.loss_curves(history(), steps(), TITLE),
     "accuracy_curves": lambda: curves.accuracy_curves(history(), TITLE),
@@ -264,6 +284,7 @@ EMPTY = {
     "augmented_views": lambda: exploration.augmented_views(NO_PICTURES, [], TITLE),
     "lr_curve": lambda: lr_finder.lr_curve([], [], [], None, TITLE),
     "planned_schedule": lambda: training.planned_schedule([], [], 98, TITLE),
+    "network_blocks": lambda: network.blocks([], 32, "DavidNet", TITLE),
     "learning_rate_and_epoch": lambda: curves.learning_rate_and_epoch(steps(0), TITLE),
     "loss_curves": lambda: curves.loss_curves(history(0), steps(0), TITLE),
     "accuracy_curves": lambda: curves.accuracy_curves(history(0), TITLE),
@@ -421,6 +442,31 @@ def test_the_epochs_in_which_pictures_grow_are_marked():
 def test_a_run_that_was_stopped_marks_only_the_epochs_it_has():
     figure = curves.accuracy_curves(history(3), TITLE, "test", [16, 16, 24, 32])
     assert "24 px" in words(figure) and "32 px" not in words(figure)
+
+
+@pytest.mark.parametrize("size", [16, 64, 256])
+def test_a_network_is_drawn_for_pictures_of_any_size(size):
+    figure = network_blocks(size)
+    check(figure)
+    assert f"{size}×{size}" in words(figure) and f"{size // 8}×{size // 8}" in words(figure)
+
+
+def test_a_network_s_blocks_are_named_and_counted():
+    written = words(network_blocks())
+    for text in ("picture", "prep", "64 channels", "369,408 parameters", "1,000 logits"):
+        assert text in written
+    assert "nothing learned" in written
+    assert written.count("add input") == 3
+    assert written.count("conv 3×3") == 1 + 4 + 4
+
+
+def test_layers_with_weights_are_told_apart_without_colour():
+    grey = [
+        np.dot(mpl.colors.to_rgb(network.look_of(layer)[0]), (0.299, 0.587, 0.114))
+        for layer in ("conv 3×3", "batch norm", "ReLU")
+    ]
+    assert np.diff(grey).min() > 0.15
+    assert network.look_of("linear") == network.look_of("conv 2×2")
 
 
 def test_schedule_names_its_turning_points():

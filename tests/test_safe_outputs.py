@@ -229,3 +229,35 @@ def test_all_other_markdown_is_text(text):
     tags = set(re.findall(r"<[^>]*>", as_html(made)))
     assert tags <= {"<p>", "</p>", "<code>", "</code>", '<a href="03_training.ipynb">', "</a>"}
     assert safe_markdown(made, PAGES) == made
+
+
+CODE = 'def f(x):\n    """Of `x`."""\n    return [x](x) * "<b>"'
+
+
+def test_a_block_of_python_stays_one_between_what_is_rewritten():
+    made = safe_markdown(f"a <b>\n\n```python\n{CODE}\n```\n\n**c**", PAGES)
+    assert made == f"a &lt;b&gt;\n\n```python\n{CODE}\n```\n\n**c**"
+    assert safe_markdown(made, PAGES) == made
+
+
+@pytest.mark.parametrize("inside", ["````", "  ```", "``` ", "```\n# a\n```"])
+def test_no_text_in_a_block_of_python_ends_it_early(inside):
+    code = f'"""\n{inside}\n[a](//evil)\n"""'
+    made = safe_markdown(f"```python\n{code}\n```", PAGES)
+    assert "<a" not in as_html(made)
+    assert safe_markdown(made, PAGES) == made
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nno Python\n```", "```python\nx = 1\n", "  ```python\nx = 1\n```",
+        "```python {evil}\nx = 1\n```", "```{python}\nx = 1\n```",
+        "```python\n" + "(" * 5_000 + "\n```",
+    ],
+)  # fmt: skip
+def test_a_block_that_is_not_python_is_text(text):
+    made = safe_markdown(text, PAGES)
+    tags = set(re.findall(r"<[^>]*>", as_html(made)))
+    assert tags <= {"<p>", "</p>", "<code>", "</code>"}
+    assert safe_markdown(made, PAGES) == made

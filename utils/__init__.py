@@ -1,7 +1,9 @@
 """The code behind the notebooks: packages that import only from floors below their own."""
 
 import html
+import inspect
 import re
+import textwrap
 from collections.abc import Collection
 
 
@@ -38,6 +40,17 @@ def as_markdown(text: str) -> str:
 def escape_markdown(text: str) -> str:
     """Return a piece of a line, spaces around it included, with its markup escaped."""
     return re.sub(r"([\\`*_{}\[\]()|~$!#])", r"\\\1", html.escape(text, quote=False))
+
+
+def as_code(*things) -> str:
+    """Return Markdown that shows the Python source of these classes and functions."""
+    sources = (textwrap.dedent(inspect.getsource(thing)).rstrip() for thing in things)
+    return "\n\n\n".join(sources).join(("```python\n", "\n```"))
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with what it counts: "1 picture", "1,200 pictures"."""
+    return f"{number:,} {noun if number == 1 else f'{noun}s'}"
 
 
 def first_line(error: BaseException) -> str:

@@ -405,7 +405,7 @@ def _badges(options) -> None:
 
 
 def _add_chapters(commands) -> None:
-    about = "Write the chapters' parameters as utils/settings.py declares them, and fold plumbing."
+    about = "Write the chapters' first cells and parameters as they are declared; fold plumbing."
     _add_command(commands, "chapters", _chapters, about)
 
 

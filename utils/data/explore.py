@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils import as_markdown, counted
 from utils.data.augment import augment
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet, Split
@@ -79,3 +80,46 @@ def _one_of_each_class(targets: Tensor, count: int) -> Tensor:
 def _denormalise(images: Tensor, mean, std) -> Tensor:
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+# In words
+
+
+def each_class_in_words(counts: dict[str, np.ndarray]) -> str:
+    """Return how many training pictures a class has, of `class_counts`: "6 training pictures"."""
+    smallest, largest = int(counts["train"].min()), int(counts["train"].max())
+    most = counted(largest, "training picture")
+    return most if smallest == largest else f"{smallest:,} to {most}"
+
+
+def most_frequent_share(counts: dict[str, np.ndarray]) -> float:
+    """Return how often the most frequent class of the test split would be right, in [0, 1]."""
+    return float(counts["test"].max() / counts["test"].sum())
+
+
+def balance_in_words(counts: dict[str, np.ndarray]) -> str:
+    """Return two sentences: how many pictures classes have, and what always naming one would do."""
+    return (
+        f"Each class has {each_class_in_words(counts)}. Always naming the most frequent one would "
+        f"be right in {most_frequent_share(counts):.1%} of the test pictures."
+    )
+
+
+def in_short(picture_set: PictureSet, counts: dict[str, np.ndarray], by_means: float) -> str:
+    """Return what the chapter found, as Markdown.
+
+    Args:
+        picture_set: what it looked at.
+        counts: from `class_counts`.
+        by_means: from `nearest_mean_accuracy`.
+    """
+    trained, tested = len(picture_set.train), len(picture_set.test)
+    side = picture_set.image_size
+    return (
+        f"**{as_markdown(picture_set.title)}**: {counted(trained, 'picture')} to train on and "
+        f"{tested:,} to test with, {len(picture_set.classes)} classes with "
+        f"{each_class_in_words(counts)} each, {side}×{side} pixels. Always guessing the most "
+        f"frequent class would be right in {most_frequent_share(counts):.1%} of the test pictures, "
+        f"naming the class whose mean picture is nearest in {by_means:.1%}; every later figure has "
+        "to be read against these two."
+    )

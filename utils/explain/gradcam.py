@@ -21,8 +21,9 @@ from pytorch_grad_cam.ablation_layer import AblationLayer
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
-from utils import InputError, check_choice
+from utils import InputError, check_choice, counted
 from utils.models.network import Network
 from utils.models.registry import check_block
 from utils.progress import progress_bar
@@ -172,6 +173,36 @@ def _begin_gradient(module: nn.Module, inputs, output: Tensor) -> Tensor:
     return output.detach().requires_grad_(torch.is_grad_enabled())
 
 
+def grad_cam(network: Network, images: Tensor, targets: Tensor, block: str) -> Tensor:
+    """Grad-CAM by its definition (Selvaraju et al. 2017, equations 1 and 2), in plain torch.
+
+    Args:
+        network: in evaluation mode, where pictures do not influence each other.
+        images: float, N×3×S×S, normalised; at least one.
+        targets: int64, N: the class to explain for each picture.
+        block: whose channels are weighed.
+
+    Returns:
+        float, N×H×W, of the block's size, not negative.
+    """
+    kept = []
+    layer = network.get_submodule(block)
+    handle = layer.register_forward_hook(lambda layer, inputs, output: kept.append(output))
+    scores = network(images).gather(1, targets[:, None])
+    handle.remove()
+    channels = kept[0]
+    (gradients,) = torch.autograd.grad(scores.sum(), channels)
+    weights = gradients.mean(dim=(2, 3), keepdim=True)
+    return (weights * channels).sum(dim=1).relu().detach()
+
+
+def as_drawn(maps: Tensor, side: int) -> np.ndarray:
+    """Return maps of a block (float, N×H×W) as figures show them: each scaled to [0, 1], N×S×S."""
+    maps = maps - maps.amin((1, 2), keepdim=True)
+    maps = maps / (1e-7 + maps.amax((1, 2), keepdim=True))
+    return interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0].cpu().numpy()
+
+
 def compare_methods(network: Network, image: Tensor, target: Sequence[int]) -> np.ndarray:
     """Return the maps of one picture by every method at every block.
 
@@ -248,3 +279,92 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     first, second = (m - m.mean(axis=1, keepdims=True) for m in (first, second))
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return np.divide((first * second).sum(axis=1), norms, out=np.zeros(len(first)), where=norms > 0)
+
+
+def compare_pairs(blame: np.ndarray, missed: np.ndarray) -> dict[str, int | float]:
+    """Compare the maps for the predicted and for the true class of the same mistakes.
+
+    Args:
+        blame, missed: float in [0, 1], N×S×S.
+
+    Returns:
+        how many pairs there are (``pictures``), and in how many a map is ``blank``; where more than
+        one is left, also the ``mean_correlation`` of their two maps, and of the maps for the
+        predicted class ``of_other_pictures``, each with the next mistake's.
+    """
+    unlit = blank(blame) | blank(missed)
+    figures: dict[str, int | float] = {"pictures": len(blame), "blank": int(unlit.sum())}
+    lit = blame[~unlit]
+    if len(lit) > 1:
+        figures["mean_correlation"] = float(similarity(lit, missed[~unlit]).mean())
+        figures["of_other_pictures"] = float(similarity(lit, np.roll(lit, 1, axis=0)).mean())
+    return figures
+
+
+# In words
+
+
+def difference_in_words(maps: np.ndarray, others: np.ndarray) -> str:
+    """Return how far two ways to the same maps (float in [0, 1], N×S×S) are apart at most."""
+    largest = np.abs(maps - others).max()
+    return (
+        f"Largest difference at any pixel: {largest:.1e} of the full range, "
+        f"n = {counted(len(maps), 'map')} of {maps[0].size:,} pixels each."
+    )
+
+
+def maps_in_words(blame: np.ndarray, missed: np.ndarray, labels: Sequence[str]) -> str:
+    """Return how many maps for the true class are blank, and how alike the first three pairs are.
+
+    Args:
+        blame, missed: maps for the predicted and for the true class, float, N×S×S.
+        labels: what each picture is and was taken for.
+    """
+    if not len(missed):
+        return "There is no mistake to explain."
+    empty = int(blank(missed).sum())
+    whole = f"Of the {counted(len(missed), 'map')} for the true class, {empty:,}"
+    lines = [f"{whole} {'is' if empty == 1 else 'are'} blank."]
+    alike = similarity(blame, missed)
+    for place, label in enumerate(labels[:3]):
+        told = f"its two maps correlate by {alike[place]:+.2f}"
+        if blank(missed)[place]:
+            told = "the true class's map is blank"
+        lines.append(f"{label}: {told}")
+    return "\n".join(lines)
+
+
+def agreement_in_words(pairs: pd.DataFrame, block: str) -> str:
+    """Return how far the methods agree about one picture at a block, of `agreement`."""
+    worst, best = (
+        f"{pair['first']} and {pair['second']} ({pair['correlation']:+.2f})"
+        for _, pair in pairs.iloc[[0, -1]].iterrows()
+    )
+    return (
+        f"At {block} the {counted(len(pairs), 'pair')} of methods correlate by "
+        f"{pairs['correlation'].mean():.2f} on average, best {best}, worst {worst}; n = 1 picture."
+    )
+
+
+def blanks_in_words(blame: np.ndarray, missed: np.ndarray) -> str:
+    """Return how many maps for the predicted and for the true class (float, N×S×S) are blank."""
+    either = int((blank(blame) | blank(missed)).sum())
+    return (
+        f"Blank: {counted(int(blank(blame).sum()), 'map')} for the predicted class and "
+        f"{blank(missed).sum():,} for the true one. Left out for that: {either:,} of "
+        f"{counted(len(blame), 'pair')}."
+    )
+
+
+def in_short(figures: dict, method: str, block: str, run_name: str) -> str:
+    """Return what the maps of a run's mistakes told, of `compare_pairs`, as Markdown."""
+    mistakes = figures["pictures"]
+    told = f"{method} at {block}, {counted(mistakes, 'mistake')} of run **{run_name}**: "
+    if "mean_correlation" not in figures:
+        return f"{told}there were too few pairs of maps to compare."
+    return (
+        f"{told}in {figures['blank']:,} of them a map is blank. In the other "
+        f"{mistakes - figures['blank']:,} the maps for the predicted and for the true class "
+        f"correlate by **{figures['mean_correlation']:.2f}** on average, and the maps for the "
+        f"predicted class of two different mistakes by {figures['of_other_pictures']:.2f}."
+    )

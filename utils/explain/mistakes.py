@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
+from utils import as_markdown, counted
 from utils.training.predictions import Predictions
 
 CALIBRATION_BINS = 15
@@ -90,4 +91,106 @@ def calibration_error(predictions: Predictions, bins: int = CALIBRATION_BINS) ->
             num_classes=predictions.num_classes,
             n_bins=bins,
         )
+    )
+
+
+# In words
+
+
+def wrong_in_words(predictions: Predictions) -> str:
+    """Return how many of the test pictures are wrong: "2 of 8 test pictures are wrong"."""
+    wrong = int((predictions.predicted != predictions.target).sum())
+    is_wrong = "is wrong" if wrong == 1 else "are wrong"
+    return f"{wrong:,} of {len(predictions.target):,} test pictures {is_wrong}"
+
+
+def pairs_in_words(pairs: pd.DataFrame, matrix: np.ndarray, classes: tuple[str, ...]) -> str:
+    """Return a line on the share of the most frequent mistakes, and one on each of the first three.
+
+    Args:
+        pairs: from `most_confused`; of a pair that comes both ways, the first counts.
+        matrix: from `confusion`.
+        classes: names of all classes.
+    """
+    if pairs.empty:
+        return "There is no mistake to count."
+    share = pairs["count"].sum() / (matrix.sum() - np.trace(matrix))
+    lines = [f"The {counted(len(pairs), 'pair')} above make {share:.0%} of all mistakes."]
+    if len(pairs) == 1:
+        lines = ["The one pair above makes all mistakes."]
+    both = pairs.apply(lambda pair: frozenset((pair["actual"], pair["predicted"])), axis=1)
+    for pair in pairs[~both.duplicated()][:3].itertuples():
+        back = matrix[classes.index(pair.predicted), classes.index(pair.actual)]
+        lines.append(
+            f"{pair.actual} is taken for {pair.predicted} {counted(pair.count, 'time')} "
+            f"({pair.share:.1%} of its pictures), the other way round {counted(back, 'time')}"
+        )
+    return "\n".join(lines)
+
+
+def weakest_class(table: pd.DataFrame) -> pd.Series:
+    """Return the row of the tested class with the lowest F1, of `per_class_table`."""
+    return table[table["support"] > 0].sort_values("f1").iloc[0]
+
+
+def classes_in_words(table: pd.DataFrame) -> str:
+    """Return which class of `per_class_table` is found best, and which worst, and what is untested.
+
+    Classes without test pictures have no rank.
+    """
+    best, weakest = table[table["support"] > 0].sort_values("f1").iloc[-1], weakest_class(table)
+    told = (
+        f"Found best: {best['class']} (F1 {best.f1:.1%}). Found worst: {weakest['class']} "
+        f"(F1 {weakest.f1:.1%}, recall {weakest.recall:.1%}, precision {weakest.precision:.1%})."
+    )
+    untested = table["class"][table["support"] == 0]
+    if len(untested):
+        told += f"\nNot tested, for want of test pictures: {', '.join(untested)}."
+    return told
+
+
+def calibration_in_words(predictions: Predictions) -> str:
+    """Return how sure the network is beside how often it is right."""
+    sure, right = predictions.confidence.mean(), predictions.accuracy
+    points = 100 * (sure - right)
+    told = f"Its mean confidence is {sure:.2%}, its accuracy {right:.2%}: "
+    if abs(points) < 0.005:
+        return f"{told}as sure as it is right."
+    return f"{told}{'too sure' if points > 0 else 'not sure enough'} by {abs(points):.2f} points."
+
+
+def surest_in_words(predictions: Predictions) -> str:
+    """Return how many of the surest tenth of all predictions, at least one, are wrong."""
+    surest = predictions.confidence.argsort()[::-1][: max(1, len(predictions.target) // 10)]
+    missed = int((predictions.predicted[surest] != predictions.target[surest]).sum())
+    return (
+        f"Of the tenth of all predictions that are surest, {missed:,} of {len(surest):,} "
+        f"{'is' if missed == 1 else 'are'} wrong."
+    )
+
+
+def in_short(
+    run_name: str,
+    dataset_title: str,
+    predictions: Predictions,
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+) -> str:
+    """Return what the mistakes of a run told, as Markdown.
+
+    Args:
+        run_name: of the run.
+        dataset_title: how figures name the data.
+        predictions: of its test split.
+        table: from `per_class_table`.
+        pairs: from `most_confused`.
+    """
+    weakest, worst = weakest_class(table), "none"
+    if len(pairs):
+        worst = f"{pairs.iloc[0].actual} taken for {pairs.iloc[0].predicted}"
+    return (
+        f"Run **{run_name}** on {as_markdown(dataset_title)}: {wrong_in_words(predictions)}. "
+        f"Weakest class: {as_markdown(weakest['class'])} (F1 {weakest.f1:.1%}); most frequent "
+        f"mistake: {as_markdown(worst)}. Expected calibration error "
+        f"{calibration_error(predictions):.1%}."
     )

@@ -1,10 +1,28 @@
-"""A network layer by layer: shapes and parameters."""
+"""A network layer by layer: shapes and parameters, and its source."""
+
+import copy
+import inspect
+import sys
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.model_summary import ModelSummary
-from torch import nn
+from torch import Tensor, nn
+
+from utils.models.davidnet import Residual
+
+#: How a drawing calls a layer, by its class or one that this extends.
+LAYER_NAMES = {
+    nn.Linear: "linear",
+    nn.BatchNorm2d: "batch norm",
+    nn.MaxPool2d: "max-pool 2×2",
+    nn.AdaptiveMaxPool2d: "max of each map",
+    nn.Flatten: "flatten",
+    nn.ReLU: "ReLU",
+    nn.SiLU: "SiLU",
+}
 
 
 def layer_table(network: nn.Module, image_size: int, batch_size: int = 1) -> pd.DataFrame:
@@ -41,3 +59,89 @@ class _Summarised(LightningModule):
 
     def forward(self, images):
         return self.network(images)
+
+
+def size_in_words(network: nn.Module) -> str:
+    """Return how many parameters a network has, how many of them are learned, and their size."""
+    total = sum(p.numel() for p in network.parameters())
+    learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return (
+        f"{total:,} parameters, {learned:,} of them learned: {4 * total / 2**20:.2f} MiB in float32"
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A block of a network, as a drawing shows it.
+
+    Attributes:
+        name: of the block.
+        layers: what each of its layers is, in forward order.
+        skips: pairs of positions in `layers`: the first layer of those that an input bypasses, and
+            the last, to whose output it is added.
+        channels, side: of the map that it hands on; `side` is None where that is plain numbers.
+        parameters: how many it has.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    skips: tuple[tuple[int, int], ...]
+    channels: int
+    side: int | None
+    parameters: int
+
+
+@torch.no_grad()
+def stages(network: nn.Module, image_size: int) -> list[Stage]:
+    """Return a network's blocks in forward order, for a drawing.
+
+    An activation between two blocks counts to the first of them.
+
+    Args:
+        network: one of the registry; it is left as it was.
+        image_size: side of the pictures in pixels.
+    """
+    outputs: dict[str, Tensor] = {}
+    copied = copy.deepcopy(network).float().eval()
+    for name, block in copied.named_children():
+        block.register_forward_hook(lambda *given, name=name: outputs.update({name: given[-1]}))
+    copied(torch.zeros(1, 3, image_size, image_size, device=next(copied.parameters()).device))
+    groups: list[list[str]] = []
+    for name, block in copied.named_children():
+        if not groups or any(True for _ in block.parameters()):
+            groups.append([name])
+        else:
+            groups[-1].append(name)
+    return [_stage(copied, group, outputs[group[-1]]) for group in groups]
+
+
+def _stage(network: nn.Module, names: list[str], output: Tensor) -> Stage:
+    modules = [module for name in names for module in network.get_submodule(name).modules()]
+    leaves = [module for module in modules if not any(module.children())]
+    skips = []
+    for module in modules:
+        if isinstance(module, Residual):
+            within = [leaves.index(leaf) for leaf in module.modules() if leaf in leaves]
+            skips.append((min(within), max(within)))
+    return Stage(
+        name=names[0],
+        layers=tuple(map(_layer_name, leaves)),
+        skips=tuple(skips),
+        channels=output.shape[1],
+        side=output.shape[-1] if output.ndim == 4 else None,
+        parameters=sum(p.numel() for leaf in leaves for p in leaf.parameters()),
+    )
+
+
+def _layer_name(layer: nn.Module) -> str:
+    if isinstance(layer, nn.Conv2d):
+        return "conv {}×{}".format(*layer.kernel_size)
+    kinds = (name for kind, name in LAYER_NAMES.items() if isinstance(layer, kind))
+    return next(kinds, type(layer).__name__)
+
+
+def classes_of(network: nn.Module) -> list[type]:
+    """Return the classes that a network's module defines: its parts', then its own."""
+    name = type(network).__module__
+    known = filter(inspect.isclass, vars(sys.modules[name]).values())
+    return [one for one in known if one.__module__ == name]

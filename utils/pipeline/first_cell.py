@@ -1,7 +1,7 @@
-"""What the first cell of every notebook runs, by its path: it makes this very package importable.
+"""What the first cell of every chapter runs once it has found this file, or fetched it.
 
-Another ``utils`` may lie beside the notebook, be installed, or be imported already. Standard
-library alone: nothing may be installed yet.
+The cell looks around the chapter, where Python looks for packages, and beside the chapter. It
+takes no other ``utils`` for this one. Standard library alone: nothing may be installed yet.
 """
 
 import sys
@@ -18,8 +18,8 @@ def make_importable(place: Path) -> None:
             del sys.modules[name]
 
 
-if fetched := globals().get("FETCHED"):  # run by a notebook
-    make_importable(Path(__file__).resolve().parent.parent.parent)
+if files := globals().get("files"):  # in a chapter, whose cell knows where this file may lie
+    make_importable(next(filter(Path.exists, files)).resolve().parents[2])
     from utils.pipeline.install import install_missing
 
-    install_missing(only_in=fetched)
+    install_missing(only_in=files[-1].resolve().parents[2])

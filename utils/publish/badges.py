@@ -1,27 +1,20 @@
-"""The repository's public address: where it is kept, and every place it is written to."""
+"""The repository's public address, and every place it is written to."""
 
 import json
 import re
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
 from utils import InputError, brief
 from utils.files import ROOT, brief_path, write_text
+from utils.pipeline.cells import FIRST_CELL, first_cell_of
 
 COLAB = "https://colab.research.google.com"
 BADGE = f"{COLAB}/assets/colab-badge.svg"
 #: Stands around what this module writes into Markdown pages.
 BEGIN, END = "<!-- badges -->", "<!-- end of badges -->"
 _LINE = re.compile(r'^(repository = )"[^"]*"', re.MULTILINE)
-_ADDRESS = re.compile(r'(REPOSITORY, FETCHED = )"[^"]*"')
 _BADGES = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
-
-
-def repository(root: Path = ROOT) -> str:
-    """Return OWNER/NAME of the public repository as ``pyproject.toml`` has it; empty if unset."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    return project["tool"]["davidnet-explained"]["repository"]
 
 
 def write_badges(repo: str, root: Path = ROOT) -> list[Path]:
@@ -60,21 +53,26 @@ def colab_badge(repo: str, notebook: str) -> str:
     return f"[![Open in Colab]({BADGE})]({COLAB}/github/{repo}/blob/main/notebooks/{notebook})"
 
 
-def _replaced(path: Path, pattern: re.Pattern, by: str, text: str | None = None) -> str:
-    """Return the file's text, or another that stands in it, with the one place in it replaced."""
-    text, count = pattern.subn(by, path.read_text("utf-8") if text is None else text)
+def _replaced(path: Path, pattern: re.Pattern, by: str) -> str:
+    """Return the file's text with the one place in it replaced."""
+    text, count = pattern.subn(by, path.read_text("utf-8"))
     if count != 1:
-        raise InputError(f"{brief_path(path)} has no place for the repository's address.")
+        raise _no_place(path)
     return text
+
+
+def _no_place(path: Path) -> InputError:
+    return InputError(f"{brief_path(path)} has no place for the repository's address.")
 
 
 def _with_badge(path: Path, repo: str) -> str:
     """Return a notebook's text with the address in its first code cell and a badge in its title."""
     notebook = json.loads(path.read_text("utf-8"))
-    title, setup = notebook["cells"][0], notebook["cells"][1]
-    address = rf'\1"https://github.com/{repo}.git"'
-    source = _replaced(path, _ADDRESS, address, "".join(setup["source"]))
-    setup["source"] = source.splitlines(keepends=True)
+    title, *others = notebook["cells"]
+    cells = [cell for cell in others if FIRST_CELL in cell["metadata"].get("tags", [])]
+    if len(cells) != 1:
+        raise _no_place(path)
+    cells[0]["source"] = first_cell_of(repo).splitlines(keepends=True)
     lines = [line for line in title["source"] if BADGE not in line]
     while lines and not lines[-1].strip():
         lines.pop()

@@ -19,9 +19,10 @@ from papermill.translators import PythonTranslator
 from utils import InputError, first_line, printable
 from utils.files import ROOT, brief_path, replacing_folder, write_text
 from utils.locks import private_folder
+from utils.pipeline.cells import repository
 from utils.pipeline.kernel import parameters_of
 from utils.pipeline.sequence import NOTEBOOKS
-from utils.publish.badges import BADGE, colab_badge, repository
+from utils.publish.badges import BADGE, colab_badge
 from utils.publish.safe_outputs import safe_markdown, safe_outputs
 from utils.runs import Run
 

@@ -5,6 +5,7 @@ a browser or Sphinx could execute, follow or fetch (HTML, JavaScript, SVG, LaTeX
 directives) is none of these.
 """
 
+import ast
 import base64
 import html
 import re
@@ -206,8 +207,14 @@ _MARKS = {
 }
 
 
+#: A block of Python, as `utils.as_code` writes it.
+_PYTHON = re.compile(r"^(`{3,})python\n(.*?)\n\1$", re.DOTALL | re.MULTILINE)
+
+
 def safe_markdown(text: str, pages: Iterable[str], headings: bool = False) -> str:
     """Return Markdown with paragraphs, bold, italics, code and links alone; all else is text in it.
+
+    A fenced block of what is Python stays one, and is no more than shown.
 
     Args:
         text: any Markdown.
@@ -220,8 +227,33 @@ def safe_markdown(text: str, pages: Iterable[str], headings: bool = False) -> st
     reader = MarkdownIt("zero").enable([*_PARTS, *["heading"] * headings])
     allowed = frozenset(pages)
     reader.validateLink = lambda url: url in allowed
+    text, parts, end = safe_text(text), [], 0
+    for block in _PYTHON.finditer(text):
+        if _is_python(block[2]):
+            parts += [_paragraphs(text[end : block.start()], reader), _as_block(block[2])]
+            end = block.end()
+    parts.append(_paragraphs(text[end:], reader))
+    return "\n\n".join(filter(None, parts))
+
+
+def _as_block(source: str) -> str:
+    """Return a fenced block that ends where `source` ends, whatever stands in it."""
+    fence = "`" * (max([2, *map(len, re.findall("`+", source))]) + 1)
+    return f"{fence}python\n{source}\n{fence}"
+
+
+def _is_python(source: str) -> bool:
+    """Tell whether `source` is Python: of what is not, the site's highlighting would complain."""
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return True
+
+
+def _paragraphs(text: str, reader: MarkdownIt) -> str:
     lines, mark = [], ""
-    for token in reader.parse(safe_text(text)):
+    for token in reader.parse(text):
         if token.type == "heading_open":
             mark = f"{token.markup} "
         elif token.type == "inline":

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from utils import counted
 from utils.data.augment import several_views
 from utils.data.batches import pictures_per_epoch
 from utils.models.network import Network
@@ -55,10 +56,9 @@ class ImageClassifier(LightningModule):
         images, targets = batch[:2]
         logits = self(images).float()
         losses = self._measure("train", logits, targets)
-        smoothing = self.recipe.label_smoothing
         loss = losses.mean()
-        if smoothing:
-            loss = cross_entropy(logits, targets, label_smoothing=smoothing)
+        if self.recipe.label_smoothing:
+            loss = cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
         return {"loss": loss, "losses": losses.detach()}
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
@@ -142,3 +142,13 @@ def planned_schedule(recipe: Recipe, train_size: int) -> tuple[list[float], list
         optimizer.step()
         schedule.step()
     return learning_rates, momenta, steps_per_epoch
+
+
+def schedule_in_words(learning_rates: list[float], steps_per_epoch: int) -> str:
+    """Return how the learning rate will go, of `planned_schedule`."""
+    peak = max(range(len(learning_rates)), key=learning_rates.__getitem__)
+    return (
+        f"{counted(len(learning_rates), 'step')}, {steps_per_epoch:,} an epoch. The rate starts at "
+        f"{learning_rates[0]:.2g}, is highest in step {peak + 1:,} ({learning_rates[peak]:.2g}) "
+        f"and ends at {learning_rates[-1]:.2g}."
+    )

@@ -1,7 +1,10 @@
 """What training logged: reading it, and the few numbers that sum it up. Needs no torch."""
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 
+from utils import as_markdown, counted
 from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run
 from utils.training.recipes import Recipe
 
@@ -76,3 +79,110 @@ def pooled_accuracy(history: pd.DataFrame, shown: int, watched: int) -> pd.Serie
     """
     right = history["train_acc"] * shown + history["val_acc"] * watched
     return right / (shown + watched)
+
+
+# In words
+
+
+#: What `data.watched` of ``run.json`` is called, wherever a figure of it is shown.
+WATCHED = {"test": "test split (watched)", "validation": "held-out part (watched)"}
+
+
+def result_in_words(record: Mapping, metrics: Mapping, pictures: int) -> str:
+    """Return the final figures of a training and what they cost, in lines.
+
+    Args:
+        record, metrics: ``run.json`` and ``metrics.json``.
+        pictures: how many an epoch shows.
+    """
+    tested = counted(metrics["test_size"], "test picture")
+    lines = [
+        f"test accuracy {metrics['test_acc']:.2%}, test loss {metrics['test_loss']:.3f}",
+        f"on {tested}, float32, one view each; n = 1 run",
+    ]
+    if averaged := metrics.get("averaged"):
+        lines.append(
+            f"averaged over {averaged['views']} views: accuracy {averaged['test_acc']:.2%}, "
+            f"loss {averaged['test_loss']:.3f} ({averaged['precision']})"
+        )
+    epochs, watching = record["settings"]["epochs"], record["seconds"].get("watching", 0.0)
+    seconds = record["seconds"]["training"] - watching
+    lines.append(
+        f"{counted(epochs, 'epoch')} of {counted(pictures, 'picture')} in {seconds:.1f} s on "
+        f"{record['device']['name']} ({record['precision']}), {epochs * pictures / seconds:.0f} "
+        f"pictures a second, and {watching:.1f} s of watching between them"
+    )
+    return "\n".join(lines)
+
+
+def training_in_short(record: Mapping, metrics: Mapping) -> str:
+    """Return what became of a training, of ``run.json`` and ``metrics.json``, as Markdown."""
+    data = record["data"]
+    return (
+        f"Run **{record['name']}**: {record['model']['parameters']:,} parameters, trained on "
+        f"{as_markdown(data['title'])} with the recipe `{record['settings']['recipe']}`, right on "
+        f"**{metrics['test_acc']:.1%}** of {counted(metrics['test_size'], 'test picture')}. "
+        f"The {WATCHED[data['watched']]} decided nothing that the program does."
+    )
+
+
+def schedule_in_words(steps: pd.DataFrame) -> str:
+    """Return how the learning rate went, as `read_steps` gives it."""
+    rates = steps["lr"]
+    highest = int(steps["step"][rates.idxmax()]) + 1
+    logged = "step was" if len(rates) == 1 else "steps were"
+    return (
+        f"{len(rates):,} {logged} logged. The rate began at {rates.iloc[0]:.2g}, was highest in "
+        f"step {highest:,} ({rates.max():.2g}) and ended at {rates.iloc[-1]:.2g}."
+    )
+
+
+def losses_in_words(history: pd.DataFrame, watched: str) -> str:
+    """Return where the watched loss was lowest, and how the train loss went.
+
+    Args:
+        history: as `read_history` gives it.
+        watched: the split's name in ``run.json``.
+    """
+    found, first = summarise(history), history.iloc[0]
+    return (
+        f"The loss of the {WATCHED[watched]} was lowest in epoch {found['lowest_loss_epoch']} "
+        f"({found['lowest_loss']:.3f}) and {found['final_val_loss']:.3f} at the end; the train "
+        f"loss went from {first['train_loss']:.3f} to {found['final_train_loss']:.3f}."
+    )
+
+
+def gain_in_words(history: pd.DataFrame, watched: str, sides: Sequence[int] = ()) -> str:
+    """Return what the second half of the epochs gained.
+
+    Args:
+        history, watched: as `losses_in_words` takes them.
+        sides: from `picture_sides`.
+    """
+    half = max(len(history) // 2 - 1, 0)
+    last = history["val_acc"].iloc[-1]
+    gained = 100 * (last - history["val_acc"].iloc[half])
+    grown = ", part of it because the pictures grew" if len(set(sides[half:])) > 1 else ""
+    return (
+        f"The second half of the epochs changed the accuracy of the {WATCHED[watched]} by "
+        f"{gained:+.1f} points, to {last:.1%}{grown}."
+    )
+
+
+def gap_in_words(history: pd.DataFrame, watched: str) -> str:
+    """Return how far train accuracy is ahead at the end; arguments as of `losses_in_words`."""
+    gap = 100 * summarise(history)["gap"]
+    return f"At the end, train accuracy minus that of the {WATCHED[watched]} is {gap:+.1f} points."
+
+
+def curves_in_short(run: Run, history: pd.DataFrame) -> str:
+    """Return what the curves of a run told, as Markdown."""
+    data, found = run.record["data"], summarise(history)
+    trend = "the last" if found["epochs_since_best"] == 0 else "not the last"
+    return (
+        f"Run **{run.name}** on {as_markdown(data['title'])}, {counted(len(history), 'epoch')}, "
+        f"figures of the {WATCHED[data['watched']]}: accuracy {found['final_val_acc']:.1%} at the "
+        f"end and {found['best_acc']:.1%} at its best, in epoch {found['best_epoch']} ({trend}); "
+        f"lowest loss {found['lowest_loss']:.3f} in epoch {found['lowest_loss_epoch']}. Train "
+        f"accuracy minus this one at the end: {100 * found['gap']:+.1f} points."
+    )

@@ -14,11 +14,12 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
-from utils import InputError, check_number
+from utils import InputError, check_number, counted
 from utils.progress import progress_bar
 from utils.runs import Run
 from utils.training.classifier import ImageClassifier, build_optimizer
 from utils.training.plan import TrainingPlan
+from utils.training.recipes import Recipe
 from utils.training.trainer import build_trainer, interruptible
 
 DIVERGED = 4.0  # stop once the mean of the last losses is this many times the lowest such mean
@@ -217,4 +218,25 @@ def save(run: Run, result: RangeTest) -> None:
             "reason": result.reason,
             "seconds": round(result.seconds, 2),
         },
+    )
+
+
+def in_short(result: RangeTest, steps: int, recipe: Recipe) -> str:
+    """Return what a range test found, as Markdown.
+
+    Args:
+        result: of `sweep`.
+        steps: how many learning rates it was to try.
+        recipe: whose peak is named beside it.
+    """
+    tried, rates = len(result.losses), result.learning_rates
+    suggestion = "none" if result.suggestion is None else f"{result.suggestion:.2g}"
+    remark = f" ({result.reason})" if result.reason else ""
+    lowest = "nowhere" if result.lowest is None else f"at {result.lowest:.2g}"
+    early = ", stopped early as the loss exploded" if tried < steps else ""
+    return (
+        f"{tried:,} of {counted(steps, 'rate')} tried in {result.seconds:.0f} s, from "
+        f"{rates[0]:.2g} to {rates[-1]:.2g}{early}. Suggested rate: **{suggestion}**{remark}; the "
+        f"smoothed loss is lowest {lowest}, and the recipe `{recipe.name}` peaks at "
+        f"{recipe.max_lr:g}."
     )
