@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
@@ -22,6 +22,7 @@ from PIL import Image
 from settings import FIRST_CHOICE, MOST_REMEMBERED, RIVAL
 from storage import MOST_FILES
 
+from helpers.strangers import Stranger
 from helpers.uploads import READABLE, UNREADABLE
 from utils.data.pictures import EXTENSIONS
 from utils.data.sources import load_pictures
@@ -51,9 +52,22 @@ def served_alone(run: Run, folder: Path):
 def running(tiny_run, tmp_path_factory):
     pytest.importorskip("gradio")
     with served_alone(tiny_run, tmp_path_factory.mktemp("alone") / "space") as space:
-        uploads = Path(space.upload(b"a")["path"]).parent
+        with closing(Stranger(space.address)) as stranger:
+            uploads = Path(stranger.upload(b"a")["path"]).parent
         yield space
     assert not uploads.exists()  # it takes them along when it is told to stop
+
+
+@pytest.fixture(scope="module")
+def stranger(running):
+    with closing(Stranger(running.address)) as stranger:
+        yield stranger
+
+
+@pytest.fixture(scope="module")
+def visitor(running):
+    with running.visitor() as visitor:
+        yield visitor
 
 
 @pytest.fixture(scope="module")
@@ -209,13 +223,13 @@ def test_maps_that_take_long_say_so_and_any_other_choice_stops_them(page):
     assert page.locator(".maps h2").count() == 1  # the others did not come after it
 
 
-def test_maps_that_take_long_end_with_their_visitors_stay(running, tmp_path):
+def test_maps_that_take_long_end_with_their_visitors_stay(running, tmp_path, stranger, visitor):
     import httpx
 
     session = {"session_hash": "leaves"}
-    asked = [5, "scorecam", running.blocks, FIRST_CHOICE, RIVAL]
-    running.send("show_upload", [running.upload(picture(tmp_path)), *asked], **session)
-    body = {"data": [None, None], "fn_index": running.events["show_long_maps"], **session}
+    asked = [5, "scorecam", visitor.blocks, FIRST_CHOICE, RIVAL]
+    stranger.send("show_upload", [stranger.upload(picture(tmp_path)), *asked], **session)
+    body = {"data": [None, None], "fn_index": stranger.events["show_long_maps"], **session}
     with httpx.Client(base_url=f"{running.address}/gradio_api") as client:
         client.post("/queue/join", json=body)
         with client.stream("GET", "/queue/data", params=session) as lines:
@@ -348,9 +362,11 @@ def test_a_link_over_a_strangers_picture_says_that_it_carries_none(visits, runni
     page.close()
 
 
-def test_a_visitor_whom_many_others_followed_is_asked_to_choose_again(page, running, tmp_path):
+def test_a_visitor_whom_many_others_followed_is_asked_to_choose_again(page, tmp_path, stranger):
     content = picture(tmp_path)
-    assert all(running.ask(content).succeeded for _ in range(MOST_REMEMBERED + 1))
+    asked = [5, "gradcam", ["prep"], FIRST_CHOICE, RIVAL]
+    for _ in range(MOST_REMEMBERED + 1):
+        assert "<img" in told(stranger.send("show_upload", [stranger.upload(content), *asked]))
     choose(page, "Method", "LayerCAM")
     page.wait_for_selector("text=or the page has forgotten it")
     assert tiles(page) == 0
@@ -476,29 +492,29 @@ def told(answer: dict) -> str:
     return output["error"] if not answer["success"] else " ".join(filter(None, output["data"]))
 
 
-def refused_quickly(running, event, values, message, **more):
+def refused_quickly(stranger, event, values, message, **more):
     began = time.perf_counter()
-    answer = running.send(event, values, **more)
+    answer = stranger.send(event, values, **more)
     assert message in told(answer), (event, values)
     assert SECRET.decode() not in str(answer)
     assert time.perf_counter() - began < 3, (event, values)
 
 
 @pytest.mark.parametrize("meta", [{}, {"meta": FILE_DATA}, {"meta": None}], ids=str)
-def test_no_path_of_the_machine_is_read(running, meta, tmp_path):
+def test_no_path_of_the_machine_is_read(running, meta, tmp_path, stranger, visitor):
     (tmp_path / "secret.png").write_bytes(SECRET)
-    upload = Path(running.upload(b"a")["path"])
+    upload = Path(stranger.upload(b"a")["path"])
     (upload.parent / f"link-{len(str(meta))}").symlink_to(tmp_path / "secret.png")
     paths = ["/dev/zero", "/dev/ptmx", "/proc/self/environ", str(tmp_path / "secret.png"), "",
              f"{upload.parent}/link-{len(str(meta))}", f"{upload.parent}/../../etc/passwd",
              str(upload.parent), "http://127.0.0.1:9/a.png"]  # fmt: skip
     for path in paths:
-        refused_quickly(running, "classify", [{"path": path, **meta}, 3], "is not here")
+        refused_quickly(stranger, "classify", [{"path": path, **meta}, 3], "is not here")
     page_asks = [{"path": "/dev/ptmx", **meta}, 5, "gradcam", ["prep"], FIRST_CHOICE, RIVAL]
-    refused_quickly(running, "show_upload", page_asks, "is not here")
+    refused_quickly(stranger, "show_upload", page_asks, "is not here")
     picture = [{"path": "/dev/zero", **meta}, "", "gradcam", ["prep"], 0.5]
-    refused_quickly(running, "explain", picture, "is not here")
-    assert running.ask(READABLE["1×1"]()).succeeded
+    refused_quickly(stranger, "explain", picture, "is not here")
+    assert visitor.explain(READABLE["1×1"]()).succeeded
     assert running.memory < 2_000_000_000
 
 
@@ -508,11 +524,11 @@ def test_no_path_of_the_machine_is_read(running, meta, tmp_path):
      5, True, []],
     ids=str,
 )  # fmt: skip
-def test_what_is_no_file_is_refused_as_a_picture(running, value):
-    refused_quickly(running, "classify", [value, 3], "not the kind of value")
+def test_what_is_no_file_is_refused_as_a_picture(value, stranger):
+    refused_quickly(stranger, "classify", [value, 3], "not the kind of value")
 
 
-def test_every_other_value_has_its_kind_and_range(running):
+def test_every_other_value_has_its_kind_and_range(stranger):
     file = {"path": "/dev/zero", "meta": FILE_DATA}
     address = {"path": "http://127.0.0.1:9/", "meta": FILE_DATA}
     asked = {"top_n": 5, "method": "gradcam", "blocks": ["prep"], "explained": FIRST_CHOICE,
@@ -524,24 +540,24 @@ def test_every_other_value_has_its_kind_and_range(running):
     for name, values in wrong.items():
         for value in values:
             sent = [None, *(asked | {name: value}).values()]
-            refused_quickly(running, "show_upload", sent, "not the kind of value")
+            refused_quickly(stranger, "show_upload", sent, "not the kind of value")
     for name, value in (("method", "magic"), ("blocks", ["layer9"])):
-        refused_quickly(running, "show_upload", [None, *(asked | {name: value}).values()], "alue")
-    refused_quickly(running, "classify", [None, -1], "less than minimum")
-    refused_quickly(running, "explain", [None, "", "gradcam", ["prep"], 2], "greater than maximum")
-    refused_quickly(running, "explain", [None, file, "gradcam", ["prep"], 1], "not the kind")
-    refused_quickly(running, "classify", [], "2 values, and 0 were sent")
+        refused_quickly(stranger, "show_upload", [None, *(asked | {name: value}).values()], "alue")
+    refused_quickly(stranger, "classify", [None, -1], "less than minimum")
+    refused_quickly(stranger, "explain", [None, "", "gradcam", ["prep"], 2], "greater than maximum")
+    refused_quickly(stranger, "explain", [None, file, "gradcam", ["prep"], 1], "not the kind")
+    refused_quickly(stranger, "classify", [], "2 values, and 0 were sent")
     for event in (None, 5, [], ["name"], {"name": 5}, {"name": "../examples/001.png"}):
         values = list(asked.values())
-        refused_quickly(running, "show_chosen", values, "no such picture", event_data=event)
+        refused_quickly(stranger, "show_chosen", values, "no such picture", event_data=event)
 
 
-def test_numbers_that_json_does_not_know_are_refused(running):
+def test_numbers_that_json_does_not_know_are_refused(running, stranger):
     import httpx
 
     join, session = f"{running.address}/gradio_api/queue/join", {"session_hash": "nan"}
     for value in ("NaN", "Infinity", "1e999"):
-        event = running.events["classify"]
+        event = stranger.events["classify"]
         body = f'{{"data": [null, {value}], "fn_index": {event}, "session_hash": "nan"}}'
         sent = httpx.post(join, content=body, headers={"content-type": "application/json"})
         if sent.status_code == 200:
@@ -549,10 +565,10 @@ def test_numbers_that_json_does_not_know_are_refused(running):
             assert "not the kind of value" in answer, value
 
 
-def test_the_ways_into_gradio_that_the_page_does_not_use_are_closed(running):
+def test_the_ways_into_gradio_that_the_page_does_not_use_are_closed(running, stranger):
     import httpx
 
-    upload = running.upload(b"an upload")["path"]
+    upload = stranger.upload(b"an upload")["path"]
     with httpx.Client(base_url=f"{running.address}/gradio_api") as client:
         for way in ("file=http://127.0.0.1:9/", "file=/etc/passwd", "file=/dev/zero", "file/etc",
                     f"file={Path(upload).parent}", f"file={upload}/../../../etc/passwd",
@@ -583,16 +599,16 @@ def test_an_upload_is_one_file_whose_name_says_nothing(running):
         assert Path(path).is_file()
 
 
-def test_many_uploads_are_kept_in_bounds_and_the_page_goes_on(running):
+def test_many_uploads_are_kept_in_bounds_and_the_page_goes_on(stranger, visitor):
     with ThreadPoolExecutor(8) as senders:
-        paths = list(senders.map(lambda n: running.upload(bytes([n]))["path"], range(130)))
+        paths = list(senders.map(lambda n: stranger.upload(bytes([n]))["path"], range(130)))
     uploads = Path(paths[0]).parent
     assert len(list(uploads.iterdir())) == MOST_FILES
-    refused_quickly(running, "classify", [{"path": paths[0]}, 3], "upload it again")
-    assert running.ask(READABLE["1×1"]()).succeeded
+    refused_quickly(stranger, "classify", [{"path": paths[0]}, 3], "upload it again")
+    assert visitor.explain(READABLE["1×1"]()).succeeded
 
 
-def test_uploads_that_never_end_keep_nobody_else_from_asking(running):
+def test_uploads_that_never_end_keep_nobody_else_from_asking(running, stranger, visitor):
     host, port = running.address.removeprefix("http://").split(":")
     head = (f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9000000\r\n"
             "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n").encode()  # fmt: skip
@@ -604,9 +620,9 @@ def test_uploads_that_never_end_keep_nobody_else_from_asking(running):
         one_more = stack.enter_context(socket.create_connection((host, int(port))))
         one_more.sendall(head)
         assert b"503" in one_more.recv(100)
-        refused_quickly(running, "classify", [None, 3], "There is no picture")
+        refused_quickly(stranger, "classify", [None, 3], "There is no picture")
     time.sleep(0.2)
-    assert running.ask(READABLE["1×1"]()).succeeded
+    assert visitor.explain(READABLE["1×1"]()).succeeded
 
 
 def test_nothing_of_the_server_is_told(running):
@@ -618,13 +634,15 @@ def test_nothing_of_the_server_is_told(running):
             assert secret not in told, page
 
 
-def test_a_visitors_wait_is_measured(running, tmp_path):
+def test_a_visitors_wait_is_measured(running, tmp_path, visitor):
     assert running.started > 0
     assert running.memory > 50_000_000
-    answer = running.ask(picture(tmp_path))
-    assert answer.succeeded
-    assert 0 < answer.computed <= answer.waited
-    assert not running.ask(b"no picture").succeeded
+    assert list(visitor.blocks) == ["prep", "layer1", "layer2", "layer3"]
+    for answer in (visitor.explain(picture(tmp_path)), visitor.classify(picture(tmp_path))):
+        assert answer.succeeded
+        assert 0 < answer.computed <= answer.waited
+    for answer in (visitor.explain(b"no picture"), visitor.classify(b"no picture")):
+        assert not answer.succeeded
 
 
 def test_programs_classify_and_explain(running, tmp_path):

@@ -1,4 +1,8 @@
-"""What visitors of a Space wait for: its start, one picture, and many people at once."""
+"""What visitors of a Space wait for: its start, one picture, and many people at once.
+
+They ask as programs do: by `gradio_client`, through the page's public endpoints. It looks for
+news every 0.05 s, which is how exactly waiting is measured.
+"""
 
 import json
 import os
@@ -8,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -22,14 +26,13 @@ from PIL import Image
 
 from utils import InputError, check_number
 from utils.explain.portable import DESCRIPTION
+from utils.locks import private_folder
 from utils.progress import progress_bar
 
 #: Seconds after which a Space that shows no page is given up.
 PATIENCE = 120
 #: How many answers come first and do not count, and how many one visitor alone asks for.
 WARM_UP, ALONE = 5, 50
-#: The event by which the page asks about an uploaded picture, and the one for maps that take long.
-EVENT, LONG_EVENT = "show_upload", "show_long_maps"
 #: A method that takes long.
 LONG_METHOD = "scorecam"
 
@@ -41,7 +44,7 @@ class Answer:
     Attributes:
         waited: seconds from the upload to the answer, as the visitor's program sees it.
         computed: of these, seconds that the server worked on it.
-        succeeded: whether maps came, and neither a failure nor a refusal.
+        succeeded: whether what was asked for came, and neither a failure nor a refusal.
     """
 
     waited: float
@@ -49,95 +52,96 @@ class Answer:
     succeeded: bool
 
 
-class Space:
-    """A running Space, asked in the way that its page asks.
+class Visitor:
+    """A program that asks a Space about pictures, one after the other.
 
     Args:
+        address: of the Space's page.
+
+    Attributes:
+        blocks: names of all whose maps can be asked for.
+    """
+
+    def __init__(self, address: str):
+        # the client's own argument for it is ignored where the environment says nothing
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        from gradio_client import Client
+
+        limits = {"timeout": PATIENCE}
+        self.client = Client(address, verbose=False, download_files=False, httpx_kwargs=limits)
+        api: Any = self.client.view_api(print_info=False, return_format="dict")
+        parameters = api["named_endpoints"]["/explain"]["parameters"]
+        kinds = {parameter["parameter_name"]: parameter["type"] for parameter in parameters}
+        self.blocks: list[str] = kinds["blocks"]["items"]["enum"]
+
+    def explain(self, picture: bytes, method: str = "gradcam") -> Answer:
+        """Upload a picture; wait for its class, and for that class's maps at all blocks."""
+        return self._ask("/explain", picture, method=method, blocks=self.blocks)
+
+    def classify(self, picture: bytes) -> Answer:
+        """Upload a picture; wait for its classes, which nobody's maps keep waiting."""
+        return self._ask("/classify", picture)
+
+    def _ask(self, endpoint: str, picture: bytes, **values) -> Answer:
+        from gradio_client import handle_file
+        from gradio_client.exceptions import AppError
+
+        with private_folder() as folder:
+            (path := folder / "picture.png").write_bytes(picture)
+            began, succeeded = time.perf_counter(), True
+            job = self.client.submit(picture=handle_file(path), api_name=endpoint, **values)
+            try:
+                job.result(PATIENCE)
+            except AppError:  # the page's own refusal, or its failure
+                succeeded = False
+            return Answer(time.perf_counter() - began, _computed(job), succeeded)
+
+    def close(self) -> None:
+        """Leave the page."""
+        self.client.close()
+
+
+def _computed(job: Any) -> float:
+    """Return how many seconds the server worked on a job of Gradio's, as it says at its end."""
+    updates = job.communicator.updates
+    while not updates.empty():
+        update = updates.get_nowait()
+        if getattr(update, "final", False):
+            return update.outputs.get("duration", 0.0)
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Space:
+    """A running Space.
+
+    Attributes:
         address: of its page.
         process: that serves it.
         started: seconds from its start to its first page.
         folder: that was built.
-
-    Attributes:
-        about: what the folder says of its network.
-        blocks: names of all whose maps can be asked for.
-        events: what its page asks, by name: Gradio's number of it.
     """
 
-    def __init__(self, address: str, process: psutil.Process, started: float, folder: Path):
-        import httpx
+    address: str
+    process: psutil.Process
+    started: float
+    folder: Path
 
-        self.address, self.process, self.started, self.folder = address, process, started, folder
-        self.about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
-        self._client = httpx.Client(base_url=f"{address}/gradio_api", timeout=PATIENCE)
-        config = httpx.get(f"{address}/config", timeout=PATIENCE).json()
-        self.events = {event["api_name"]: event["id"] for event in config["dependencies"]}
-        event = next(event for event in config["dependencies"] if event["api_name"] == EVENT)
-        components = {component["id"]: component for component in config["components"]}
-        _, *inputs = (components[number] for number in event["inputs"])
-        choices = [[value for _, value in c["props"].get("choices", ())] for c in inputs]
-        layers = next(place for place, c in enumerate(inputs) if c["type"] == "checkboxgroup")
-        self.blocks = choices[layers]
-        self._method = next(place for place, values in enumerate(choices) if LONG_METHOD in values)
-        self._asked = [c["props"].get("value") for c in inputs]
-        self._asked[layers] = self.blocks
-
-    def ask(self, picture: bytes) -> Answer:
-        """Upload a picture; wait for its classes, and for two classes' maps at all blocks."""
-        began = time.perf_counter()
-        told = self.send(EVENT, [self.upload(picture), *self._asked])
-        return _answer(began, told)
-
-    def ask_long(self, picture: bytes) -> Answer:
-        """Upload a picture; wait for its maps by a method that takes long, as `ask` does."""
-        began, session = time.perf_counter(), {"session_hash": uuid.uuid4().hex}
-        asked = list(self._asked)
-        asked[self._method] = LONG_METHOD
-        self.send(EVENT, [self.upload(picture), *asked], **session)
-        return _answer(began, self.send(LONG_EVENT, [None, None], **session))
-
-    def upload(self, picture: bytes) -> dict:
-        """Upload a picture, and return it as an event takes it."""
-        (path,) = self._client.post("/upload", files={"files": ("a.png", picture)}).json()
-        return {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
-
-    def send(self, event: str, values: list, **more) -> dict:
-        """Send an event as the page does, and return what comes back once it is done.
-
-        Args:
-            event: its name.
-            values: of its inputs.
-            more: of the request's other parts; without a ``session_hash`` it is a new visitor's.
-        """
-        body = {"session_hash": uuid.uuid4().hex, **more}
-        body |= {"data": values, "fn_index": self.events[event]}
-        self._client.post("/queue/join", json=body).raise_for_status()
-        session = {"session_hash": body["session_hash"]}
-        with self._client.stream("GET", "/queue/data", params=session) as lines:
-            return _completed(lines.iter_lines())
-
-    def close(self) -> None:
-        """Close the connections to it; it goes on."""
-        self._client.close()
+    @property
+    def about(self) -> dict:
+        """What the folder says of its network."""
+        return json.loads((self.folder / DESCRIPTION).read_text("utf-8"))
 
     @property
     def memory(self) -> int:
         """Bytes that it holds in memory now."""
         return self.process.memory_info().rss
 
-
-def _answer(began: float, told: dict) -> Answer:
-    waited, output = time.perf_counter() - began, told["output"]
-    has_maps = "<img" in str(output.get("data"))
-    return Answer(waited, output.get("duration", 0.0), told["success"] and has_maps)
-
-
-def _completed(lines: Iterator[str]) -> dict:
-    for line in lines:
-        told = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
-        if told.get("msg") == "process_completed":
-            return told
-    return {"success": False, "output": {}}
+    @contextmanager
+    def visitor(self) -> Generator[Visitor]:
+        """Yield a new visitor, who leaves in the end."""
+        with closing(Visitor(self.address)) as visitor:
+            yield visitor
 
 
 @contextmanager
@@ -170,8 +174,7 @@ def running_space(folder: Path, python: str = sys.executable) -> Generator[Space
                     raise InputError(f"{app} showed no page; the last it said: {last}")
                 time.sleep(0.05)
             started = time.perf_counter() - began
-            with closing(Space(address, psutil.Process(process.pid), started, folder)) as space:
-                yield space
+            yield Space(address, psutil.Process(process.pid), started, folder)
         finally:
             process.terminate()
             process.wait()
@@ -201,24 +204,24 @@ def print_waiting(folder: Path, python: str, people: int = 20, requests: int = 1
     """
     check_number("--people", people, 1, 1_000, whole=True)
     check_number("--requests", requests, 1, 1_000, whole=True)
-    with running_space(folder, python) as space:
+    with running_space(folder, python) as space, space.visitor() as visitor:
         first = space.memory
         for number in range(WARM_UP):
-            space.ask(_picture(number))
-        alone = [space.ask(_picture(WARM_UP + number)) for number in range(ALONE)]
+            visitor.explain(_picture(number))
+        alone = [visitor.explain(_picture(WARM_UP + number)) for number in range(ALONE)]
         long, beside = _beside_long(space)
         together = _together(space, people, requests)
         peak = space.memory
-    print(f"{space.about['network']}, maps of two classes at {', '.join(space.blocks)}")
+    print(f"{space.about['network']}, maps of one class at {', '.join(visitor.blocks)}")
     print("\n".join(_table(space.started, alone, long, beside, together, people, (first, peak))))
 
 
 def _beside_long(space: Space) -> tuple[Answer, list[Answer]]:
-    """Return maps that take long, and the answers to another visitor meanwhile."""
-    with ThreadPoolExecutor(1) as visitor:
-        long, beside = visitor.submit(space.ask_long, _picture(0)), []
+    """Return maps that take long, and the classes that another visitor is told meanwhile."""
+    with space.visitor() as first, space.visitor() as other, ThreadPoolExecutor(1) as thread:
+        long, beside = thread.submit(first.explain, _picture(0), LONG_METHOD), []
         while not long.done() and len(beside) < ALONE:
-            beside.append(space.ask(_picture(len(beside))))
+            beside.append(other.classify(_picture(len(beside))))
         return long.result(), beside
 
 
@@ -240,7 +243,7 @@ def _table(
         ("one visitor, in the server", f"{1e3 * computed:.0f} ms", f"median, n = {len(alone)}"),
         ("one visitor, waited", f"{1e3 * statistics.median(waits):.0f} ms", "median"),
         (f"one {LONG_METHOD}, waited", f"{long.waited:.1f} s", "n = 1"),
-        ("another visitor meanwhile", f"{np.median(slowed):.2f} s", f"median, n = {len(slowed)}"),
+        ("another's classes meanwhile", f"{np.median(slowed):.2f} s", f"median, n = {len(slowed)}"),
         ("", f"{max(slowed):.2f} s", "longest"),
         (f"{people} at once, waited", f"{np.median(many):.2f} s", f"median, n = {len(many)}"),
         ("", f"{np.percentile(many, 95):.2f} s", "95th percentile"),
@@ -253,18 +256,21 @@ def _table(
 
 def _together(space: Space, people: int, requests: int) -> list[Answer]:
     with (
-        ThreadPoolExecutor(people) as visitors,
+        ExitStack() as stay,
+        ThreadPoolExecutor(people) as threads,
         progress_bar(description="Visitors", total=people * requests, unit="answers") as bar,
     ):
+        visitors = [stay.enter_context(space.visitor()) for _ in range(people)]
 
         def visit(person: int) -> list[Answer]:
             answers = []
             for number in range(requests):
-                answers.append(space.ask(_picture(1_000 * (person + 1) + number)))
+                picture = _picture(1_000 * (person + 1) + number)
+                answers.append(visitors[person].explain(picture))
                 bar.update()
             return answers
 
-        return [answer for answers in visitors.map(visit, range(people)) for answer in answers]
+        return [answer for answers in threads.map(visit, range(people)) for answer in answers]
 
 
 def _picture(seed: int) -> bytes:

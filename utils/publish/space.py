@@ -36,7 +36,8 @@ from utils.training.trained import load_network
 SOURCE = ROOT / "space"
 #: The modules that the page uses, below ``utils/``.
 MODULES = (
-    "__init__.py", "data/__init__.py", "data/augment.py", "data/metadata.py", "data/pictures.py",
+    "__init__.py", "data/__init__.py", "data/augment.py", "data/augmentation.py",
+    "data/copies.py", "data/metadata.py", "data/picture_set.py", "data/pictures.py",
     "explain/__init__.py", "explain/gradcam.py", "explain/portable.py", "models/__init__.py",
     "models/convolution.py", "models/davidnet.py", "models/network.py", "models/registry.py",
     "models/speednet.py", "models/weights.py", "plots/__init__.py", "plots/gradcam.py",
