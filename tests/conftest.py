@@ -22,10 +22,14 @@ print(build_site(target=Path(sys.argv[1])))
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(items):
     """Test first what waits for nothing that is made in the background, and last what is timed."""
-    waiting = {item.path for item in items if {"tiny_run", "built_site"} & set(item.fixturenames)}
-    items.sort(key=lambda item: 2 * (item.path.stem in TIMED) + (item.path in waiting))
+    waiting = [item for item in items if {"tiny_run", "built_site"} & set(item.fixturenames)]
+    for item in waiting:
+        item.add_marker("slow")
+    files = {item.path for item in waiting}
+    items.sort(key=lambda item: 2 * (item.path.stem in TIMED) + (item.path in files))
 
 
 @pytest.fixture(scope="session", autouse=True)
