@@ -113,7 +113,7 @@ def test_lock_files_name_no_place_to_download_from():
 def test_the_makefile_installs_under_the_constraints():
     text = (ROOT / "Makefile").read_text()
     assert "--constraint constraints.txt --editable '.[dev,space]'" in text
-    for target in ("run", "test", "lint", "lab", "docs", "clean", "help"):
+    for target in ("run", "test", "check", "lint", "lab", "docs", "clean", "help"):
         assert re.search(rf"^{target}:.*## \w+", text, re.MULTILINE), target
 
 
