@@ -8,7 +8,7 @@ RUN_ARGS := $(if $(RUN),--run-name "$(RUN)") $(if $(DATASET),--dataset "$(DATASE
             $(if $(RECIPE),--recipe "$(RECIPE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lab docs space clean
+.PHONY: help run test check lint lab docs space clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ run: $(READY) ## run notebooks 01-06 (DATASET=, RECIPE=, RUN=, ARGS="-p epochs 5
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest
+
+check: lint ## lint, and the tests that are not slow: about a minute
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
 
 lint: $(READY) ## check style, notebooks included, types, and which module may import which
 	$(BIN)/ruff check .

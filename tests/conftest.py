@@ -5,7 +5,8 @@ import socket
 import subprocess
 import sys
 import urllib.error
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,14 @@ print(build_site(target=Path(sys.argv[1])))
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(items):
     """Test first what waits for nothing that is made in the background, and last what is timed."""
-    waiting = {item.path for item in items if {"tiny_run", "built_site"} & set(item.fixturenames)}
-    items.sort(key=lambda item: 2 * (item.path.stem in TIMED) + (item.path in waiting))
+    waiting = [item for item in items if {"tiny_run", "built_site"} & set(item.fixturenames)]
+    for item in waiting:
+        item.add_marker("slow")
+    files = {item.path for item in waiting}
+    items.sort(key=lambda item: 2 * (item.path.stem in TIMED) + (item.path in files))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,11 +42,11 @@ def in_background(request, tmp_path_factory):
     run += ["--data-dir", str(folder / "data")]
     run += [part for name, value in TINY.items() for part in ("-p", name, str(value))]
     arguments = {"tiny_run": run, "built_site": ["-c", BUILD_SITE, str(folder / "site" / "docs")]}
-    # Both as they are now: tests change them, for themselves alone, while the second one waits.
-    python, environment = sys.executable, os.environ | {"OMP_NUM_THREADS": "1"}
-    with ThreadPoolExecutor(1) as worker:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # A process of its own: what tests put in the place of functions and settings is not there.
+    with ProcessPoolExecutor(1, get_context("spawn")) as worker:
         yield {
-            name: worker.submit(_done, [python, *given], environment)
+            name: worker.submit(_done, [sys.executable, *given], environment)
             for name, given in arguments.items()
             if name in wanted
         }
@@ -50,11 +55,12 @@ def in_background(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def threads(in_background: dict[str, Future]):
-    """Compute with one thread while the other core is taken: two would wait for each other."""
+    """Compute with one thread while another process computes: two would wait for each other."""
     import torch
 
     usual = torch.get_num_threads()
-    if not all(future.done() for future in in_background.values()):
+    is_one_of_several = "PYTEST_XDIST_WORKER" in os.environ
+    if is_one_of_several or not all(future.done() for future in in_background.values()):
         torch.set_num_threads(1)
     yield
     torch.set_num_threads(usual)

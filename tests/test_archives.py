@@ -191,6 +191,7 @@ def test_what_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
     refused(archive, tmp_path, "needs 0.00 GB .* Free some space")
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_unpack_once_and_all_find_it(tmp_path):
     archive = packed(tmp_path / "pets.zip", {f"cat/{i}.jpg": b"x" * 1_000 for i in range(300)})
     code = """

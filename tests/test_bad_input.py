@@ -469,6 +469,7 @@ def test_weights_that_are_no_file_are_told_in_a_sentence(made, tmp_path):
         read_network(tmp_path / "model.safetensors", "davidnet", 10, 32, None, "Bring it back.")
 
 
+@pytest.mark.slow
 def test_a_folder_of_any_depth_is_searched(tmp_path):
     root, cwd = pets(tmp_path), os.getcwd()
     os.chdir(root / "ant")

@@ -12,6 +12,8 @@ from utils.measure import bench
 from utils.models.davidnet import DavidNet
 from utils.models.registry import create_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):

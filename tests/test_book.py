@@ -287,6 +287,7 @@ def test_the_site_describes_every_module(site):
     assert described == modules - {"utils.__main__"}
 
 
+@pytest.mark.slow
 def test_a_warning_of_sphinx_fails_the_build_and_the_old_site_stays(run, tmp_path, monkeypatch):
     pages = tmp_path / "pages"
     pages.mkdir()

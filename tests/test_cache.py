@@ -176,6 +176,7 @@ for dataset in (str(place / "plain"), str(place / "split"), "cifar10"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux tells the peak")
 def test_no_more_memory_is_used_than_is_asked_for(tmp_path):
     for name, parts in (("plain", ("",)), ("split", ("train/", "test/"))):

@@ -78,6 +78,7 @@ print(given_back, faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to")
 def test_freed_memory_is_kept_and_not_cleared_anew_by_the_system():
     command = [sys.executable, "-c", COUNT_FAULTS]

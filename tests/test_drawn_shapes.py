@@ -53,6 +53,7 @@ def linear_accuracy(features, targets, test_features, test_targets, ridge):
     return np.mean((test_features @ weights).argmax(axis=1) == test_targets)
 
 
+@pytest.mark.slow
 def test_shapes_dtypes_and_value_range(train, test):
     for pictures, count in ((train, drawn_shapes.TRAIN_SIZE), (test, drawn_shapes.TEST_SIZE)):
         assert pictures.images.shape == (count, 3, 32, 32)
@@ -64,6 +65,7 @@ def test_shapes_dtypes_and_value_range(train, test):
         assert pictures.images.min() < 20 and pictures.images.max() > 235
 
 
+@pytest.mark.slow
 def test_same_arguments_give_the_same_bytes(test):
     again = drawn_shapes.draw_split("test")
     assert again.images.tobytes() == test.images.tobytes()
@@ -71,6 +73,7 @@ def test_same_arguments_give_the_same_bytes(test):
     assert again.masks.tobytes() == test.masks.tobytes()
 
 
+@pytest.mark.slow
 def test_seeds_and_splits_give_different_pictures():
     first = drawn_shapes.draw_split("train", seed=0, count=100)
     for other in (
@@ -89,6 +92,7 @@ def test_a_smaller_count_is_the_beginning_of_a_larger_one(test, count):
     assert np.array_equal(few.masks, test.masks[:count])
 
 
+@pytest.mark.slow
 def test_no_picture_is_drawn_twice(train, test):
     images = np.concatenate([train.images, test.images])
     assert len({image.tobytes() for image in images}) == len(images)
@@ -107,6 +111,7 @@ def test_every_object_is_visible(train, test):
         assert pictures.masks.sum(axis=(1, 2)).min() >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_size", [16, 48, 64])
 def test_other_sizes_show_the_same_scenes(test, image_size):
     pictures = drawn_shapes.draw_split("test", image_size=image_size, count=200)
@@ -177,6 +182,7 @@ def test_every_class_is_drawn_with_the_same_area():
     assert areas == pytest.approx(np.full(len(areas), 0.8**2 / 4), rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_linear_classifier_on_pixels_stays_under_30_percent(train, test):
     pixels, test_pixels = (
         p.images.reshape(len(p.images), -1) / np.float32(255) for p in (train, test)

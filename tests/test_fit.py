@@ -234,6 +234,7 @@ def check_resumes_like(plan, trained, capsys, status="running"):
     assert plan.run.read_json("metrics.json") == trained.run.read_json("metrics.json")
 
 
+@pytest.mark.slow
 def test_run_interrupted_at_an_epochs_end_resumes_to_the_same_result(trained, tmp_path, capsys):
     plan = make_plan(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
@@ -256,6 +257,7 @@ def test_run_stopped_by_hand_within_an_epoch_resumes_to_the_same_result(trained,
     check_resumes_like(plan, trained, capsys, status="failed")
 
 
+@pytest.mark.slow
 def test_run_that_stopped_between_table_and_checkpoint_resumes_to_the_same_result(
     trained, tmp_path, capsys
 ):
@@ -291,6 +293,7 @@ def test_run_that_stopped_before_its_test_is_finished_without_training_again(
 # The parts of the recipe speed
 
 
+@pytest.mark.slow
 def test_a_run_of_speed_stopped_among_its_growing_pictures_resumes_bit_for_bit(
     tmp_path, monkeypatch, capsys
 ):
@@ -393,6 +396,7 @@ def test_held_out_pictures_are_watched_and_not_trained_on(tmp_path):
 # Repeatability
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_training_and_another_seed_another(trained, tmp_path):
     torch.manual_seed(99)  # nothing may depend on the global generator
     again, other = make_plan(tmp_path, run_name="again"), make_plan(tmp_path, seed=1)
@@ -414,6 +418,7 @@ def test_bfloat16_training_tests_in_float32(tmp_path):
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(run).values())
 
 
+@pytest.mark.slow
 def test_pictures_of_a_source_train_and_are_recorded(tmp_path):
     pictures = load_pictures(
         dataset="shapes", data_dir=tmp_path / "data", image_size=16, limit_train=40, limit_test=20

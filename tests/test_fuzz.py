@@ -53,6 +53,8 @@ from utils.training.preflight import check_asked
 from utils.training.recipes import Recipe, choose_recipe
 from utils.training.trained import load_network
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "pictures": 800, "archives": 400, "hostile archives": 500, "run.json": 500,
     "tables": 400, "figures": 300, "predictions": 400, "checkpoints": 150, "resumed": 30,

@@ -338,6 +338,7 @@ def most_tensor_bytes(network, count, method, monkeypatch):
     return max(held)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradcam", "eigencam"])
 def test_memory_does_not_grow_with_the_number_of_pictures(network, method, monkeypatch):
     few = most_tensor_bytes(network, 16, method, monkeypatch)
@@ -347,6 +348,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(network, method, monke
     assert many < few + activation / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradcam", "scorecam", "ablationcam"])
 def test_no_tensor_outlives_the_call(network, images, method):
     class_activation_maps(network, images[:2], [0, 1], method, BLOCKS)  # imports, caches

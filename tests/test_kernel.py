@@ -78,6 +78,7 @@ def test_a_kernel_that_does_not_start_is_told_in_a_sentence(tmp_path, monkeypatc
         kernel.execute(notebook, tmp_path / "b.ipynb", {}, ROOT, print)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_dies_is_a_failure_with_a_reason(tmp_path, monkeypatch):
     small_notebook(tmp_path / "04_curves.ipynb", "import os; os._exit(1)")
     monkeypatch.setitem(sequence.NOTEBOOKS, "04_curves", tmp_path / "04_curves.ipynb")

@@ -17,6 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 14
 WAIT_LIMIT = 60  # seconds without a sign of life, after which something is wrong
 

@@ -257,6 +257,7 @@ def test_sweep_leaves_files_and_random_numbers_alone(make_plan, tmp_path, monkey
     assert left == [plan.run.path("other.json")]
 
 
+@pytest.mark.slow
 def test_training_after_a_sweep_is_the_training_without(make_plan):
     swept, plain = make_plan(run_name="swept"), make_plan(run_name="plain")
     sweep(swept, steps=10)
@@ -271,6 +272,7 @@ def test_sweep_measures_the_same_twice(make_plan):
     np.testing.assert_array_equal(first.losses, second.losses)
 
 
+@pytest.mark.slow
 def test_sweep_stops_early_once_the_loss_has_exploded(make_plan):
     result = sweep(make_plan(), steps=60, min_lr=1e-4, max_lr=1000.0)
     assert 2 < len(result.losses) < 60

@@ -319,6 +319,7 @@ def test_figure_is_drawn_named_and_legible(name):
 
 
 # The other figures show at most forty classes, so forty look there as a hundred do.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "number"),
     [(name, number) for name in BY_CLASS_COUNT for number in (2, 100)]
@@ -339,6 +340,7 @@ def test_nothing_to_draw_is_said_in_words(name):
     check(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["loss_curves", "confusion_matrix", "sample_grid", "reliability"])
 def test_look_does_not_depend_on_global_settings(name):
     """Ticks are made when a figure is drawn, so a style could leak into them."""
@@ -360,6 +362,7 @@ def test_look_does_not_depend_on_global_settings(name):
         np.testing.assert_array_equal(render(FIGURES[name]()), expected)
 
 
+@pytest.mark.slow
 def test_no_traces_are_left():
     import matplotlib.pyplot as plt
     import seaborn  # noqa: F401  (both register things when first imported; that is not ours)
@@ -371,6 +374,7 @@ def test_no_traces_are_left():
     assert plt.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_importing_needs_no_slow_package():
     code = (
         "import sys; import utils.plots.curves, utils.plots.errors, utils.plots.gradcam; "
@@ -424,6 +428,7 @@ def test_range_test_that_diverged():
     assert 2 < top < 1e3
 
 
+@pytest.mark.slow
 def test_the_epochs_in_which_pictures_grow_are_marked():
     sides = [16] * 8 + [24] * 8 + [32] * 4
     for draw, at in (  # the loss figure has steps, and an epoch ends at its number
@@ -505,6 +510,7 @@ def test_split_that_was_never_watched():
     assert "best" not in words(curves.accuracy_curves(table, TITLE))
 
 
+@pytest.mark.slow
 def test_single_epoch_and_single_step():
     one = curves.loss_curves(history(1), steps(1), TITLE)
     for figure in (one, curves.accuracy_curves(history(1), TITLE)):
@@ -564,6 +570,7 @@ def test_misclassified_grid_says_actual_predicted_and_confidence():
     assert "actual cat\npredicted dog, 97 %" in words(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 3, 8, 10])
 def test_misclassified_grid_of_any_width(columns):
     check(misclassified_grid(columns=columns, count=12))
@@ -574,6 +581,7 @@ def test_misclassified_maps_of_any_width(columns):
     check(misclassified_maps(columns=columns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64])
 def test_other_picture_sizes(size):
     for figure in (

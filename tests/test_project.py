@@ -23,24 +23,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 EXTRAS = PROJECT["optional-dependencies"]
-#: Modules whose tests lie in another file than their own, and why.
-TESTED_ELSEWHERE = {
-    "utils/__main__.py": ("test_cli", "the command line is called through it"),
-    "utils/models/network.py": ("test_davidnet", "each network says what it takes"),
-    "utils/models/weights.py": ("test_trained", "it reads what training wrote"),
-    **{
-        f"utils/plots/{name}.py": ("test_plots", "all figures are drawn and looked at alike")
-        for name in (
-            "curves", "errors", "exploration", "gradcam", "lr_finder", "style", "training",
-        )
-    },
-    **{
-        f"space/{name}.py": ("test_space_page", "it shows in a browser")
-        for name in ("app", "explorer", "gate", "plain")
-    },
-    "space/lean.py": ("test_space", "it shows in what the page imports"),
-    "space/settings.py": ("test_view", "a link's settings are what the page says"),
-}  # fmt: skip
 
 
 def declared(*extras: str) -> dict[str, Requirement]:
@@ -58,6 +40,24 @@ def sources(folder: str) -> list[Path]:
 def distributions() -> dict[str, list[str]]:
     """Which packages bring what can be imported."""
     return packages_distributions()
+
+
+#: Modules whose tests lie in another file than their own, and why.
+TESTED_ELSEWHERE = {
+    "utils/__main__.py": ("test_cli", "the command line is called through it"),
+    "utils/models/network.py": ("test_davidnet", "each network says what it takes"),
+    "utils/models/weights.py": ("test_trained", "it reads what training wrote"),
+    **{
+        f"utils/plots/{path.name}": ("test_plots", "all figures are drawn and looked at alike")
+        for path in sources("utils/plots")
+    },
+    **{
+        f"space/{name}.py": ("test_space_page", "it shows in a browser")
+        for name in ("app", "explorer", "gate", "plain")
+    },
+    "space/lean.py": ("test_space", "it shows in what the page imports"),
+    "space/settings.py": ("test_view", "a link's settings are what the page says"),
+}
 
 
 def libraries(path: Path) -> Iterator[str]:
@@ -113,7 +113,7 @@ def test_lock_files_name_no_place_to_download_from():
 def test_the_makefile_installs_under_the_constraints():
     text = (ROOT / "Makefile").read_text()
     assert "--constraint constraints.txt --editable '.[dev,space]'" in text
-    for target in ("run", "test", "lint", "lab", "docs", "clean", "help"):
+    for target in ("run", "test", "check", "lint", "lab", "docs", "clean", "help"):
         assert re.search(rf"^{target}:.*## \w+", text, re.MULTILINE), target
 
 

@@ -127,6 +127,7 @@ def epochs_in(run):
     return len(run.path("metrics.csv").read_text().splitlines()) - 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_path):
     arguments = ["run", "--run-name", "long", "--only", "03"]
     arguments += ["--output-dir", str(tmp_path), "--data-dir", str(tmp_path / "data")]
@@ -154,6 +155,7 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_pa
     assert (run.status, epochs_in(run)) == ("complete", 8)
 
 
+@pytest.mark.slow
 def test_a_closed_kernel_leaves_a_run_that_goes_on(tmp_path, capsys):
     train = f"""
 from utils.data.sources import load_pictures

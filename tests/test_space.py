@@ -123,6 +123,7 @@ def test_the_page_draws_the_same_maps_without_them(bundle, used_page):
             np.testing.assert_allclose(maps[method], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_page_leaves_out_refuses_to_be_used():
     code = (
         "import lean, sys; from pytorch_grad_cam.utils.svd_on_activations import KernelPCA;"

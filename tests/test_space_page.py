@@ -32,6 +32,8 @@ from utils.runs import Run
 from utils.training.fit import fit
 from utils.training.plan import plan_training
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from utils.files import ROOT
 
 QUIET_SCRIPT = """
@@ -25,6 +27,7 @@ fit(plan)
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_but_our_own_lines_and_nothing_written_elsewhere(tmp_path):
     here = tmp_path / "here"
     here.mkdir()

@@ -22,6 +22,7 @@ def small_network(monkeypatch):
     monkeypatch.setitem(RECIPES, "tiny", TINY)
 
 
+@pytest.mark.slow
 def test_variants_are_trained_in_turn_seed_by_seed(tmp_path, capsys):
     variants = {"tiny": TINY, "with smoothing": replace(TINY, label_smoothing=0.1, views=2)}
     made = list(trials.train_in_turn(make_pictures(), variants, 2, tmp_path, devices="cpu"))
