@@ -419,7 +419,7 @@ class Page:
         name = event_name(event)
         seen = self.explorer.bundled(name)
         if seen is None:
-            return "", None, refused("There is no such picture."), *self._no_maps(request)
+            return "", None, refused("This picture does not exist."), *self._no_maps(request)
         return name, *self._show(request, seen, top_n, method, blocks, explained, beside)
 
     def open_link(self, request: gr.Request) -> tuple:

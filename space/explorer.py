@@ -167,9 +167,9 @@ class Explorer:
         """
         if class_name and class_name not in self.bundle.classes:
             known = ", ".join(self.bundle.classes)
-            raise InputError(f"There is no such class. Known: {known}.")
+            raise InputError(f"This class is unknown. Known: {known}.")
         if not blocks:
-            raise InputError(f"No block is asked for. Known: {', '.join(self.bundle.blocks)}.")
+            raise InputError(f"No block was given. Known: {', '.join(self.bundle.blocks)}.")
         seen = self.uploaded(content)
         (target,) = self._targets(seen, class_name or FIRST_CHOICE)
         blocks = list(dict.fromkeys(blocks))  # a program may ask for one a thousand times

@@ -82,7 +82,7 @@ class Storage:
         """Return the content of a file that `keep` has named, and of nothing else.
 
         Raises:
-            InputError: it is no such file, or no longer here.
+            InputError: it is not such a file, or is no longer here.
         """
         named = self.folder / os.path.basename(path)
         if path != str(named):

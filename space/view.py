@@ -218,8 +218,8 @@ def refused(reason: str) -> str:
 def not_followed(settings: Sequence[str]) -> str:
     """Return what of a link's settings the page could not follow."""
     return (
-        "<p role='alert'>This page has not all that the link asks for; the usual settings stand in "
-        f"for: {', '.join(settings)}.</p>"
+        "<p role='alert'>This page lacks some of what the link asks for; the usual "
+        f"settings are used for: {', '.join(settings)}.</p>"
     )
 
 

@@ -121,7 +121,7 @@ DATA = [
     ("empty folder", lambda p: class_folders(p / "pets", {}), "at least two class folders.*none"),
     ("one class", lambda p: pets(p, ant=3), "at least two class folders.*found: ant.*Expected"),
     ("class only in test", without_training_bee, "test pictures but none to train on: bee"),
-    ("class with one picture", lambda p: pets(p, ant=3, bee=1), "too few in: bee"),
+    ("class with one picture", lambda p: pets(p, ant=3, bee=1), "these have fewer: bee"),
     ("truncated picture", lambda p: with_bad_file(p, whole_png()[:900]),
      "1 of 9 files cannot be read: .*bad.png.*by --skip-unreadable"),
     ("text called .jpg", lambda p: with_bad_file(p, b"hello", "bad.jpg"), "bad.jpg cannot be read"),
@@ -222,8 +222,12 @@ PARAMETERS = [
     ("show_misclassified", "0", "show_misclassified is 0; it must be a whole number from 1"),
     ("overwrite", "maybe", "overwrite is 'maybe'; it must be True or False"),
     ("skip_unreadable", "0", "skip_unreadable is 0; it must be True or False"),
-    ("image_size", "none", "image_size is None, and 01_data_exploration needs it: by default 32"),
-    ("show_pictures", "none", "show_pictures is None, and 06_gradcam needs it"),
+    (
+        "image_size",
+        "none",
+        "image_size is None, but 01_data_exploration needs a value; its default is 32",
+    ),
+    ("show_pictures", "none", "show_pictures is None, but 06_gradcam needs a value"),
     ("dataset_title", "a\x1b[2Jb", r"dataset_title is 'a\\x1b\[2Jb'; it must be printable text"),
 ]
 
@@ -332,7 +336,7 @@ def test_damaged_weights_and_records(what, name, damage, match, run, tmp_path, c
 
 # what · notebook · file · what the message must say
 STAGES = [
-    ("checkpoint cut", "03", "checkpoints/last.ckpt", "last.ckpt is damaged or no checkpoint"),
+    ("checkpoint cut", "03", "checkpoints/last.ckpt", "last.ckpt is damaged or not a checkpoint"),
     ("metrics.csv cut", "04", "metrics.csv", "metrics.csv is damaged .*-p overwrite true"),
     ("predictions cut", "05", "predictions.npz", "predictions.npz is damaged .*Delete it"),
 ]

@@ -117,7 +117,10 @@ def test_printed_table_and_json_agree(tmp_path, capsys):
         ({"batch_size": 1}, ["--batch-size", "1", "from 2"]),
         ({"rounds": 0}, ["--rounds", "0", "from 1"]),
         ({"batch_size": 100_000}, ["--batch-size 100000 needs about 500.0 GB", "Lower it"]),
-        ({"json_path": "/nowhere/x.json"}, ["--json /nowhere/x.json", "no folder /nowhere"]),
+        (
+            {"json_path": "/nowhere/x.json"},
+            ["--json /nowhere/x.json", "the folder /nowhere does not exist"],
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(numbers, words):

@@ -234,7 +234,7 @@ def test_the_commands_say_which_run_is_missing(arguments, tmp_path, monkeypatch)
 @pytest.mark.parametrize("content", ["", "{", '{"cells": 3}', "[]"])
 def test_what_is_no_notebook_is_named(run, content):
     run.path("notebooks", "01_data_exploration.ipynb").write_text(content)
-    with pytest.raises(InputError, match=r"01_data_exploration\.ipynb is no notebook"):
+    with pytest.raises(InputError, match=r"01_data_exploration\.ipynb is not a notebook"):
         book.chapters_of(run)
 
 

@@ -37,7 +37,7 @@ def test_open_run_takes_the_pictures_from_any_place_that_holds_them(tmp_path, mo
     run.write_json("metrics.json", {"test_acc": 0.5, "test_loss": 1.0, "test_size": 4})
     assert finished_run.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
     (tmp_path / "copy" / "ant" / "000.png").unlink()
-    with pytest.raises(InputError, match=r"/copy' holds other pictures .* were '.*/pets'"):
+    with pytest.raises(InputError, match=r"/copy' does not hold the pictures .* were '.*/pets'"):
         finished_run.open_run("r", tmp_path, str(tmp_path / "copy"), 0, tmp_path / "data")
 
 

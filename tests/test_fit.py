@@ -183,7 +183,7 @@ def test_other_settings_under_the_same_name_are_refused_and_listed(
 def test_other_pictures_under_the_same_name_are_refused(trained, monkeypatch):
     monkeypatch.setattr(Trainer, "fit", never_fit)
     changed = replace(make_pictures(), fingerprint="other")
-    with pytest.raises(InputError, match="it was trained on other pictures"):
+    with pytest.raises(InputError, match="it was trained on different pictures"):
         fit(make_plan(trained.run.folder.parent, changed))
     with pytest.raises(InputError, match="limit_train was None, now 20"):
         fit(make_plan(trained.run.folder.parent, make_pictures(limit_train=20)))

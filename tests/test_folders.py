@@ -67,7 +67,9 @@ def test_hidden_files_are_left_out_and_files_that_are_no_pictures_are_counted(tm
     assert folder.classes == ("a", "b")
     assert listed(tmp_path, folder.train) == [("a/1.jpg", 0), ("b/1.jpg", 1)]
     assert len(folder.notes) == 1
-    assert ": 2 files that are not " in folder.notes[0]  # what is hidden is nobody's picture
+    assert (
+        "as not pictures in a class folder: 2 (" in folder.notes[0]
+    )  # what is hidden is nobody's picture
 
 
 def test_pictures_in_hidden_folders_of_a_class_are_left_out(tmp_path):
@@ -325,7 +327,7 @@ def test_all_that_is_not_used_is_counted_by_ending_and_folder(tmp_path):
                "train/cat/clip.mp4", "test/cat/README")  # fmt: skip
     assert scan_folder(tmp_path).notes == (
         f"Not read: {tmp_path / 'extra'} (1 .jpg, 1 .png).",
-        f"Left out below {tmp_path}: 4 files that are not pictures in a class folder "
+        f"Left out below {tmp_path}, as not pictures in a class folder: 4 "
         "(1 .csv, 1 .jpg, 1 .mp4, 1 without an ending).",
     )
 

@@ -103,7 +103,7 @@ def test_runs_on_other_pictures_are_not_compared(runs, pages, tmp_path):
         if path.is_file() and not path.name.startswith("."):
             (other.folder / path.name).write_bytes(path.read_bytes())
     other.update_record(data={**other.record["data"], "fingerprint": "0"})
-    with pytest.raises(InputError, match="'quick0' and 'other' were trained on other pictures"):
+    with pytest.raises(InputError, match="'quick0' and 'other' were trained on different pictures"):
         write_results(runs[0], [other], pages, tmp_path / "docs" / "results")
 
 

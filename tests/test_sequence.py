@@ -143,7 +143,7 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_the_same_command_does(tmp_pa
     assert "Traceback" not in said
     last = said.strip().splitlines()[-1]
     assert re.search(r"03_training was stopped.*\d+ of 8 epochs are finished and kept", last)
-    assert "Run the same again to go on from there" in last
+    assert "Run the same again, without overwrite, to continue from there" in last
     assert run.record["failure"] == {"notebook": "03_training", "error": "interrupted"}
     kept = epochs_in(run)
     assert 1 <= kept < 8

@@ -213,7 +213,7 @@ def test_only_what_belongs_to_a_space_is_pushed_or_started(handed_over, monkeypa
     )
     assert set(hub.calls[-1][2]["allow_patterns"]) == wanted
     said = capsys.readouterr().out
-    assert "left out, as no part of it" in said and ".env, __pycache__" in said
+    assert "left out, as not part of it" in said and ".env, __pycache__" in said
     with space.clean_copy(space.built_space(run)) as copy:
         found = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
         assert found == wanted

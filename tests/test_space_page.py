@@ -379,7 +379,7 @@ def test_a_visitor_whom_many_others_followed_is_asked_to_choose_again(page, tmp_
 def test_a_link_that_cannot_be_followed_says_so(visits, running):
     page = visits.new_page()
     page.goto(f"{running.address}/?method=magic")
-    page.wait_for_selector("text=the usual settings stand in for: method")
+    page.wait_for_selector("text=the usual settings are used for: method")
     page.wait_for_selector(".maps .tiles")
     page.close()
 
@@ -551,7 +551,9 @@ def test_every_other_value_has_its_kind_and_range(stranger):
     refused_quickly(stranger, "classify", [], "2 values, and 0 were sent")
     for event in (None, 5, [], ["name"], {"name": 5}, {"name": "../examples/001.png"}):
         values = list(asked.values())
-        refused_quickly(stranger, "show_chosen", values, "no such picture", event_data=event)
+        refused_quickly(
+            stranger, "show_chosen", values, "This picture does not exist", event_data=event
+        )
 
 
 def test_numbers_that_json_does_not_know_are_refused(running, stranger):
@@ -665,7 +667,7 @@ def test_programs_classify_and_explain(running, tmp_path):
     assert all(v.startswith("data:image/png;base64,") for v in told["overlays"].values())
     with pytest.raises(AppError, match="There is no picture"):
         client.predict(picture=None, api_name="/classify")
-    with pytest.raises(AppError, match="no such class"):
+    with pytest.raises(AppError, match="This class is unknown"):
         client.predict(picture=file, class_name="dragon", api_name="/explain")
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(AppError, match="it is not a picture") as refused:

@@ -89,7 +89,7 @@ KINDS = [as_pickle, as_torch_file, as_old_torch_file, as_arrays]
 def test_in_a_checkpoint(kind, bomb, run):
     path = run.path("checkpoints", "last.ckpt")
     path.write_bytes(kind(bomb))
-    with pytest.raises(InputError, match="damaged or no checkpoint"):
+    with pytest.raises(InputError, match="damaged or not a checkpoint"):
         RunCheckpointIO({}).load_checkpoint(path)
 
 

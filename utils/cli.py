@@ -150,7 +150,7 @@ def _run(options) -> None:
         print(f"{notebook.notebook:24}{notebook.seconds:8.1f}")
     print(f"{'all':24}{sum(notebook.seconds for notebook in finished):8.1f}")
     if run.failure:
-        print(f"\nStill to be mended: {run.failure}")
+        print(f"\nStill to be fixed: {run.failure}")
     folder = printable(str(run.folder))
     print(f"\nExecuted notebooks, figures and the trained network: {folder}")
 
@@ -244,8 +244,8 @@ def _predict(options) -> None:
     problems = list(failures.values())
     if others:
         problems.append(
-            f"{len(others)} files are of no kind that is read ({count_endings(map(str, others))}): "
-            f"{few(map(str, others))}"
+            f"{len(others)} files are of kinds that are not read "
+            f"({count_endings(map(str, others))}): {few(map(str, others))}"
         )
     if problems:
         sys.exit("\n".join(printable(f"error: {problem}") for problem in problems))

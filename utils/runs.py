@@ -316,7 +316,9 @@ class Run:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return dict(file)
         except Exception as error:  # NumPy would advise to load it unsafely
-            reason = "it holds no plain arrays" if "pickle" in str(error) else first_line(error)
+            reason = (
+                "it does not hold plain arrays" if "pickle" in str(error) else first_line(error)
+            )
             raise InputError(f"{path} is damaged ({reason}). Delete it and run again.") from error
 
     def figure(self, name: str, figure):
@@ -361,12 +363,12 @@ def _rows(file, columns: Iterable[str]) -> Iterator[dict]:
 def _number(text: str) -> float:
     value = float(text)
     if not abs(value) < 2**53:  # neither NaN nor infinite, and exact where it is whole
-        raise ValueError(f"{text[:40]!r} is no number that training writes")
+        raise ValueError(f"{text[:40]!r} is not a number that training writes")
     return int(value) if re.fullmatch(r"-?[0-9]+", text) else value
 
 
 def _refuse_constant(name: str):
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _finite(text: str) -> float:

@@ -519,7 +519,7 @@ def _left_out(
     notes = [f"Not read: {place}." for place in sorted(unread)]
     if single:
         notes.append(
-            f"Left out below {root}: {len(single):,} files that are not pictures in a class folder "
+            f"Left out below {root}, as not pictures in a class folder: {len(single):,} "
             f"({count_endings(single)})."
         )
     return notes

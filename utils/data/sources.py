@@ -82,7 +82,7 @@ def load_pictures(*, known_dir: str | Path | None = None, **given) -> PictureSet
 
 
 def check_dataset(dataset: str) -> None:
-    """Refuse a data set that is neither known by its name nor there, before anything is read.
+    """Refuse a data set that is neither a known name nor an existing place, before reading it.
 
     Raises:
         InputError: naming it, and what there is to choose from.
@@ -137,8 +137,8 @@ def _check_there(run: Run, options: dict) -> None:
     place = options[name]
     if place == run.settings[name] and not os.path.exists(resolve_path(place)):
         raise InputError(
-            f"The pictures of run {run.name!r} were in {brief(str(place))}, and nothing is there "
-            'now. Say where they lie: dataset="…" takes any place that holds the same pictures.'
+            f"The pictures of run {run.name!r} were in {brief(str(place))}, which no longer "
+            'exists. Say where they are: dataset="…" takes any place that holds the same pictures.'
         )
 
 
@@ -148,12 +148,12 @@ def _other_pictures(run: Run, options: dict, unasked: bool) -> str:
     if unasked:
         return (
             f"The pictures of {was!r} have changed since run {run.name!r} was trained. Say where "
-            'those lie that it was trained on (dataset="…"), or train again under another '
+            'those that it was trained on are (dataset="…"), or train again under another '
             "run_name."
         )
     place = options["data_dir"] if options["dataset"] == "folder" else options["dataset"]
     return (
-        f"{brief(str(place))} holds other pictures than run {run.name!r} was trained on, which "
+        f"{brief(str(place))} does not hold the pictures run {run.name!r} was trained on, which "
         f"were {brief(was)}. Give the place of those, or leave it at None."
     )
 
@@ -316,7 +316,8 @@ def _check_splittable(targets: Tensor, folder: folders.PictureFolder) -> None:
     if short := _classes_with_fewer_than(2, targets, folder.classes):
         raise InputError(
             f"Each class needs at least two readable pictures, one to train and one to test on; "
-            f"too few in: {', '.join(short)}. Add some, or give separate train and test folders."
+            f"these have fewer: {', '.join(short)}. Add some, or give separate train and test "
+            "folders."
         )
 
 

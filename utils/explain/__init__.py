@@ -1,1 +1,1 @@
-"""What a trained network gets wrong, where it looked, and how to ask it about other pictures."""
+"""All that asks a trained network: what it gets wrong, where it looks, what other pictures show."""

@@ -99,7 +99,7 @@ class Bundle:
         examples, mistakes: pictures of the test split; the most confident mistakes first.
 
     Raises:
-        InputError: the weights are damaged, or are others than those the description tells of.
+        InputError: the weights are damaged, or are not those of the description.
     """
 
     def __init__(self, folder: Path):
@@ -137,7 +137,7 @@ class Bundle:
             pixels wide and high; and whether it is the first of an animation.
 
         Raises:
-            InputError: it is no picture that can be read.
+            InputError: it is not a picture that can be read.
         """
         try:
             with open_picture(BytesIO(content), MAX_PIXELS) as image:

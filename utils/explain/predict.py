@@ -42,7 +42,7 @@ def find_pictures(given: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
 def predict_pictures(
     run: Run, paths: Sequence[Path], batch_size: int = 256
 ) -> tuple[tuple[str, ...], np.ndarray, dict[int, str]]:
-    """Return what a run's network makes of picture files, read as its training pictures were.
+    """Return a run's predictions for picture files, read as its training pictures were.
 
     Returns:
         class names; float32 probabilities N×C of the readable files, in order; and for each

@@ -1,1 +1,1 @@
-"""What a step, a training and a visitor's answer cost."""
+"""All that measures time and accuracy: of a step, of whole trainings, of the Space's answers."""

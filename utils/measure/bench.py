@@ -1,4 +1,4 @@
-"""What this machine can do, and what training makes of it.
+"""What this machine can do, and how much of that training uses.
 
 First the ceilings: a matrix product, a 3×3 convolution and a copy of memory. Then each network's
 training step, bare and through Lightning's Trainer, its loader, its evaluation and its maps, as
@@ -77,11 +77,11 @@ def print_benchmark(batch_size: int = 512, rounds: int = 3, json_path: str | Non
     check_number("--rounds", rounds, 1, 1_000, whole=True)
     if (needed := batch_size * BYTES_A_PICTURE) > (free := available_memory()):
         raise InputError(
-            f"--batch-size {batch_size} needs about {needed / 1e9:.1f} GB of memory, and "
+            f"--batch-size {batch_size} needs about {needed / 1e9:.1f} GB of memory, but only "
             f"{free / 1e9:.1f} GB are free. Lower it."
         )
     if json_path and not Path(json_path).resolve().parent.is_dir():
-        raise InputError(f"--json {json_path}: there is no folder {Path(json_path).parent}.")
+        raise InputError(f"--json {json_path}: the folder {Path(json_path).parent} does not exist.")
     report = benchmark(batch_size, rounds)
     print("\n".join(table(report)))
     if json_path:

@@ -52,7 +52,7 @@ def check_model(name: str, image_size: int = 32) -> None:
 
 
 def check_block(network: Network, block: str) -> None:
-    """Refuse a name that is none of the network's blocks.
+    """Refuse a name that is not one of the network's blocks.
 
     Raises:
         InputError: with the names that are.

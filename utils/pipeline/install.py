@@ -73,6 +73,6 @@ def _pip_install(missing: list[str], kept: list[str]) -> None:
                     print(line.rstrip(), flush=True)
     if pip.returncode:
         raise InputError(
-            "pip could not install what this notebook needs; its reason stands above. In a new "
-            "environment, without other packages' demands, it may."
+            "pip could not install what this notebook needs; its reason is above. In a new "
+            "environment, free of other packages' demands, it may succeed."
         )

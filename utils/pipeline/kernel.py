@@ -57,7 +57,7 @@ def count_cells(notebook: Path) -> int:
 def execute(
     notebook: Path, target: Path, values: Mapping, folder: Path, on_progress: OnProgress
 ) -> None:
-    """Execute a notebook and write it, with its outputs, to `target`, also when a cell fails.
+    """Execute a notebook and write it with its outputs to `target`, even when a cell fails.
 
     Args:
         notebook: what to run.
@@ -103,7 +103,9 @@ def _kernel_settings() -> Generator[Config]:
         return
     place = _place_of_sockets()
     if place is None:
-        print("The notebook's kernel is reached at 127.0.0.1: names of sockets would be too long.")
+        print(
+            "The notebook's kernel listens on 127.0.0.1, since paths of sockets would be too long."
+        )
         yield Config()
         return
     with private_folder(place) as folder:
@@ -159,7 +161,7 @@ class _Client(PapermillNotebookClient):
         words = said.read().decode(errors="replace").split("\n")
         last = next((printable(line.strip()) for line in reversed(words) if line.strip()), None)
         if self.begun:
-            reason = "its kernel died. Most often memory ran out, or someone stopped it"
+            reason = "its kernel died, most likely because memory ran out or someone stopped it"
             cell = self.code_cells_executed + 1
         else:
             reason, cell = f"its kernel did not start ({first_line(error)})", None

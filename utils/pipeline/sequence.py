@@ -47,7 +47,7 @@ def select_notebooks(only: str | None = None, start: str | None = None) -> list[
             raise InputError(f"There is no notebook {number!r}. Choose: {', '.join(by_number)}.")
     names = [by_number[number] for number in sorted(set(wanted)) if number >= first]
     if not names:
-        raise InputError(f"Nothing to run: --only {only} has none from {first} on.")
+        raise InputError(f"Nothing to run: --only {only} names no notebook from {first} on.")
     return names
 
 
@@ -82,7 +82,9 @@ def check_needed(parameters: Mapping, names: Sequence[str]) -> None:
     for notebook in names:
         for name, default in parameters_of(NOTEBOOKS[notebook]).items():
             if default != "None" and name in parameters and parameters[name] is None:
-                raise InputError(f"{name} is None, and {notebook} needs it: by default {default}.")
+                raise InputError(
+                    f"{name} is None, but {notebook} needs a value; its default is {default}."
+                )
 
 
 def run_notebooks(
@@ -152,11 +154,11 @@ def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> Non
     # a network that is trained stays so, whatever becomes of a chapter about it
     run.update_record(status="complete" if run.is_trained else "failed", failure=failure)
     if stopped is not None:
-        kept = f"What run {run.name!r} has finished is kept: the same command goes on from there."
+        kept = f"What run {run.name!r} has finished is kept; the same command continues from there."
         raise Interrupted(f"{name} was stopped. {str(stopped) or kept}")
     if "cell" not in failure:
         raise PipelineError(f"{name} could not be run: {failure['error']}.")
     raise PipelineError(
         f"{name} failed in cell [{failure['cell']}]: {failure['error']}\n"
-        f"What it did until then is in {target}."
+        f"What it did up to that point is in {target}."
     )

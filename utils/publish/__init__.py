@@ -1,1 +1,1 @@
-"""What is made of a run for others: the book, the results, the Space."""
+"""All that turns a run into something for others: the book, the results, the Space."""

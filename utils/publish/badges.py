@@ -28,7 +28,7 @@ def write_badges(repo: str, root: Path = ROOT) -> list[Path]:
         the files that changed.
 
     Raises:
-        InputError: `repo` is no such name, or a file has lost the place for it.
+        InputError: `repo` is not such a name, or a file has lost the place for it.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}", repo):
         raise InputError(f"--repo is {brief(repo)}; it must be OWNER/NAME, as on GitHub.")

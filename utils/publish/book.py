@@ -66,14 +66,14 @@ def executed_chapters(folder: Path) -> dict[str, NotebookNode]:
 def _executed(path: Path) -> NotebookNode:
     if path.is_symlink() or path.stat().st_size > MOST_OF_A_NOTEBOOK:
         raise InputError(
-            f"{brief_path(path)} is a link, or has more than {MOST_OF_A_NOTEBOOK:,} bytes, as no "
+            f"{brief_path(path)} is a link, or has more than {MOST_OF_A_NOTEBOOK:,} bytes; no "
             "chapter of this project does. Run the chapter again."
         )
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # whatever a damaged file makes of the parser
-        raise InputError(f"{brief_path(path)} is no notebook ({first_line(error)}).") from error
+        raise InputError(f"{brief_path(path)} is not a notebook ({first_line(error)}).") from error
     for number, cell in enumerate(notebook.cells, 1):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
@@ -81,7 +81,7 @@ def _executed(path: Path) -> NotebookNode:
         if errors:
             raise InputError(
                 f"{brief_path(path)}, cell {number} of {len(notebook.cells)}, ended in an error: "
-                f"{errors[0].ename}: {errors[0].evalue}. Mend it and run the chapter again."
+                f"{errors[0].ename}: {errors[0].evalue}. Fix it and run the chapter again."
             )
         if cell.execution_count is None:
             raise InputError(
@@ -106,8 +106,8 @@ def chapters_of(run: Run) -> dict[str, NotebookNode]:
         reason = f": {run.failure}" if run.failure else ""
         state = "not finished" if run.status == "complete" else run.status
         raise InputError(
-            f"Run {run.name!r} is {state}{reason}, so there is no whole book to make of it. "
-            "Run it to its end first."
+            f"Run {run.name!r} is {state}{reason}, so no book can be made of it. "
+            "Run it to the end first."
         )
     executed = executed_chapters(run.path("notebooks"))
     cells = {name: _own_cells(run, name, notebook.cells) for name, notebook in executed.items()}
@@ -270,7 +270,7 @@ def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -
         _lay_out(source, chapters)
         sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
         if subprocess.run([*sphinx, str(source), str(site)], cwd=ROOT).returncode:
-            raise InputError("The book was not made: mend what Sphinx says above.")
+            raise InputError("The book was not made. Fix what Sphinx reports above.")
         shutil.rmtree(site / ".doctrees", ignore_errors=True)
     return target / "index.html"
 

@@ -84,8 +84,8 @@ def _by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
             raise InputError(f"Run {run.name!r} in {brief_path(run.folder.parent)} is not trained.")
         if run.record["data"]["fingerprint"] != runs[0].record["data"]["fingerprint"]:
             raise InputError(
-                f"Runs {runs[0].name!r} and {run.name!r} were trained on other pictures, so their "
-                "figures cannot be compared."
+                f"Runs {runs[0].name!r} and {run.name!r} were trained on different pictures, so "
+                "their figures cannot be compared."
             )
         groups.setdefault(run.settings["recipe"], []).append(run)
     return list(groups.values())

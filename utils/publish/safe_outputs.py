@@ -1,4 +1,4 @@
-"""What a run's cells put out, rebuilt so that nothing in it can act when it is shown or published.
+"""Outputs of a run's cells, rebuilt so that nothing in them can act when shown or published.
 
 A run's folder may come from anywhere. Text, tables and PNG pictures are read and written anew; what
 a browser or Sphinx could execute, follow or fetch (HTML, JavaScript, SVG, LaTeX, widgets,
@@ -116,7 +116,7 @@ def smaller_picture(png: bytes) -> bytes:
 
     Raises:
         ValueError: it has more than ``MOST_OF_A_PICTURE`` bytes or ``MOST_PIXELS`` pixels.
-        OSError: it is no PNG file, or damaged.
+        OSError: it is not a PNG file, or is damaged.
     """
     if len(png) > MOST_OF_A_PICTURE:
         raise ValueError(f"it has more than {MOST_OF_A_PICTURE:,} bytes")

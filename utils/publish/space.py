@@ -283,7 +283,7 @@ def describe_space(folder: Path) -> str:
     if others := sorted(_names_in(folder).keys() - set(names)):
         more = ", …" if len(others) > MOST_NAMES else ""
         listed = ", ".join(others[:MOST_NAMES])
-        lines.append(f"left out, as no part of it ({len(others)}): {listed}{more}")
+        lines.append(f"left out, as not part of it ({len(others)}): {listed}{more}")
     return "\n".join(lines)
 
 
@@ -309,7 +309,7 @@ def push_space(folder: Path, repository: str) -> str:
         the Space's address.
 
     Raises:
-        InputError: the name is none, or the upload fails.
+        InputError: the name is not valid, or the upload fails.
     """
     check_repository(repository)
     from huggingface_hub import HfApi
@@ -334,7 +334,7 @@ def push_space(folder: Path, repository: str) -> str:
 
 
 def check_repository(repository: str) -> None:
-    """Refuse what is no name of a Space.
+    """Refuse what is not the name of a Space.
 
     Raises:
         InputError: naming it.

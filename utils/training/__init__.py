@@ -1,1 +1,1 @@
-"""What turns pictures and a recipe into a trained network, and reads what training logged."""
+"""All that turns pictures and a recipe into a trained network, and reads what training logged."""

@@ -87,16 +87,17 @@ def read_checkpoint(path: Path) -> dict:
             raise ValueError(f"the checksum of {damaged} is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint["identity"], dict):
-            raise ValueError("it is of no training of this program")
+            raise ValueError("it was not written by this program")
         if missing := NEEDED_TO_RESUME - set(checkpoint):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         return checkpoint
     except Exception as error:  # damage can make the readers raise nearly anything
         reason = first_line(error)
         if isinstance(error, UnpicklingError):  # torch would advise to load it unsafely
-            reason = "it holds more than tensors and plain values, which was not run"
+            reason = "it holds more than tensors and plain values, so it was not loaded"
         raise InputError(
-            f"{path} is damaged or no checkpoint ({reason}). Delete it to train from the beginning."
+            f"{path} is damaged or not a checkpoint ({reason}). Delete it to train from the "
+            "beginning."
         ) from error
 
 

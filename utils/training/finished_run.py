@@ -39,7 +39,7 @@ def open_run(
         )
         run_notebooks(run, missing, select_notebooks("03"))
     if run.failure:
-        print(f"The last time, a chapter of this run failed: {run.failure}")
+        print(f"A chapter of this run failed last time: {run.failure}")
     trained_on = run.settings["dataset"]
     if seed not in (None, run.settings["seed"]):
         raise InputError(

@@ -56,7 +56,7 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
             run.update_record(status="complete", failure=None, settings={**run.settings, **place})
             print(
                 f"Run {run.name!r} is complete with these settings and is reused "
-                "(overwrite=True trains again). It went so:"
+                "(overwrite=True trains again). Its epochs:"
             )
             for row in run.read_csv("metrics.csv", HISTORY_COLUMNS):
                 print(epoch_in_words(row, plan.recipe.epochs, run.record["data"]["watched"]))
@@ -91,15 +91,15 @@ def _train(plan: TrainingPlan) -> None:
         if not resumed or log.has_begun:
             raise
         raise InputError(
-            f"{checkpoint} cannot be resumed from ({first_line(error)}). Delete it to train from "
-            "the beginning."
+            f"Training cannot be resumed from {checkpoint} ({first_line(error)}). Delete it to "
+            "train from the beginning."
         ) from error
     except KeyboardInterrupt:
         run.update_record(status="failed", failure={"error": "interrupted"})
         raise Interrupted(
             f"Training of run {run.name!r} was stopped. {len(log.epochs)} of "
-            f"{plan.recipe.epochs} epochs are finished and kept. Run the same again to go on from "
-            "there (without overwrite)."
+            f"{plan.recipe.epochs} epochs are finished and kept. Run the same again, without "
+            "overwrite, to continue from there."
         ) from None
     run.add_seconds("training", time.perf_counter() - started)
     run.add_seconds("watching", log.watching)

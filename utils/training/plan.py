@@ -288,7 +288,7 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
         others = []
         if changed.pop("data_fingerprint", None):
             places = before["dataset"], plan.settings["dataset"]
-            others = ["it was trained on other pictures: {!r}, now {!r}".format(*places)]
+            others = ["it was trained on different pictures: {!r}, now {!r}".format(*places)]
         listed = [f"{n} was {was!r}, now {new!r}" for n, (was, new) in changed.items()]
         listed = "; ".join(others + listed)
         raise InputError(

@@ -87,8 +87,8 @@ def predict_test(run: Run, picture_set: PictureSet, devices: str = "auto") -> Pr
     same = np.array_equal(predictions.target, picture_set.test.targets.numpy())
     if not same or predictions.num_classes != len(picture_set.classes):
         raise InputError(
-            f"{run.path('predictions.npz')} is about other pictures than those of this run. Delete "
-            "it and run again."
+            f"{run.path('predictions.npz')} is about pictures other than this run's. Delete it and "
+            "run again."
         )
     return predictions
 
