@@ -173,13 +173,13 @@ def _begin_gradient(module: nn.Module, inputs, output: Tensor) -> Tensor:
     return output.detach().requires_grad_(torch.is_grad_enabled())
 
 
-def grad_cam(network: Network, images: Tensor, targets: Tensor, block: str) -> Tensor:
+def grad_cam(network: Network, images: Tensor, targets: Sequence[int], block: str) -> Tensor:
     """Grad-CAM by its definition (Selvaraju et al. 2017, equations 1 and 2), in plain torch.
 
     Args:
         network: in evaluation mode, where pictures do not influence each other.
         images: float, N×3×S×S, normalised; at least one.
-        targets: int64, N: the class to explain for each picture.
+        targets: the class to explain for each picture, N.
         block: whose channels are weighed.
 
     Returns:
@@ -188,7 +188,7 @@ def grad_cam(network: Network, images: Tensor, targets: Tensor, block: str) -> T
     kept = []
     layer = network.get_submodule(block)
     handle = layer.register_forward_hook(lambda layer, inputs, output: kept.append(output))
-    scores = network(images).gather(1, targets[:, None])
+    scores = network(images)[range(len(images)), targets]
     handle.remove()
     channels = kept[0]
     (gradients,) = torch.autograd.grad(scores.sum(), channels)
