@@ -53,17 +53,15 @@ def in_background(request, tmp_path_factory):
         worker.shutdown(cancel_futures=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def threads(in_background: dict[str, Future]):
-    """Compute with one thread while another process computes: two would wait for each other."""
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Compute with one thread: two wait for each other where a core is taken, and round otherwise.
+
+    What is made once for all tests has to come from as many threads as what is compared with it.
+    """
     import torch
 
-    usual = torch.get_num_threads()
-    is_one_of_several = "PYTEST_XDIST_WORKER" in os.environ
-    if is_one_of_several or not all(future.done() for future in in_background.values()):
-        torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(usual)
+    torch.set_num_threads(1)
 
 
 def _done(command: list[str], environment: dict[str, str]) -> str:
@@ -117,7 +115,7 @@ def small_network():
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, in_background):
+def trained(tmp_path_factory, one_thread):
     """The plan of a complete run of the small network; tests only read it."""
     from helpers.training import make_plan, small_networks
     from utils.training.fit import fit
