@@ -138,7 +138,8 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
 
 def test_what_does_not_fit_on_the_disk_is_not_begun(tmp_path):
     check_space(tmp_path / "not" / "yet" / "there", 1_000, "A test")
-    with pytest.raises(InputError, match=r"A test needs 1000000000\.00 GB in .*there, and .* free"):
+    said = r"A test needs 1000000000\.00 GB in .*there, but only .* GB are free there"
+    with pytest.raises(InputError, match=said):
         check_space(tmp_path / "there", 10**18, "A test")
 
 

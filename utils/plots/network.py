@@ -47,7 +47,8 @@ def blocks(stages, image_size, name, dataset_title):
     width, height = WIDTH - 2 * MARGIN, MAP + 0.4 + 4 * LINE + rows * ROW
     note = (
         "A square's side is that of the maps a block hands on, and each sheet behind it a doubling "
-        "of their number. Dark layers have weights; a line past layers adds their input back."
+        "of their number. Blue layers have parameters, dark ones nearly all of them; a line past "
+        "layers adds their input back."
     )
     figure, axes = new_figure(title, dataset_title, width=WIDTH, height=height + 1.2, note=note)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", anchor="NW")
