@@ -485,7 +485,7 @@ def test_maps_are_said_picture_by_picture():
     assert maps_in_words(RAMP, RAMP, ["ant"]).startswith(
         "Of the 1 map for the true class, 0 are blank."
     )
-    assert maps_in_words(NONE, NONE, []) == "There is no mistake to explain."
+    assert maps_in_words(NONE, NONE, []) == "There are no mistakes to explain."
 
 
 def test_blank_maps_are_counted_in_words():

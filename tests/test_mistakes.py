@@ -222,7 +222,7 @@ def test_a_network_without_mistakes_is_said_to_have_none():
     matrix = np.diag([3, 0, 4])
     names = ("ant", "bee", "cat")
     assert pairs_in_words(most_confused(matrix, names), matrix, names) == (
-        "There is no mistake to count."
+        "There are no mistakes to count."
     )
 
 

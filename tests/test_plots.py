@@ -549,7 +549,7 @@ def test_confusion_matrix_writes_counts_of_few_classes_only():
 
 
 def test_confusion_matrix_without_errors_or_with_empty_classes():
-    assert "There is no error." in words(
+    assert "There are no errors." in words(
         errors.confusion_matrix(5 * np.eye(3, dtype=int), NAMES[:3], TITLE)
     )
     matrix = np.array([[5, 2, 0], [0, 0, 0], [1, 0, 7]])

@@ -109,7 +109,7 @@ def scan_folder(root: Path, absent: Iterable[str] = ()) -> PictureFolder:
     Args:
         root: the folder.
         absent: names from `root` of files that belong to it and were left where it came from, such
-            as the files of an archive that are no pictures.
+            as the files of an archive that are not pictures.
 
     Raises:
         InputError: the folder is missing; it holds fewer than two classes with pictures; or its

@@ -321,7 +321,7 @@ def maps_in_words(blame: np.ndarray, missed: np.ndarray, labels: Sequence[str]) 
         labels: what each picture is and was taken for.
     """
     if not len(missed):
-        return "There is no mistake to explain."
+        return "There are no mistakes to explain."
     empty = int(blank(missed).sum())
     whole = f"Of the {counted(len(missed), 'map')} for the true class, {empty:,}"
     lines = [f"{whole} {'is' if empty == 1 else 'are'} blank."]

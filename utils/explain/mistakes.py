@@ -113,7 +113,7 @@ def pairs_in_words(pairs: pd.DataFrame, matrix: np.ndarray, classes: tuple[str, 
         classes: names of all classes.
     """
     if pairs.empty:
-        return "There is no mistake to count."
+        return "There are no mistakes to count."
     share = pairs["count"].sum() / (matrix.sum() - np.trace(matrix))
     lines = [f"The {counted(len(pairs), 'pair')} above make {share:.0%} of all mistakes."]
     if len(pairs) == 1:

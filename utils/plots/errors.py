@@ -42,7 +42,7 @@ def confusion_matrix(matrix, classes, dataset_title):
     title = "Confusion matrix"
     matrix = np.asarray(matrix)
     if not matrix.sum():
-        return message_figure(title, dataset_title, "There is no prediction to count.")
+        return message_figure(title, dataset_title, "There are no predictions to count.")
     number = len(classes)
     right = np.eye(number, dtype=bool)
     stride = -(-number // MOST_NAMED)
@@ -51,7 +51,7 @@ def confusion_matrix(matrix, classes, dataset_title):
     if stride > 1:
         note += f" One class in {stride} is named."
     if not matrix[~right].any():
-        note += " There is no error."
+        note += " There are no errors."
     if untested := [classes[row] for row in np.flatnonzero(matrix.sum(axis=1) == 0)]:
         note += f" Not tested: {', '.join(shorten(name, 60) for name in untested[:MOST_ROWS])}."
     figure, axes = new_figure(
@@ -118,7 +118,7 @@ def per_class_bars(table, dataset_title):
     """
     title = "Precision, recall and F1 by class"
     if not len(table):
-        return message_figure(title, dataset_title, "There is no class to compare.")
+        return message_figure(title, dataset_title, "There are no classes to compare.")
     tested = np.asarray(table["support"]) > 0
     order = np.lexsort((table["f1"], ~tested))[:MOST_ROWS]
     note = (
@@ -216,7 +216,7 @@ def reliability(table, calibration_error, dataset_title):
     counts = np.asarray(table["count"])
     used = counts > 0
     if not used.any():
-        return message_figure(title, dataset_title, "There is no prediction to judge.")
+        return message_figure(title, dataset_title, "There are no predictions to judge.")
     counts = counts[used]
     confidence, accuracy = (
         100 * np.asarray(table[name], dtype=float)[used] for name in ("confidence", "accuracy")

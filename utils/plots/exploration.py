@@ -44,7 +44,7 @@ def sample_grid(images, targets, classes, dataset_title, per_class=10):
     targets = np.asarray(targets)
     found = np.unique(targets)
     if not len(found):
-        return message_figure("Pictures by class", dataset_title, "There is no picture to show.")
+        return message_figure("Pictures by class", dataset_title, "There are no pictures to show.")
     shown = found[:MOST_PICTURE_ROWS]
     rows = [np.flatnonzero(targets == target)[:per_class] for target in shown]
     names = [shorten(classes[target], among=classes) for target in shown]
@@ -75,7 +75,7 @@ def augmented_views(originals, views, dataset_title):
     """
     title = "What augmentation does to a picture"
     if not len(originals):
-        return message_figure(title, dataset_title, "There is no picture to show.")
+        return message_figure(title, dataset_title, "There are no pictures to show.")
     number_of_views = len(views[0])
     sheet = TileSheet(
         len(originals), 1 + number_of_views, title, dataset_title, header=0.3, breaks=(1,)

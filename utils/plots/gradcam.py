@@ -141,7 +141,7 @@ def methods_by_block(image, maps, methods, blocks, dataset_title, label, map_wei
     """
     title = f"Maps by method and block: {label}"
     if not len(methods) or not len(blocks):
-        return message_figure(title, dataset_title, "There is no map to show.")
+        return message_figure(title, dataset_title, "There are no maps to show.")
     images = [image] * len(methods)
     return map_table(images, maps, methods, blocks, title, dataset_title, map_weight)
 

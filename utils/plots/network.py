@@ -42,7 +42,7 @@ def blocks(stages, image_size, name, dataset_title):
     """
     title = f"{name} from the picture to the logits"
     if not stages:
-        return message_figure(title, dataset_title, "There is no block to draw.")
+        return message_figure(title, dataset_title, "There are no blocks to draw.")
     rows = max(len(stage.layers) + len(stage.skips) for stage in stages)
     width, height = WIDTH - 2 * MARGIN, MAP + 0.4 + 4 * LINE + rows * ROW
     note = (

@@ -174,7 +174,7 @@ def suggest(
 
     Args:
         learning_rates: float, N, rising.
-        losses: float, N; what comes after a value that is no number is left out.
+        losses: float, N; what comes after the first value that is not a number is left out.
         chance: the loss of guessing. A fresh network can be surer than that, and wrong; the
             smallest rates undo it within a few steps, which is a steep fall but no learning.
             So what lies above counts as level ground.
