@@ -169,3 +169,9 @@ def test_the_console_script_is_the_command_line():
     ((name, value),) = PROJECT["scripts"].items()
     assert name == "davidnet"
     assert EntryPoint(name, value, "console_scripts").load() is cli.main
+
+
+def test_an_editable_install_puts_the_clone_on_the_path():
+    """Chapters look for the project there; setuptools may otherwise put a finder in its place."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tools["setuptools"]["package-dir"] == {"": "."}
