@@ -20,7 +20,7 @@ from utils.plots.style import (
 )
 
 COLOUR_MAP = "inferno"  # perceptually uniform: it draws no edge where the map has none
-NO_PICTURE = "There is no picture to explain."
+NO_PICTURE = "There are no pictures to explain."
 
 
 def overlay(image, class_map, map_weight=0.4):
