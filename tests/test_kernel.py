@@ -39,7 +39,7 @@ def test_a_long_folder_for_temporary_files_is_passed_by(tmp_path, monkeypatch, c
     monkeypatch.setattr(kernel, "LONGEST_SOCKET", 5)  # nowhere is short enough
     with kernel._kernel_settings() as config:
         assert "KernelManager" not in config
-    assert "reached at 127.0.0.1" in capsys.readouterr().out
+    assert "listens on 127.0.0.1" in capsys.readouterr().out
 
 
 def test_the_kernel_is_this_python_whatever_jupyter_knows_by_its_name(tmp_path, monkeypatch):
