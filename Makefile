@@ -25,7 +25,7 @@ run: $(READY) ## run notebooks 01-06 (DATASET=, RECIPE=, RUN=, ARGS="-p epochs 5
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest
 
-check: lint ## lint, and the tests that are not slow: about a minute
+check: lint ## lint, and the tests that are not slow
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
 
 lint: $(READY) ## check style, notebooks included, types, and which module may import which
