@@ -7,6 +7,9 @@ from sklearn.metrics import accuracy_score
 from torch.nn.functional import cross_entropy
 
 from helpers.training import EPOCHS, STEPS_PER_EPOCH, direct_logits, read_table
+from utils import InputError
+from utils.training.callbacks import RunCheckpointIO
+from utils.training.plan import CHECKPOINT
 
 
 def test_metrics_csv_has_a_row_an_epoch(trained):
@@ -78,3 +81,15 @@ def test_tensorboard_holds_losses_accuracies_and_learning_rate(trained):
     logged = [event.value for event in events.Scalars("val_loss")]
     table = [float(row["val_loss"]) for row in read_table(trained.run, "metrics.csv")]
     assert logged == pytest.approx(table, rel=1e-5)
+
+
+def test_a_checkpoint_of_an_earlier_version_lacks_what_that_had_no_name_for(trained, tmp_path):
+    checkpoint = torch.load(trained.run.path(*CHECKPOINT), weights_only=True)
+    for name in ("affine", "shrink", "holes", "jitter", "skipped"):
+        del checkpoint["identity"][name]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    reader = RunCheckpointIO(trained.identity)
+    assert reader.load_checkpoint(tmp_path / "old.ckpt")["epoch"] == checkpoint["epoch"]
+    otherwise = RunCheckpointIO({**trained.identity, "jitter": 0.2})
+    with pytest.raises(InputError, match="belongs to a training with other settings"):
+        otherwise.load_checkpoint(tmp_path / "old.ckpt")

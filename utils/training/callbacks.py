@@ -15,6 +15,7 @@ from utils import InputError, first_line
 from utils.files import replacing, unwritable
 from utils.progress import progress_bar
 from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run
+from utils.training.recipes import UNSAID
 
 #: About how many rows ``steps.csv`` has at the end.
 STEP_ROWS = 1_000
@@ -62,7 +63,7 @@ class RunCheckpointIO(TorchCheckpointIO):
             InputError: it is damaged, or of a training with other settings.
         """
         checkpoint = read_checkpoint(Path(path))
-        if _but_precision(checkpoint["identity"]) != _but_precision(self.identity):
+        if _as_compared(checkpoint["identity"]) != _as_compared(self.identity):
             raise InputError(
                 f"{path} belongs to a training with other settings. Give another run_name, or "
                 "overwrite=True to train from the beginning."
@@ -70,8 +71,9 @@ class RunCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-def _but_precision(identity: Mapping) -> dict:
-    return {name: value for name, value in identity.items() if name != "precision"}
+def _as_compared(identity: Mapping) -> dict:
+    """Return it without the precision, and with what an earlier version had no name for."""
+    return {name: v for name, v in {**UNSAID, **identity}.items() if name != "precision"}
 
 
 def read_checkpoint(path: Path) -> dict:

@@ -22,7 +22,7 @@ from utils.settings import (
 )
 from utils.training.callbacks import finished_epochs
 from utils.training.classifier import ImageClassifier
-from utils.training.recipes import Recipe, choose_recipe, limit_batch_size, overrides
+from utils.training.recipes import UNSAID, Recipe, choose_recipe, limit_batch_size, overrides
 
 #: Settings that follow the machine, unless they are given.
 HARDWARE = ("precision", "devices")
@@ -273,7 +273,7 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
     if not before:
         return plan
     # a run of an earlier version did not name what it did not have
-    before = {**Recipe.from_settings(before).as_settings(), **before}
+    before = {**UNSAID, **before}
     if before.get("max_lr_source") == plan.settings["max_lr_source"] == "found":
         plan = replace(plan, recipe=replace(plan.recipe, max_lr=before["max_lr"]))
     if plan.run.is_trained:  # whatever hardware is here, nothing will be computed

@@ -171,6 +171,13 @@ CANDIDATES = {
     "b": Augmentation(0, 0.5, 0, shrink=Shrink(), holes=Holes(0.5, 8, 8, 8, 8)),
     "c": Augmentation(4, 0.5, 8),
 }
+_PLAIN = Recipe("", epochs=1, batch_size=2, max_lr=1.0)
+#: Settings of a recipe by default. So it was where a run of an earlier version does not name them.
+UNSAID = {
+    name: value
+    for name, value in _PLAIN.as_settings().items()
+    if name not in ("recipe", "epochs", "batch_size", "max_lr")
+}
 RECIPES = {
     recipe.name: recipe
     for recipe in (
