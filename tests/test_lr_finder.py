@@ -9,10 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from helpers.training import SmallDavidNet
+from helpers.training import SmallDavidNet, make_pictures
 from utils import InputError
 from utils.data.augment import Augmentation, augment
-from utils.data.picture_set import PictureSet, Split
 from utils.models.registry import MODELS
 from utils.runs import Run
 from utils.training.classifier import build_optimizer
@@ -140,22 +139,7 @@ def small_network(monkeypatch):
 @pytest.fixture
 def make_plan(tmp_path):
     """Plans in folders of their own, with pictures whose brightness tells the class."""
-    generator = torch.Generator().manual_seed(5)
-
-    def split(size):
-        targets = torch.randint(0, 3, (size,), generator=generator)
-        images = torch.randint(0, 120, (size, 3, 16, 16), generator=generator)
-        images += 40 * targets[:, None, None, None]
-        return Split(images.to(torch.uint8), targets)
-
-    options = {
-        "dataset": "shapes", "data_dir": "data", "dataset_title": "drawn", "image_size": 16,
-        "limit_train": None, "limit_test": None, "skip_unreadable": False,
-    }  # fmt: skip
-    pictures = PictureSet(
-        "shapes", "drawn", ("dark", "grey", "light"), split(40), split(16),
-        (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), "fingerprint", (), options,
-    )  # fmt: skip
+    pictures = make_pictures(40, 16)
     return partial(
         plan_training, pictures, run_name="run", output_dir=tmp_path / "outputs", epochs=1,
         batch_size=8, precision="32-true", devices="cpu", seed=3,

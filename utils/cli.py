@@ -299,16 +299,11 @@ def _bench(options) -> None:
     check_number("--rounds", options.rounds, 0 if options.train else 1, 1_000, whole=True)
     picture_set = None
     if options.train:
-        from utils.data.sources import load_pictures
         from utils.training.recipes import choose_recipe
 
         check_number("--seeds", options.seeds, 1, 1_000, whole=True)
         choose_recipe(options.train, options.dataset)
-        picture_set = load_pictures(
-            dataset=_dataset_from_shell(options.dataset),
-            data_dir=options.data_dir,
-            dataset_title=options.dataset_title,
-        )
+        picture_set = _pictures_to_train_on(options)
     if options.rounds:
         print_benchmark(options.batch_size, options.rounds, options.json)
     if picture_set is not None:
@@ -322,6 +317,16 @@ def _bench(options) -> None:
             options.output_dir,
             options.table,
         )
+
+
+def _pictures_to_train_on(options):
+    from utils.data.sources import load_pictures
+
+    return load_pictures(
+        dataset=_dataset_from_shell(options.dataset),
+        data_dir=options.data_dir,
+        dataset_title=options.dataset_title,
+    )
 
 
 # reproduce
@@ -339,15 +344,9 @@ def _add_reproduce(commands) -> None:
 
 
 def _reproduce(options) -> None:
-    from utils.data.sources import load_pictures
     from utils.measure.reproduction import print_candidates
 
-    picture_set = load_pictures(
-        dataset=_dataset_from_shell(options.dataset),
-        data_dir=options.data_dir,
-        dataset_title=options.dataset_title,
-    )
-    print_candidates(picture_set, options.output_dir, options.table)
+    print_candidates(_pictures_to_train_on(options), options.output_dir, options.table)
 
 
 # docs, results, badges

@@ -192,10 +192,8 @@ def transform(images: Tensor, how: Affine, draw: Callable[[int], Tensor]) -> Ten
     angle = torch.deg2rad(symmetric(_TURN, how.degrees))
     scale = 1 + symmetric(_SCALE, how.scale)
     side = images.shape[-1]
-    half_sides = (
-        how.shift * side / ((side - 1) / 2)
-    )  # in the grid's units, from centre to edge pixel
-    shift = torch.stack([symmetric(_SHIFT_X, half_sides), symmetric(_SHIFT_Y, half_sides)], dim=1)
+    most = how.shift * side / ((side - 1) / 2)  # the grid counts from centre to edge pixel
+    shift = torch.stack([symmetric(_SHIFT_X, most), symmetric(_SHIFT_Y, most)], dim=1)
     # where each new pixel comes from: the change undone
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     undone = torch.stack([cosine, sine, -sine, cosine], dim=1).view(-1, 2, 2)

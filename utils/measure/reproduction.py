@@ -8,7 +8,6 @@ import numpy as np
 
 from utils import as_markdown
 from utils.data.picture_set import PictureSet
-from utils.files import write_text
 from utils.measure import trials
 from utils.measure.trials import Trial
 from utils.training.history import pooled_accuracy, read_history
@@ -59,14 +58,9 @@ def print_candidates(
         f"augmentation {letter}": replace(RECIPES["original"], augmentation=augmentation)
         for letter, augmentation in CANDIDATES.items()
     }
-    made = []
-    for trial in trials.train_in_turn(picture_set, variants, 1, output_dir, **options):
-        made.append(trial)
-        print(f"{trial}\n", flush=True)
-    lines = "\n".join([*trials.table(made), "", *table(made)])
-    print(lines)
-    if table_file is not None:
-        write_text(Path(table_file), lines + "\n")
+    in_turn = trials.train_in_turn(picture_set, variants, 1, output_dir, **options)
+    made = trials.print_each(in_turn)
+    trials.print_and_write([*trials.table(made), "", *table(made)], table_file)
 
 
 def curves_of(trial: Trial) -> Curves:

@@ -5,7 +5,7 @@ complete is read instead of being trained again.
 """
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,14 +78,25 @@ def print_trials(
     variants = {whole.name: whole}
     if leave_one_out:
         variants |= without_each_part(whole)
-    trials = []
-    for trial in train_in_turn(picture_set, variants, seeds, output_dir, **options):
-        trials.append(trial)
+    made = print_each(train_in_turn(picture_set, variants, seeds, output_dir, **options))
+    print_and_write(table(made), table_file)
+
+
+def print_each(trials: Iterable[Trial]) -> list[Trial]:
+    """Print each trial as soon as it is made, and return them all."""
+    made = []
+    for trial in trials:
+        made.append(trial)
         print(f"{trial}\n", flush=True)
-    lines = "\n".join(table(trials))
-    print(lines)
-    if table_file is not None:
-        write_text(Path(table_file), lines + "\n")
+    return made
+
+
+def print_and_write(lines: Iterable[str], file: str | Path | None) -> None:
+    """Print lines, and write them to a file unless it is None."""
+    text = "\n".join(lines)
+    print(text)
+    if file is not None:
+        write_text(Path(file), text + "\n")
 
 
 def train_in_turn(
