@@ -1,10 +1,8 @@
 """DavidNet: the nine-layer residual network of David Page's DAWNBench entry (2018)."""
 
-from collections import OrderedDict
-
 from torch import Tensor, nn
 
-from utils.models.network import Network
+from utils.models.network import Head, Network
 
 
 class ConvBlock(nn.Sequential):
@@ -15,14 +13,12 @@ class ConvBlock(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int, pool: bool = False):
-        layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            norm=nn.BatchNorm2d(out_channels),
-        )
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
         if pool:
-            layers["pool"] = nn.MaxPool2d(2)
-        layers["relu"] = nn.ReLU(inplace=True)
-        super().__init__(layers)
+            self.pool = nn.MaxPool2d(2)
+        self.relu = nn.ReLU(inplace=True)
 
 
 class Residual(nn.Module):
@@ -35,6 +31,15 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.block2(self.block1(x))
+
+
+class Stage(nn.Sequential):
+    """A conv block that halves the picture, then a residual."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.down = ConvBlock(in_channels, out_channels, pool=True)
+        self.residual = Residual(out_channels)
 
 
 class DavidNet(Network):
@@ -57,22 +62,10 @@ class DavidNet(Network):
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
         super().__init__(num_classes, width, image_size)
         self.prep = ConvBlock(3, width)
-        self.layer1 = nn.Sequential(
-            OrderedDict(down=ConvBlock(width, 2 * width, pool=True), residual=Residual(2 * width))
-        )
+        self.layer1 = Stage(width, 2 * width)
         self.layer2 = ConvBlock(2 * width, 4 * width, pool=True)
-        self.layer3 = nn.Sequential(
-            OrderedDict(
-                down=ConvBlock(4 * width, 8 * width, pool=True), residual=Residual(8 * width)
-            )
-        )
-        self.head = nn.Sequential(
-            OrderedDict(
-                pool=nn.AdaptiveMaxPool2d(1),
-                flatten=nn.Flatten(),
-                linear=nn.Linear(8 * width, num_classes),
-            )
-        )
+        self.layer3 = Stage(4 * width, 8 * width)
+        self.head = Head(nn.Linear(8 * width, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (N×3×S×S, float) to logits (N×num_classes)."""

@@ -40,6 +40,16 @@ class Network(nn.Module):
         """
 
 
+class Head(nn.Sequential):
+    """The largest value of each channel, wherever it lies, and a linear layer on these."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.flatten = nn.Flatten()
+        self.linear = linear
+
+
 def check_image_size(network: type[Network], image_size: int) -> None:
     """Refuse pictures that a network cannot take.
 

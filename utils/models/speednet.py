@@ -1,11 +1,9 @@
 """SpeedNet: the small network that the recipe ``speed`` trains."""
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
 
-from utils.models.network import Network
+from utils.models.network import Head, Network
 
 
 class Whitening(nn.Conv2d):
@@ -52,21 +50,16 @@ class Block(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int):
-        first = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        second = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        for convolution in (first, second):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.pool = nn.MaxPool2d(2)
+        self.norm1 = Norm(out_channels)
+        self.act1 = nn.SiLU()
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = Norm(out_channels)
+        self.act2 = nn.SiLU()
+        for convolution in (self.conv1, self.conv2):
             nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
-        super().__init__(
-            OrderedDict(
-                conv1=first,
-                pool=nn.MaxPool2d(2),
-                norm1=Norm(out_channels),
-                act1=nn.SiLU(),
-                conv2=second,
-                norm2=Norm(out_channels),
-                act2=nn.SiLU(),
-            )
-        )
 
 
 class SpeedNet(Network):
@@ -96,9 +89,7 @@ class SpeedNet(Network):
         self.block3 = Block(4 * width, 4 * width)
         linear = nn.Linear(4 * width, num_classes, bias=False)
         nn.init.normal_(linear.weight, std=1 / (4 * width))  # begins without an opinion
-        self.head = nn.Sequential(
-            OrderedDict(pool=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten(), linear=linear)
-        )
+        self.head = Head(linear)
 
     def init_from_pictures(self, images: Tensor) -> None:
         """Set the whitening layer from training pictures (float, N×3×S×S, normalised)."""
