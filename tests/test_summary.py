@@ -92,8 +92,8 @@ def test_the_size_of_a_network_is_said():
 @pytest.mark.parametrize(
     ("name", "classes"),
     [
-        ("davidnet", ["ConvBlock", "Residual", "DavidNet"]),
-        ("speednet", ["Whitening", "Norm", "Block", "SpeedNet"]),
+        ("davidnet", ["Head", "ConvBlock", "Residual", "ResidualLayer", "DavidNet"]),
+        ("speednet", ["Head", "Norm", "Block", "Whitening", "SpeedNet"]),
     ],
 )
 def test_the_source_of_a_network_is_that_of_its_parts_and_its_own(name, classes):

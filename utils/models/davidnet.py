@@ -33,7 +33,7 @@ class Residual(nn.Module):
         return x + self.block2(self.block1(x))
 
 
-class Stage(nn.Sequential):
+class ResidualLayer(nn.Sequential):
     """A conv block that halves the picture, then a residual."""
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -62,9 +62,9 @@ class DavidNet(Network):
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
         super().__init__(num_classes, width, image_size)
         self.prep = ConvBlock(3, width)
-        self.layer1 = Stage(width, 2 * width)
+        self.layer1 = ResidualLayer(width, 2 * width)
         self.layer2 = ConvBlock(2 * width, 4 * width, pool=True)
-        self.layer3 = Stage(4 * width, 8 * width)
+        self.layer3 = ResidualLayer(4 * width, 8 * width)
         self.head = Head(nn.Linear(8 * width, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:

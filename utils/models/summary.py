@@ -1,8 +1,6 @@
 """A network layer by layer: shapes and parameters, and its source."""
 
 import copy
-import inspect
-import sys
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,6 +10,7 @@ from pytorch_lightning.utilities.model_summary import ModelSummary
 from torch import Tensor, nn
 
 from utils.models.davidnet import Residual
+from utils.models.network import Network
 
 #: How a drawing calls a layer, by its class or one that this extends.
 LAYER_NAMES = {
@@ -140,8 +139,8 @@ def _layer_name(layer: nn.Module) -> str:
     return next(kinds, type(layer).__name__)
 
 
-def classes_of(network: nn.Module) -> list[type]:
-    """Return the classes that a network's module defines: its parts', then its own."""
-    name = type(network).__module__
-    known = filter(inspect.isclass, vars(sys.modules[name]).values())
-    return [one for one in known if one.__module__ == name]
+def classes_of(network: Network) -> list[type]:
+    """Return the classes that this project made for a network: its parts', then its own."""
+    homes = {one.__module__ for one in type(network).mro() if issubclass(one, Network)}
+    kinds = dict.fromkeys(type(module) for module in reversed(list(network.modules())))
+    return [kind for kind in kinds if kind.__module__ in homes]
