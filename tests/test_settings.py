@@ -28,6 +28,7 @@ from utils.settings import (
     names_of,
     of_chapter,
     parse_value,
+    schema,
     take_parameters,
     with_defaults,
     without_ending,
@@ -254,3 +255,10 @@ def test_a_derived_name_tells_settings_apart():
 def test_a_derived_name_keeps_the_seed_however_long_the_folder_is_called():
     names = {derive_run_name("/data/" + "x" * 200, "original", seed) for seed in range(3)}
     assert len(names) == 3
+
+
+def test_an_earlier_run_need_not_name_what_came_later():
+    late = {name for name, setting in SETTINGS.items() if setting.is_late}
+    assert "views" in late
+    assert set(schema(is_late=True)) == late
+    assert set(schema()) == set(names_of(PICTURES, RECIPE, TRAINING)) - late

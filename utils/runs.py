@@ -394,7 +394,6 @@ _COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _CLASSES = {"type": "array", "items": _TEXT, "minItems": 2, "uniqueItems": True}
 _CHANNELS = {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}
 _SPREADS = {**_CHANNELS, "items": {**_NUMBER, "minimum": 1e-4}}
-_PARAMETERS = schema()  # of which a run of an earlier version has no `views`
 _RECORD = {
     "name": _TEXT,
     "status": {"enum": ["running", "complete", "failed"]},
@@ -406,9 +405,7 @@ _RECORD = {
             settings={"type": "object", "additionalProperties": _some("string", 2, maxItems=2)},
         ),
     },
-    "settings": _object(
-        optional={"views": _PARAMETERS.pop("views")}, data_fingerprint=_TEXT, **_PARAMETERS
-    ),
+    "settings": _object(optional=schema(is_late=True), data_fingerprint=_TEXT, **schema()),
     "data": _object(
         name=_TEXT,
         title=_TEXT,

@@ -43,6 +43,7 @@ class Setting:
         words: what a number may be instead.
         later: the default, and the line, in the chapters after training, where these differ.
         is_identity: whether a run with another value is another training.
+        is_late: whether runs of an earlier version do not name it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Setting:
     words: tuple[str, ...] = ()
     later: tuple[str | float | bool | None, str] | None = None
     is_identity: bool = True
+    is_late: bool = False
 
     def check(self, value, is_resolved: bool = False) -> None:
         """Refuse a value that this parameter cannot have.
@@ -152,7 +154,7 @@ SETTINGS = _settings(
     Setting(
         "views", WHOLE, RECIPE,
         "1, 2 or 6: also average the final test over so many; None: what the recipe says",
-        chapters="3", low=1, high=6, choices=(1, 2, 6),
+        chapters="3", low=1, high=6, choices=(1, 2, 6), is_late=True,
     ),
     Setting(
         "val_fraction", NUMBER, TRAINING,
@@ -302,8 +304,12 @@ NOT_IDENTITY = {
 }
 
 
-def schema() -> dict[str, dict]:
-    """Return what JSON Schema asks of each parameter that every ``run.json`` holds, by name."""
+def schema(is_late: bool = False) -> dict[str, dict]:
+    """Return what JSON Schema asks of each parameter that a ``run.json`` holds, by name.
+
+    Args:
+        is_late: of those that runs of an earlier version do not name, or of all others.
+    """
     whole = {"type": "integer", "minimum": 0, "maximum": 2**53}
     kinds = {
         TEXT: {"type": "string", "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"},  # no control characters
@@ -315,6 +321,8 @@ def schema() -> dict[str, dict]:
     described = {}
     for name in names_of(PICTURES, RECIPE, TRAINING):
         setting = SETTINGS[name]
+        if setting.is_late != is_late:
+            continue
         is_word = setting.kind is TEXT and setting.choices
         described[name] = words if is_word else kinds[setting.kind]
         if name == "image_size":
