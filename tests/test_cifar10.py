@@ -3,11 +3,9 @@
 import http.client
 import pickle
 import tarfile
-import threading
 import urllib.request
-from functools import partial
+from contextlib import ExitStack
 from hashlib import md5
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
 import numpy as np
@@ -17,7 +15,9 @@ from torch.nn import functional
 from torchvision.datasets import CIFAR10
 
 from helpers.pictures import same
+from helpers.servers import Server, serving
 from utils import InputError
+from utils.data import cifar10 as module
 from utils.data.cifar10 import read_cifar10
 from utils.data.picture_set import CIFAR10_MEAN, CIFAR10_STD
 from utils.data.sources import load_pictures
@@ -119,38 +119,16 @@ def test_without_archive_and_network_the_message_says_where_to_put_it(tmp_path):
 # What is fetched
 
 
-class Server(BaseHTTPRequestHandler):
-    """Answers with a status and some bytes, of as many as it says there are."""
-
-    def __init__(self, *arguments, content: bytes, status: int = 200, promised: int = 0):
-        self.content, self.status, self.promised = content, status, promised or len(content)
-        super().__init__(*arguments)
-
-    def do_GET(self):
-        self.send_response(self.status)
-        self.send_header("Content-Length", str(self.promised))
-        self.end_headers()
-        self.wfile.write(self.content)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def serve(monkeypatch):
     """A function that has an address of this machine stand in for the official one."""
-    servers = []
+    with ExitStack() as servers:
 
-    def begin(**answer) -> None:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, **answer))
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/archive")
+        def begin(**answer) -> None:
+            addresses = servers.enter_context(serving(Server(**answer)))
+            monkeypatch.setattr(module, "ADDRESSES", addresses)
 
-    yield begin
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield begin
 
 
 def test_a_missing_archive_is_fetched_under_a_bar_and_kept_as_it_came(
@@ -169,19 +147,45 @@ def test_a_missing_archive_is_fetched_under_a_bar_and_kept_as_it_came(
     assert f"{len(content) / 1000:.0f}k/" in shown.err
 
 
+def test_the_official_address_is_asked_first():
+    assert module.ADDRESSES[0] == CIFAR10.url
+    assert all(address.startswith("https://") for address in module.ADDRESSES)
+
+
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "words", "kept"),
     [
-        ({"content": b"another file"}, "what came is not the official archive"),
-        ({"content": b"half", "promised": 8}, "what came is not the official archive|more exp"),
-        ({"content": b"", "status": 404}, "HTTP Error 404"),
+        (
+            {"content": b"another file"},
+            "what came is not the official archive",
+            f"{CIFAR10.filename}.50e55790.refused",
+        ),
+        ({"content": b"half of it", "cuts": [4, 0]}, "more exp", f"{CIFAR10.filename}.part"),
+        ({"content": b"", "status": 404}, "HTTP Error 404", None),
     ],
 )
-def test_what_is_not_the_official_archive_is_not_kept(cifar10, serve, tmp_path, answer, words):
+def test_what_is_not_the_official_archive_is_not_kept_as_such(
+    cifar10, serve, tmp_path, monkeypatch, answer, words, kept
+):
+    monkeypatch.setattr("utils.data.download.time.sleep", lambda _: None)
     serve(**answer)
     with pytest.raises(InputError, match=rf"could not be downloaded \(.*({words}).*Check the net"):
         read_cifar10(tmp_path / "elsewhere")
-    assert list((tmp_path / "elsewhere").glob("*")) == []
+    assert [path.name for path in (tmp_path / "elsewhere").glob("*")] == ([kept] if kept else [])
+
+
+def test_what_came_before_is_not_fetched_again_nor_asked_room_for(cifar10, serve, tmp_path):
+    folder, (train_images, _), _ = cifar10
+    content = (folder / CIFAR10.filename).read_bytes()
+    part = tmp_path / f"{CIFAR10.filename}.part"
+    part.write_bytes(content[:1_000])
+    assert not module.is_there(tmp_path)
+    assert module.bytes_to_fetch(tmp_path) == module.ARCHIVE_SIZE - 1_000
+    serve(content=content)
+    _, (images, _), _ = read_cifar10(tmp_path)
+    np.testing.assert_array_equal(images.transpose(0, 3, 1, 2), train_images)
+    assert module.bytes_to_fetch(tmp_path) == 0
+    assert not part.exists()
 
 
 @pytest.mark.parametrize(

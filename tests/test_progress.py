@@ -16,6 +16,14 @@ def test_a_terminal_sees_how_far_it_is(capsys):
     assert "3/3" in shown.err and "pictures/s" in shown.err
 
 
+def test_what_was_done_before_counts_as_done_but_not_as_speed(capsys):
+    with progress_bar(total=4_000, description="Going on", initial=3_000, scale=True) as bar:
+        assert bar.format_dict["n"] == 3_000
+        bar.update(1)
+        assert bar.format_dict["n"] - bar.format_dict["initial"] == 1
+    assert capsys.readouterr().err.startswith("\rGoing on:  75%")
+
+
 class Shown:
     """Stands in for a notebook: keeps what is displayed, and what replaces it."""
 

@@ -59,11 +59,11 @@ def replacing(target: Path) -> Generator[Path]:
     """
     beside = beside_of(target)
     try:
-        with _writing(target):
+        with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-        with _writing(target, beside):
+        with writing(target, beside):
             yield beside
-        with _writing(target):
+        with writing(target):
             with open(beside, "rb") as written:
                 os.fsync(written.fileno())
             os.replace(beside, target)
@@ -81,11 +81,11 @@ def replacing_folder(target: Path) -> Generator[Path]:
     """
     beside = beside_of(target)
     try:
-        with _writing(target):
+        with writing(target):
             beside.mkdir(parents=True)
-        with _writing(target, beside):
+        with writing(target, beside):
             yield beside
-        with _writing(target):
+        with writing(target):
             shutil.rmtree(target, ignore_errors=True)
             beside.rename(target)
     finally:
@@ -97,8 +97,12 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
-def _writing(target: Path, within: Path | None = None) -> Generator[None]:
-    """Say that `target` cannot be written where the system says so, of `within` if given."""
+def writing(target: Path, within: Path | None = None) -> Generator[None]:
+    """Say that `target` cannot be written where the system says so, of `within` if given.
+
+    Raises:
+        InputError: it says so. Errors about anything else pass through as they are.
+    """
     try:
         yield
     except OSError as error:

@@ -51,6 +51,7 @@ def progress_bar(
     total: int | None = None,
     unit: str = "it",
     scale: bool = False,
+    initial: int = 0,
 ):
     """Return a tqdm progress bar with a rate and an estimate, drawn as plain text.
 
@@ -60,6 +61,7 @@ def progress_bar(
         total: number of units; taken from ``len(iterable)`` when left out.
         unit: what is counted, e.g. ``"pictures"``.
         scale: show large numbers as k, M, G.
+        initial: number of units done before, which the rate leaves out.
     """
     return tqdm(
         iterable,
@@ -67,6 +69,7 @@ def progress_bar(
         total=total,
         unit=f" {unit}",
         unit_scale=scale,
+        initial=initial,
         file=_NotebookLine() if in_notebook() else sys.stderr,
         ncols=BAR_WIDTH if in_notebook() else None,
         mininterval=0.5,

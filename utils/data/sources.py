@@ -342,7 +342,7 @@ def bytes_to_keep(dataset: str, data_dir: str | Path, image_size: int) -> tuple[
         return folder, 0
     fetched = 0
     if dataset == "cifar10":
-        from utils.data.cifar10 import ARCHIVE_SIZE, is_there
+        from utils.data.cifar10 import bytes_to_fetch
 
-        fetched = 0 if is_there(resolve_path(data_dir)) else ARCHIVE_SIZE
+        fetched = bytes_to_fetch(resolve_path(data_dir))
     return folder, fetched + source.size * 3 * image_size**2
