@@ -96,6 +96,20 @@ def test_pictures_whose_loss_is_not_known_are_left_out_by_chance_and_then_shown_
     assert unseen <= set(torch.cat(list(sampler)).tolist())
 
 
+def test_where_less_than_half_is_shown_chance_alone_decides():
+    losses = torch.arange(1_000.0)
+    sampler = EpochShuffle(1_000, 32, 0, 250, lambda: losses)
+    shown = torch.zeros(1_000)
+    for epoch in range(200):
+        sampler.set_epoch(epoch)
+        order = sampler.order()
+        assert len(set(order.tolist())) == len(order) == 250
+        shown[order] += 1
+    easy, hard = shown[:500].mean(), shown[500:].mean()
+    assert abs(easy - hard) < 1.5  # of 50; the standard deviation of the difference is 0.4
+    assert 20 < shown.min() and shown.max() < 80
+
+
 def test_losses_are_kept_with_a_checkpoint_only_where_the_next_epoch_depends_on_them():
     everything = PictureDataModule(made_set([0, 1, 2] * 4), 4, Augmentation(), skipped=0.0)
     everything.note_losses(torch.tensor([1]), torch.tensor([0.5]))
@@ -136,7 +150,7 @@ class Recorder:
     """What a network was really given, by stage, with the targets of each step."""
 
     def __init__(self, module, epochs, folder):
-        recipe = choose_recipe("quick", "x", epochs=epochs, batch_size=module.batch_size)
+        recipe = choose_recipe("original", "x", epochs=epochs, batch_size=module.batch_size)
         network = create_model("davidnet", 3, image_size=16, seed=0, width=2)
         self.inputs = {"train": [], "other": []}
         network.register_forward_pre_hook(self._keep)

@@ -87,7 +87,7 @@ def loss_and_accuracy(logits, targets):
 
 
 def build(picture_set, epochs=3, batch_size=8, val_fraction=0.0, seed=0, kind=Steps):
-    recipe = choose_recipe("quick", "shapes", epochs=epochs, batch_size=batch_size)
+    recipe = choose_recipe("original", "shapes", epochs=epochs, batch_size=batch_size)
     network = create_model("davidnet", len(CLASSES), image_size=16, seed=seed, width=4)
     data = PictureDataModule(
         picture_set, batch_size, Augmentation(2, 0.5, 4), seed, val_fraction=val_fraction

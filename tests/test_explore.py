@@ -138,7 +138,7 @@ def test_views_are_what_augmentation_gives_in_each_epoch(picture_set):
 def test_views_are_what_the_network_is_really_given(picture_set, val_fraction, tmp_path):
     data = PictureDataModule(picture_set, 5, Augmentation(3, 0.5, 6), 2, val_fraction)
     images, views = augmented_views(data, pictures=3, epochs=2)
-    recipe = choose_recipe("quick", "shapes", epochs=2, batch_size=5)
+    recipe = choose_recipe("original", "shapes", epochs=2, batch_size=5)
     network = create_model("davidnet", 3, image_size=16, seed=0, width=4)
     given = []
     network.register_forward_pre_hook(

@@ -53,7 +53,8 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
         "dataset": "shapes", "data_dir": "data", "dataset_title": "drawn", "image_size": 16,
         "limit_train": None, "limit_test": None, "skip_unreadable": False,
         "data_fingerprint": "fingerprint", "val_fraction": 0.0, "model": "davidnet",
-        "recipe": "quick", "epochs": 3, "batch_size": 8, "max_lr": 0.01, "max_lr_source": "given",
+        "recipe": "original", "epochs": 3, "batch_size": 8, "max_lr": 0.01,
+        "max_lr_source": "given",
         "warmup_share": 0.3, "initial_lr_divisor": 100.0, "final_lr_divisor": 1e4,
         "min_momentum": 0.85, "max_momentum": 0.9, "crop_padding": 4, "flip_probability": 0.5,
         "cutout_size": 8, "precision": "32-true", "devices": "cpu", "seed": 0,
@@ -193,7 +194,7 @@ def test_title_place_and_device_are_no_identity(trained, monkeypatch, tmp_path):
     pictures = make_pictures(
         dataset_title="Another title", data_dir="/mnt/elsewhere", dataset="/mnt/moved"
     )
-    plan = copy_of(trained, tmp_path, pictures, recipe="quick")
+    plan = copy_of(trained, tmp_path, pictures)
     settings = {**plan.run.settings, "devices": "cuda"}
     plan.run.update_record(settings=settings)
     monkeypatch.setattr(Trainer, "fit", never_fit)

@@ -141,8 +141,8 @@ def make_plan(tmp_path):
     """Plans in folders of their own, with pictures whose brightness tells the class."""
     pictures = make_pictures(40, 16)
     return partial(
-        plan_training, pictures, run_name="run", output_dir=tmp_path / "outputs", epochs=1,
-        batch_size=8, precision="32-true", devices="cpu", seed=3,
+        plan_training, pictures, run_name="run", output_dir=tmp_path / "outputs",
+        recipe="original", epochs=1, batch_size=8, precision="32-true", devices="cpu", seed=3,
     )  # fmt: skip
 
 

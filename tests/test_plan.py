@@ -31,9 +31,13 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 
 def test_derived_name_tells_what_differs_from_the_recipe(tmp_path):
-    plain = make_plan(tmp_path, run_name=None, epochs=None, batch_size=None, max_lr=None)
+    plain = make_plan(
+        tmp_path, run_name=None, recipe=None, epochs=None, batch_size=None, max_lr=None
+    )
     assert plain.run.name == "shapes-quick-seed0-image_size=16"
-    other = make_plan(tmp_path, run_name=None, epochs=2, batch_size=None, max_lr=None, seed=7)
+    other = make_plan(
+        tmp_path, run_name=None, recipe=None, epochs=2, batch_size=None, max_lr=None, seed=7
+    )
     assert other.run.name == "shapes-quick-seed7-epochs=2-image_size=16"
 
 
@@ -229,7 +233,7 @@ def test_impossible_values_are_refused_with_what_is_allowed(tmp_path, monkeypatc
 
 
 def test_batch_size_is_lowered_for_few_pictures_and_said(tmp_path):
-    plan = make_plan(tmp_path, make_pictures(train_size=200), batch_size=None)
+    plan = make_plan(tmp_path, make_pictures(train_size=200), recipe=None, batch_size=None)
     assert plan.recipe.batch_size == plan.settings["batch_size"] == 16
     assert any("batch_size 16" in note and "64" in note for note in plan.notes)
 
@@ -241,7 +245,8 @@ def test_batch_size_is_kept_where_it_was_given(tmp_path):
 
 
 def test_recipe_depends_on_the_data_set(tmp_path):
-    shapes = make_plan(tmp_path, epochs=None, max_lr=None)
-    assert (shapes.recipe.name, shapes.recipe.epochs) == ("quick", 2)
-    own = make_plan(tmp_path, make_pictures(dataset="/mnt/own"), epochs=None, max_lr=None)
+    shapes = make_plan(tmp_path, recipe=None, epochs=None, max_lr=None)
+    assert (shapes.recipe.name, shapes.recipe.epochs) == ("quick", 8)
+    pictures = make_pictures(dataset="/mnt/own")
+    own = make_plan(tmp_path, pictures, recipe=None, epochs=None, max_lr=None)
     assert (own.recipe.name, own.recipe.epochs, own.recipe.max_lr) == ("original", 20, 0.01)

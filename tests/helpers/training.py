@@ -62,8 +62,9 @@ def make_pictures(train_size=TRAIN_SIZE, test_size=TEST_SIZE, **options):
 
 def make_plan(folder, pictures=None, **changes):
     settings = {
-        "run_name": "run", "output_dir": folder, "epochs": EPOCHS, "batch_size": BATCH_SIZE,
-        "max_lr": 0.01, "precision": "32-true", "devices": "cpu", **changes,
+        "run_name": "run", "output_dir": folder, "recipe": "original", "epochs": EPOCHS,
+        "batch_size": BATCH_SIZE, "max_lr": 0.01, "precision": "32-true", "devices": "cpu",
+        **changes,
     }  # fmt: skip
     return plan_training(pictures or make_pictures(), **settings)
 

@@ -146,13 +146,14 @@ class EpochShuffle(InOrder):
     with the lowest losses: they teach least, and come back by chance. That is the pruning of
     InfoBatch (Qin et al. 2024, "Lossless Training Speed Up by Unbiased Dynamic Data Pruning")
     with the same number of steps in each epoch, and without its larger weight for those that stay
-    of the easy ones.
+    of the easy ones. Where an epoch shows less than half of the pictures, all of them count as
+    easy, and chance alone decides.
 
     Args:
         size: number of pictures.
         batch_size: positions a batch.
         seed: of the order.
-        per_epoch: how many an epoch shows, at least half of them; None shows all.
+        per_epoch: how many an epoch shows; None shows all.
         losses: returns one for each picture (float32, on the CPU), infinite where it is not known;
             None where none is.
     """

@@ -164,9 +164,11 @@ def _recipe_notes(recipe: Recipe, image_size: int) -> list[str]:
     if recipe.growth:
         notes.append(f"pictures   {_growth_in_words(recipe.picture_sides(image_size))}")
     if recipe.skipped:
+        chosen = "at random"
+        if recipe.skipped <= 0.5:
+            chosen = f"left out is half of the {2 * recipe.skipped:.0%} that had the lowest losses"
         notes.append(
-            f"shown      {1 - recipe.skipped:.0%} of the training pictures in each epoch; left out "
-            f"is half of the {2 * recipe.skipped:.0%} that had the lowest losses"
+            f"shown      {1 - recipe.skipped:.0%} of the training pictures in each epoch; {chosen}"
         )
     return notes
 
