@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from io import BytesIO
 
 import nbformat
@@ -83,6 +84,22 @@ def test_chapters_are_kept_small_and_free_of_the_machine(run, tmp_path):
             assert small.mode == "RGB" and small.size == (120, 90)
     again = [path.read_bytes() for path in book.keep_chapters(run, tmp_path / "again")]
     assert again == [path.read_bytes() for path in kept]
+
+
+def test_a_page_that_a_chapter_names_is_a_link_in_the_book_and_stays_a_name_in_code(run):
+    named = "With your own (`docs/your_pictures.md`), or `docs/no_such_page.md`."
+
+    def name(notebook):
+        notebook.cells[4].source = f"Markdown('{named}')"
+        notebook.cells[4].outputs[0].data["text/markdown"] = named
+
+    change(run, "06_gradcam", name)
+    own = book.NOTEBOOKS["06_gradcam"]
+    shutil.copy(run.path("notebooks", own.name), own)
+    cell = book.chapters_of(run)["06_gradcam"].cells[4]
+    assert cell.source == f"Markdown('{named}')"
+    said = cell.outputs[0].data["text/markdown"]
+    assert "](../your_pictures.md)" in said and "](../no_such_page.md)" not in said
 
 
 def test_a_chapter_that_grew_too_large_is_named_and_none_is_written(run, tmp_path, monkeypatch):

@@ -165,6 +165,18 @@ def test_no_test_imports_another():
         assert not taken.search(path.read_text()), path.name  # scripts in it included
 
 
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_between_pages_leads_to_a_file(page):
+    """As GitHub shows them; those of the book as Sphinx shows them are tested with the book."""
+    for target in re.findall(r"\]\(([^()\s]+)\)", page.read_text()):
+        address = target.partition("#")[0]
+        is_elsewhere = address.startswith("https://")
+        assert not address or is_elsewhere or (page.parent / address).is_file(), target
+
+
 def test_the_console_script_is_the_command_line():
     ((name, value),) = PROJECT["scripts"].items()
     assert name == "davidnet"

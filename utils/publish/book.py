@@ -4,6 +4,7 @@ What a chapter says is this repository's own; from a run come its outputs alone,
 """
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,8 @@ MOST_OF_A_CHAPTER, MOST_OF_ALL = 1_000_000, 5_000_000
 MOST_OF_A_NOTEBOOK = 100_000_000
 #: Characters that the cell may have in which papermill sets parameters.
 MOST_OF_PARAMETERS = 10_000
+#: A page of the book, as a chapter names it.
+_PAGE = re.compile(r"`docs/([a-z_]+\.md)`")
 #: What every chapter says of itself; a run's own could tell MyST-NB to do other things.
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -195,13 +198,22 @@ def _tags(cell: NotebookNode) -> list[str]:
 
 def _text_of(cell: NotebookNode) -> str:
     """Return what a cell says in the book. Badges are left out: the site adds those of its day."""
-    text = _rewritten(cell.source)
-    return text if cell.cell_type == "code" else without_badge(text)
+    if cell.cell_type == "code":
+        return _from_root(cell.source)
+    return without_badge(_rewritten(cell.source))
 
 
 def _rewritten(text: str) -> str:
-    """Return text with paths, and links to pages, as the book has them."""
-    return text.replace(f"{ROOT}/", "").replace("](../docs/", "](../")
+    """Return text as the book has it, where a page that it names is a link to it.
+
+    Chapters only name pages: they are read in several places, from which no one link leads there.
+    """
+    return _PAGE.sub(r"[\1](../\1)", _from_root(text))
+
+
+def _from_root(text: str) -> str:
+    """Return text with the project's own paths from its root on."""
+    return text.replace(f"{ROOT}/", "")
 
 
 def _pages() -> set[str]:
