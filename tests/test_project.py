@@ -177,6 +177,16 @@ def test_every_link_between_pages_leads_to_a_file(page):
         assert not address or is_elsewhere or (page.parent / address).is_file(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_picture_is_described_to_who_cannot_see_it(page):
+    for text in re.findall(r"!\[([^\]]*)\]\([^)]*\.png\)", page.read_text()):
+        assert len(text.split()) >= 5
+
+
+def test_the_book_begins_with_a_picture_of_what_it_is_about():
+    assert "_misclassified.png)" in (ROOT / "docs" / "index.md").read_text().partition("## ")[0]
+
+
 def test_the_console_script_is_the_command_line():
     ((name, value),) = PROJECT["scripts"].items()
     assert name == "davidnet"
