@@ -96,7 +96,7 @@ def with_badge(title: str, repo: str, notebook: str, following: str) -> str:
     """
     if not repo:
         return without_badge(title)
-    onward = f"[go on with {Path(following).stem} in Colab]({_in_colab(repo, following)})"
+    onward = f"Go on there with [{Path(following).stem}]({_in_colab(repo, following)})."
     return f"{without_badge(title)}\n\n{colab_badge(repo, notebook)} {onward}"
 
 
