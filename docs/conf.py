@@ -3,7 +3,7 @@
 from importlib import metadata
 
 from utils import settings
-from utils.pipeline.cells import repository
+from utils.pipeline.address import repository
 
 REPOSITORY = repository()
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from io import BytesIO
 
 import nbformat
@@ -13,9 +14,10 @@ from PIL import Image
 from utils import InputError
 from utils.cli import main
 from utils.files import ROOT
+from utils.pipeline.address import clone_address, first_cell
 from utils.pipeline.sequence import NOTEBOOKS
 from utils.publish import book
-from utils.publish.badges import BADGE
+from utils.publish.badges import BADGE, with_badge
 from utils.runs import Run
 
 
@@ -82,6 +84,22 @@ def test_chapters_are_kept_small_and_free_of_the_machine(run, tmp_path):
             assert small.mode == "RGB" and small.size == (120, 90)
     again = [path.read_bytes() for path in book.keep_chapters(run, tmp_path / "again")]
     assert again == [path.read_bytes() for path in kept]
+
+
+def test_a_page_that_a_chapter_names_is_a_link_in_the_book_and_stays_a_name_in_code(run):
+    named = "With your own (`docs/your_pictures.md`), or `docs/no_such_page.md`."
+
+    def name(notebook):
+        notebook.cells[4].source = f"Markdown('{named}')"
+        notebook.cells[4].outputs[0].data["text/markdown"] = named
+
+    change(run, "06_gradcam", name)
+    own = book.NOTEBOOKS["06_gradcam"]
+    shutil.copy(run.path("notebooks", own.name), own)
+    cell = book.chapters_of(run)["06_gradcam"].cells[4]
+    assert cell.source == f"Markdown('{named}')"
+    said = cell.outputs[0].data["text/markdown"]
+    assert "](../your_pictures.md)" in said and "](../no_such_page.md)" not in said
 
 
 def test_a_chapter_that_grew_too_large_is_named_and_none_is_written(run, tmp_path, monkeypatch):
@@ -214,13 +232,36 @@ def test_kept_chapters_of_an_earlier_version_are_shown_without_what_could_act(
     notebook.metadata.mystnb = {"execution_mode": "force"}
     nbformat.write(notebook, path)
     changed = book.kept_chapters()["03_training"]
-    assert changed.cells[0].source.startswith(
-        "# 3 · As it *was*\n\nSee [this](03_training.ipynb).\n\n[![Open in Colab]("
-    )
-    assert "javascript" not in changed.cells[0].source
+    assert changed.cells[0].source == "# 3 · As it *was*\n\nSee [this](03_training.ipynb)."
     assert "attachments" not in changed.cells[1] and not changed.cells[1].metadata
     assert "{eval-rst}\n" not in changed.cells[1].source and "![" not in changed.cells[1].source
     assert set(changed.metadata) == {"kernelspec", "language_info"}
+
+
+def test_a_run_from_before_the_repository_had_an_address_is_shown(run, monkeypatch):
+    for folder, repo in ((run.path("notebooks"), ""), (run.folder.parent / "own", "a/b")):
+        for path in folder.glob("*.ipynb"):
+            notebook = nbformat.read(path, 4)
+            notebook.cells[0].source = with_badge("# Title", repo, path.name, "02_lr_finder.ipynb")
+            notebook.cells[1].source = first_cell(clone_address(repo))
+            nbformat.write(notebook, path)
+    with pytest.raises(InputError, match="cell 2 of 5, is not that of this"):
+        book.chapters_of(run)  # it is another project's cell as long as this one has no address
+    monkeypatch.setattr(book, "repository", lambda: "a/b")
+    assert book.chapters_of(run)["03_training"].cells[1].source == first_cell(clone_address("a/b"))
+
+
+def test_every_chapter_of_the_site_has_todays_badge_if_there_is_an_address(
+    run, tmp_path, monkeypatch
+):
+    for repo in ("", "a/b"):
+        monkeypatch.setattr(book, "repository", lambda repo=repo: repo)
+        source = tmp_path / f"source{repo[:1]}"
+        book._lay_out(source, book.chapters_of(run))
+        for name in NOTEBOOKS:
+            title = nbformat.read(source / "rendered" / f"{name}.ipynb", 4).cells[0].source
+            assert title.count(f"/github/{repo}/blob/main/notebooks/") == (2 if repo else 0)
+            assert ("open-in-colab.svg" in title) == bool(repo) and BADGE not in title
 
 
 @pytest.mark.parametrize("arguments", [["docs", "--run", "nobody"], ["results", "nobody"]])

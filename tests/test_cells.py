@@ -4,6 +4,7 @@ import nbformat
 import pytest
 
 from utils.pipeline import cells
+from utils.pipeline.address import FIRST_CELL, clone_address, first_cell, repository
 from utils.pipeline.cells import FOLDED, write_cells
 from utils.pipeline.sequence import NOTEBOOKS
 from utils.settings import parameters_cell
@@ -13,8 +14,8 @@ from utils.settings import parameters_cell
 def test_the_stored_chapters_are_as_the_command_writes_them(name):
     for cell in nbformat.read(NOTEBOOKS[name], as_version=4).cells:
         tags = cell.metadata.get("tags", [])
-        if cells.FIRST_CELL in tags:
-            assert cell.source == cells.first_cell_of(cells.repository())
+        if FIRST_CELL in tags:
+            assert cell.source == first_cell(clone_address(repository()))
         if "parameters" in tags:
             assert cell.source == parameters_cell(name[1]), "run: python -m utils chapters"
         assert (FOLDED.items() <= dict(cell.metadata).items()) == (
@@ -41,7 +42,7 @@ def test_the_command_writes_what_is_declared_and_nothing_twice(tmp_path, monkeyp
 
 
 def test_the_command_writes_the_first_cell_for_the_project_s_address(tmp_path, monkeypatch):
-    tags = {"tags": [cells.FIRST_CELL, "hide-input"]}
+    tags = {"tags": [FIRST_CELL, "hide-input"]}
     path = tmp_path / "04_curves.ipynb"
     nbformat.write(
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", metadata=tags)]), path
@@ -54,6 +55,6 @@ def test_the_command_writes_the_first_cell_for_the_project_s_address(tmp_path, m
         monkeypatch.setattr(cells, "repository", lambda repo=repo: repo)
         assert write_cells() == [path]
         (cell,) = nbformat.read(path, as_version=4).cells
-        assert cell.source == cells.first_cell(address)
+        assert cell.source == first_cell(address)
         assert f'REPOSITORY, FETCHED = "{address}", ' in cell.source
         assert ("git clone" in cell.source) == bool(address)

@@ -14,7 +14,7 @@ import pytest
 
 from helpers.notebooks import code_cells
 from utils.files import ROOT
-from utils.pipeline import cells
+from utils.pipeline.address import first_cell as cell_for
 from utils.pipeline.sequence import NOTEBOOKS
 
 
@@ -22,7 +22,7 @@ def first_cell(address=None):
     """The first code cell, which is the same in every notebook; or as it is for another address."""
     sources = {code_cells(nbformat.read(p, as_version=4))[0].source for p in NOTEBOOKS.values()}
     (source,) = sources
-    return source if address is None else cells.first_cell(address)
+    return source if address is None else cell_for(address)
 
 
 @pytest.mark.parametrize("address", [None, "", "https://github.com/some-one/davidnet.git"])

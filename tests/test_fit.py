@@ -231,6 +231,9 @@ def check_resumes_like(plan, trained, capsys, status="running"):
     assert plan.run.status == "complete"
     assert all_but_seconds(plan.run) == all_but_seconds(trained.run)
     assert read_table(plan.run, "steps.csv") == read_table(trained.run, "steps.csv")
+    seconds = plan.run.record["seconds"]  # of all epochs, those before the interruption included
+    epochs = sum(float(row["seconds"]) for row in read_table(plan.run, "metrics.csv"))
+    assert seconds["training"] == pytest.approx(epochs, abs=0.01) and seconds["watching"] < epochs
     assert same_weights(plan.run, trained.run)
     assert plan.run.read_json("metrics.json") == trained.run.read_json("metrics.json")
 

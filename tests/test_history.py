@@ -196,17 +196,22 @@ def test_the_result_of_a_training_is_said_with_what_it_cost():
     assert result_in_words(record, metrics, 50).splitlines() == [
         "test accuracy 93.12%, test loss 0.250",
         "on 1,000 test pictures, float32, one view each; n = 1 run",
-        "2 epochs of 50 pictures in 10.0 s on a CPU (32-true), 10 pictures a second, and 2.0 s of "
-        "watching between them",
+        "training time 10.0 s on a CPU (32-true), without 2.0 s of watching: 2 epochs of 50 "
+        "pictures, 10 pictures a second",
     ]
     averaged = {"test_acc": 0.94, "test_loss": 0.2, "views": 6, "precision": "bf16-mixed"}
-    assert result_in_words(record, metrics | {"averaged": averaged}, 50).splitlines()[2] == (
-        "averaged over 6 views: accuracy 94.00%, loss 0.200 (bf16-mixed)"
-    )
+    both = metrics | {"averaged": averaged | {"seconds": 3.5}}
+    assert result_in_words(record, both, 50).splitlines()[2:] == [
+        "averaged over 6 views: accuracy 94.00%, loss 0.200 (bf16-mixed)",
+        "training time 13.5 s on a CPU (32-true), without 2.0 s of watching and with 3.5 s of "
+        "averaged test: 2 epochs of 50 pictures, 10 pictures a second",
+    ]
     # a run of an earlier version does not say how long it watched
     one = valid_record() | {"seconds": {"training": 1.0}}
     said = result_in_words(one, metrics | {"test_size": 1}, 1)
-    assert "on 1 test picture, " in said and "1 epoch of 1 picture in 1.0 s" in said
+    assert "on 1 test picture, " in said and "training time 1.0 s" in said
+    short = valid_record() | {"seconds": {"training": 0.01, "watching": 0.01}}
+    assert "training time 0.0 s" in result_in_words(short, metrics, 1)
     assert training_in_short(record, metrics) == (
         "Run **r**: 5 parameters, trained on drawn with the recipe `quick`, right on **93.1%** of "
         "1,000 test pictures. The test split (watched) decided nothing that the program does."

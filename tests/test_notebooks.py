@@ -107,7 +107,26 @@ def test_parameter_names_are_those_of_the_contract():
 def test_each_chapter_points_to_the_next():
     paths = list(NOTEBOOKS.values())
     for path, following in zip(paths, [*paths[1:], paths[0]], strict=True):
-        assert f"]({following.name})" in nbformat.read(path, as_version=4).cells[-1].source
+        *_, last, versions = nbformat.read(path, as_version=4).cells
+        assert f"]({following.name})" in last.source
+        assert versions.source == "print(describe_versions())"
+        assert "hide-input" in versions.metadata.tags
+
+
+def links(text):
+    return re.findall(r"\]\(([^()\s]+)\)", text)
+
+
+def leads_somewhere(target, folder):
+    return target.startswith("https://") or (folder / target).is_file()
+
+
+def test_a_chapter_links_to_chapters_beside_it_and_only_names_pages(stored):
+    """It is read here, in a run's folder, in the book and on GitHub: beside it are the others."""
+    text = "\n".join(cell.source for cell in stored.cells)
+    others = {path.name for path in NOTEBOOKS.values()}
+    assert all(link in others or link.startswith("https://") for link in links(text))
+    assert all((ROOT / page).is_file() for page in re.findall(r"`(docs/[^`]+)`", text))
 
 
 # Executed
@@ -115,6 +134,28 @@ def test_each_chapter_points_to_the_next():
 
 def outputs(notebook):
     return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def last_words(notebook):
+    """What a chapter says last, before the versions that it ran with."""
+    return str(outputs(notebook)[-2].data)
+
+
+@pytest.mark.parametrize("name", list(NOTEBOOKS))
+def test_every_link_of_an_executed_chapter_leads_somewhere(tiny_run, name):
+    path = tiny_run.path("notebooks", f"{name}.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    texts += [output.get("data", {}).get("text/markdown", "") for output in outputs(notebook)]
+    found = [link for text in texts if "```python" not in text for link in links(text)]
+    assert found and all(leads_somewhere(link, path.parent) for link in found)
+
+
+@pytest.mark.parametrize("name", list(NOTEBOOKS))
+def test_the_versions_stand_at_the_end_and_nowhere_else(tiny_run, name):
+    notebook = nbformat.read(tiny_run.path("notebooks", f"{name}.ipynb"), as_version=4)
+    texts = [output.get("text", "") for output in outputs(notebook)]
+    assert [n for n, text in enumerate(texts) if "torchvision " in text] == [len(texts) - 1]
 
 
 @pytest.mark.parametrize("name", list(NOTEBOOKS))
@@ -163,7 +204,7 @@ def test_runs_by_hand_from_the_root_and_from_its_own_folder(tiny_run, folder):
     cell.source += values
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, resources=resources, kernel_name="python3").execute()
-    assert "Run **tiny**" in str(outputs(notebook)[-1].data)
+    assert "Run **tiny**" in last_words(notebook)
 
 
 def test_results_never_import_torch_in_the_curves(tiny_run):
@@ -186,4 +227,4 @@ def test_plain_papermill_runs_a_notebook(tiny_run, tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert Run("copy", tmp_path).path("figures", "04_accuracies.png").exists()
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    assert "Run **copy**" in str(outputs(executed)[-1].data)
+    assert "Run **copy**" in last_words(executed)

@@ -165,6 +165,28 @@ def test_no_test_imports_another():
         assert not taken.search(path.read_text()), path.name  # scripts in it included
 
 
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_between_pages_leads_to_a_file(page):
+    """As GitHub shows them; those of the book as Sphinx shows them are tested with the book."""
+    for target in re.findall(r"\]\(([^()\s]+)\)", page.read_text()):
+        address = target.partition("#")[0]
+        is_elsewhere = address.startswith("https://")
+        assert not address or is_elsewhere or (page.parent / address).is_file(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_picture_is_described_to_who_cannot_see_it(page):
+    for text in re.findall(r"!\[([^\]]*)\]\([^)]*\.png\)", page.read_text()):
+        assert len(text.split()) >= 5
+
+
+def test_the_book_begins_with_a_picture_of_what_it_is_about():
+    assert "_misclassified.png)" in (ROOT / "docs" / "index.md").read_text().partition("## ")[0]
+
+
 def test_the_console_script_is_the_command_line():
     ((name, value),) = PROJECT["scripts"].items()
     assert name == "davidnet"

@@ -16,6 +16,7 @@ from utils.publish import results, safe_outputs
 from utils.publish.results import BEGIN, END, FIGURES, write_results
 from utils.runs import Run
 from utils.training.fit import fit
+from utils.training.history import TRAINING_TIME
 from utils.training.plan import plan_training
 from utils.training.recipes import RECIPES
 
@@ -110,7 +111,7 @@ def test_runs_on_other_pictures_are_not_compared(runs, pages, tmp_path):
 def test_a_run_that_is_not_trained_or_lacks_a_figure_is_named(runs, pages, tmp_path):
     with pytest.raises(InputError, match=r"'nobody' .* is not trained"):
         write_results(runs[0], [Run("nobody", tmp_path)], pages, tmp_path / "docs" / "results")
-    with pytest.raises(InputError, match=r"04_schedule\.png does not exist"):
+    with pytest.raises(InputError, match=r"06_misclassified\.png does not exist"):
         write_results(runs[1], (), pages, tmp_path / "docs" / "results")
     assert "old text" in pages[0].read_text()
 
@@ -153,7 +154,7 @@ def test_a_figure_that_is_no_picture_of_a_chapter_is_refused(
     else:
         path.write_text({"text": "the secret", "svg": "<svg onload='x'/>"}[kind])
     with pytest.raises(
-        InputError, match=r"04_[a-z]+\.png is not a PNG picture .* chapter 04 again"
+        InputError, match=r"0(\d)_[a-z]+\.png is not a PNG picture .* chapter 0\1 again"
     ):
         write_results(stranger, (), pages, tmp_path / "docs" / "results")
     assert "old text" in pages[0].read_text()
@@ -164,6 +165,20 @@ def test_a_network_that_nobody_knows_is_named(stranger, pages, tmp_path):
     stranger.update_record(model={**stranger.record["model"], "name": "evilnet"})
     with pytest.raises(InputError, match="model 'evilnet' is unknown"):
         write_results(stranger, (), pages, tmp_path / "docs" / "results")
+
+
+def test_the_pages_say_today_s_words_and_begin_with_what_came_out():
+    for page, folder in ((results.ROOT / "README.md", "docs/results"),
+                         (results.DOCS / "results.md", "results")):  # fmt: skip
+        block = page.read_text().partition(BEGIN)[2].partition(END)[0]
+        assert TRAINING_TIME in block
+        assert re.findall(r"^!.*$", block, re.MULTILINE) == [
+            line.strip() for line in results._shown(folder)
+        ]
+    assert next(iter(FIGURES)) == "06_misclassified"
+    meaning = TRAINING_TIME.removeprefix("Training time is ")
+    start = " ".join((results.DOCS / "index.md").read_text().split())
+    assert f"**Training time:** {meaning}" in start
 
 
 def test_the_pages_of_the_project_have_a_place_for_results():

@@ -393,14 +393,20 @@ def _results(options) -> None:
 def _add_badges(commands) -> None:
     about = "Write the repository's public address, and the Colab badges, wherever they belong."
     parser = _add_command(commands, "badges", _badges, about)
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="as on GitHub")
+    parser.add_argument(
+        "--repo",
+        metavar="OWNER/NAME",
+        help="as on GitHub (default, in a workflow there: the repository that it runs in)",
+    )
 
 
 def _badges(options) -> None:
-    from utils.publish.badges import write_badges
+    from utils.publish.badges import address_to_write, write_badges
 
-    changed = write_badges(options.repo)
-    print("\n".join(f"written: {path}" for path in changed) or "Nothing to change.")
+    repo = address_to_write(options.repo)
+    changed = write_badges(repo)
+    unchanged = f"Nothing to change: the address is {repo} already."
+    print("\n".join(f"written: {path}" for path in changed) or unchanged)
 
 
 def _add_chapters(commands) -> None:

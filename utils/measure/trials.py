@@ -15,6 +15,7 @@ from utils.files import write_text
 from utils.runs import HISTORY_COLUMNS, Run
 from utils.settings import derive_run_name
 from utils.training.fit import fit
+from utils.training.history import training_seconds
 from utils.training.plan import plan_training
 from utils.training.recipes import Recipe, choose_recipe, without_each_part
 
@@ -26,8 +27,7 @@ class Trial:
     Attributes:
         variant: what was trained.
         run: where it is kept, complete.
-        seconds: of training: from the first step to the last, checkpoints included, and of the
-            averaged test if there is one.
+        seconds: the training time (`utils.training.history.TRAINING_TIME`).
         watching: seconds that watching after each epoch took beside that.
         accuracy: on the test split, one view, float32.
         averaged: on the test split, averaged over the recipe's views; None where it has one view.
@@ -129,7 +129,7 @@ def read_trial(variant: str, run: Run) -> Trial:
     averaged = metrics.get("averaged", {})
     epochs = run.read_csv("metrics.csv", HISTORY_COLUMNS)
     watching = run.record["seconds"].get("watching", 0.0)
-    seconds = sum(row["seconds"] for row in epochs) - watching + averaged.get("seconds", 0.0)
+    seconds = training_seconds(sum(row["seconds"] for row in epochs), run.record, metrics)
     return Trial(variant, run, seconds, watching, metrics["test_acc"], averaged.get("test_acc"))
 
 

@@ -4,6 +4,7 @@ What a chapter says is this repository's own; from a run come its outputs alone,
 """
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -19,10 +20,10 @@ from papermill.translators import PythonTranslator
 from utils import InputError, first_line, printable
 from utils.files import ROOT, brief_path, replacing_folder, write_text
 from utils.locks import private_folder
-from utils.pipeline.cells import repository
+from utils.pipeline.address import clone_address, first_cell, repository
 from utils.pipeline.kernel import parameters_of
 from utils.pipeline.sequence import NOTEBOOKS
-from utils.publish.badges import BADGE, colab_badge
+from utils.publish.badges import BADGE, with_badge, without_badge
 from utils.publish.safe_outputs import safe_markdown, safe_outputs
 from utils.runs import Run
 
@@ -37,6 +38,8 @@ MOST_OF_A_CHAPTER, MOST_OF_ALL = 1_000_000, 5_000_000
 MOST_OF_A_NOTEBOOK = 100_000_000
 #: Characters that the cell may have in which papermill sets parameters.
 MOST_OF_PARAMETERS = 10_000
+#: A page of the book, as a chapter names it.
+_PAGE = re.compile(r"`docs/([a-z_]+\.md)`")
 #: What every chapter says of itself; a run's own could tell MyST-NB to do other things.
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -138,7 +141,15 @@ def _own_cells(run: Run, name: str, executed: list[NotebookNode]) -> list[Notebo
 
 
 def _same(cell: NotebookNode, other: NotebookNode) -> bool:
-    return (cell.cell_type, cell.source) == (other.cell_type, other.source)
+    return (cell.cell_type, _without_address(cell)) == (other.cell_type, _without_address(other))
+
+
+def _without_address(cell: NotebookNode) -> str:
+    """Return what a cell says but for the repository's address, which may be newer than a run."""
+    if cell.cell_type != "code":
+        return without_badge(cell.source)
+    is_first = cell.source == first_cell(clone_address(repository()))
+    return first_cell("") if is_first else cell.source
 
 
 def _parameters_cell(source: str, names: Collection[str]) -> NotebookNode | None:
@@ -167,7 +178,7 @@ def _chapter(name: str, cells: list[NotebookNode], executed: list[NotebookNode])
     """Return a notebook of these cells with the outputs of those, and print what is left out."""
     chapter, pages = new_notebook(metadata=METADATA), _pages()
     for number, (cell, other) in enumerate(zip(cells, executed, strict=True), 1):
-        source, metadata = _rewritten(cell.source), {"tags": _tags(cell)} if _tags(cell) else {}
+        source, metadata = _text_of(cell), {"tags": _tags(cell)} if _tags(cell) else {}
         if cell.cell_type != "code":
             chapter.cells.append(new_markdown_cell(source, id=cell.id, metadata=metadata))
             continue
@@ -185,9 +196,24 @@ def _tags(cell: NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
+def _text_of(cell: NotebookNode) -> str:
+    """Return what a cell says in the book. Badges are left out: the site adds those of its day."""
+    if cell.cell_type == "code":
+        return _from_root(cell.source)
+    return without_badge(_rewritten(cell.source))
+
+
 def _rewritten(text: str) -> str:
-    """Return text with paths, and links to pages, as the book has them."""
-    return text.replace(f"{ROOT}/", "").replace("](../docs/", "](../")
+    """Return text as the book has it, where a page that it names is a link to it.
+
+    Chapters only name pages: they are read in several places, from which no one link leads there.
+    """
+    return _PAGE.sub(r"[\1](../\1)", _from_root(text))
+
+
+def _from_root(text: str) -> str:
+    """Return text with the project's own paths from its root on."""
+    return text.replace(f"{ROOT}/", "")
 
 
 def _pages() -> set[str]:
@@ -232,19 +258,12 @@ def kept_chapters() -> dict[str, NotebookNode]:
     """
     chapters = {}
     for name, notebook in executed_chapters(RENDERED).items():
-        today = {_rewritten(cell.source) for cell in nbformat.read(NOTEBOOKS[name], 4).cells}
+        today = {_text_of(cell) for cell in nbformat.read(NOTEBOOKS[name], 4).cells}
         for cell in notebook.cells:
-            if cell.cell_type != "code" and cell.source not in today:
-                cell.source = _without_what_acts(name, cell.source)
+            if cell.cell_type != "code" and _text_of(cell) not in today:
+                cell.source = safe_markdown(_text_of(cell), _pages(), headings=True)
         chapters[name] = _chapter(name, notebook.cells, notebook.cells)
     return chapters
-
-
-def _without_what_acts(name: str, source: str) -> str:
-    lines = source.splitlines()
-    text = safe_markdown("\n".join(x for x in lines if BADGE not in x), _pages(), headings=True)
-    badge = any(BADGE in line for line in lines)
-    return f"{text}\n\n{colab_badge(repository(), f'{name}.ipynb')}" if badge else text
 
 
 # The site
@@ -276,9 +295,11 @@ def build_site(run: Run | None = None, target: Path = ROOT / "build" / "docs") -
 
 
 def _lay_out(source: Path, chapters: dict[str, NotebookNode]) -> None:
-    """Write what Sphinx reads: the pages of ``docs/``, and the chapters."""
+    """Write what Sphinx reads: the pages of ``docs/``, and the chapters with today's badges."""
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("rendered"))
-    for name, notebook in chapters.items():
+    names = [*chapters]
+    for name, following in zip(names, [*names[1:], *names[:1]], strict=True):
+        notebook, files = chapters[name], (f"{name}.ipynb", f"{following}.ipynb")
         title = notebook.cells[0]
-        title.source = title.source.replace(BADGE, LOCAL_BADGE)
+        title.source = with_badge(title.source, repository(), *files).replace(BADGE, LOCAL_BADGE)
         write_text(source / "rendered" / f"{name}.ipynb", nbformat.writes(notebook))

@@ -11,14 +11,16 @@ from utils.models.registry import MODELS
 from utils.publish.book import DOCS
 from utils.publish.safe_outputs import MOST_OF_A_PICTURE, smaller_picture
 from utils.runs import Run
+from utils.training.history import TRAINING_TIME
 
-#: Figures of the reference run that the results show, each with what it says to who cannot see it.
+#: Figures of the reference run that the results show, each with what it says to who cannot see it:
+#: first what came out, then how it got there.
 FIGURES = {
-    "04_schedule": "Learning rate and epoch at each step of training",
-    "04_losses": "Train and test loss after each epoch",
-    "04_accuracies": "Train and test accuracy after each epoch",
-    "05_misclassified": "The most confident mistakes, each with its actual and its predicted class",
     "06_misclassified": "The most confident mistakes, each beside its class activation maps",
+    "05_misclassified": "The most confident mistakes, each with its actual and its predicted class",
+    "04_accuracies": "Train and test accuracy after each epoch",
+    "04_losses": "Train and test loss after each epoch",
+    "04_schedule": "Learning rate and epoch at each step of training",
 }
 #: The system that is reproduced, as its own log and text show it.
 ORIGINAL = {
@@ -137,10 +139,9 @@ def _remarks(reference: Run) -> list[str]:
     )
     return [
         f"This project's numbers are of {record['data']['test_size']:,} test pictures in float32 "
-        "after the last epoch, one view each, but where the table says otherwise. Time is training "
-        "without watching after each epoch, and with the averaged test if there is one. With "
-        "several runs, mean ± standard deviation over seeds. The pictures below are of one run, "
-        f"`{reference.name}` (recipe `{record['settings']['recipe']}`, seed "
+        f"after the last epoch, one view each, but where the table says otherwise. {TRAINING_TIME} "
+        "With several runs, mean ± standard deviation over seeds. The pictures below are of one "
+        f"run, `{reference.name}` (recipe `{record['settings']['recipe']}`, seed "
         f"{record['settings']['seed']}; {versions}).",
     ]
 

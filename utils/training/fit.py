@@ -76,7 +76,6 @@ def _train(plan: TrainingPlan) -> None:
     trainer = _training_trainer(plan, log, checkpoint)
     if resumed:
         print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")
-    started = time.perf_counter()
     try:
         with interruptible():
             trainer.fit(
@@ -101,7 +100,7 @@ def _train(plan: TrainingPlan) -> None:
             f"{plan.recipe.epochs} epochs are finished and kept. Run the same again, without "
             "overwrite, to continue from there."
         ) from None
-    run.add_seconds("training", time.perf_counter() - started)
+    run.add_seconds("training", sum(row["seconds"] for row in log.epochs))
     run.add_seconds("watching", log.watching)
     _finish(plan, classifier, data_module)
 

@@ -81,6 +81,24 @@ def pooled_accuracy(history: pd.DataFrame, shown: int, watched: int) -> pd.Serie
     return right / (shown + watched)
 
 
+#: What `training_seconds` returns, wherever a figure of it is shown.
+TRAINING_TIME = (
+    "Training time is that of all epochs without watching after each, and with the averaged test "
+    "if there is one."
+)
+
+
+def training_seconds(epochs: float, record: Mapping, metrics: Mapping) -> float:
+    """Return the training time of a run, as ``TRAINING_TIME`` says.
+
+    Args:
+        epochs: seconds that all epochs took, watching included; writing checkpoints is not in it.
+        record, metrics: ``run.json`` and ``metrics.json``.
+    """
+    averaged = metrics.get("averaged", {}).get("seconds", 0.0)
+    return epochs - record["seconds"].get("watching", 0.0) + averaged
+
+
 # In words
 
 
@@ -106,11 +124,14 @@ def result_in_words(record: Mapping, metrics: Mapping, pictures: int) -> str:
             f"loss {averaged['test_loss']:.3f} ({averaged['precision']})"
         )
     epochs, watching = record["settings"]["epochs"], record["seconds"].get("watching", 0.0)
-    seconds = record["seconds"]["training"] - watching
+    took = record["seconds"]["training"]
+    shown = epochs * pictures / max(took - watching, 0.01)  # both are kept in hundredths
+    test = f" and with {averaged['seconds']:.1f} s of averaged test" if averaged else ""
     lines.append(
-        f"{counted(epochs, 'epoch')} of {counted(pictures, 'picture')} in {seconds:.1f} s on "
-        f"{record['device']['name']} ({record['precision']}), {epochs * pictures / seconds:.0f} "
-        f"pictures a second, and {watching:.1f} s of watching between them"
+        f"training time {training_seconds(took, record, metrics):.1f} s on "
+        f"{record['device']['name']} ({record['precision']}), without {watching:.1f} s of watching"
+        f"{test}: {counted(epochs, 'epoch')} of {counted(pictures, 'picture')}, "
+        f"{shown:.0f} pictures a second"
     )
     return "\n".join(lines)
 
