@@ -107,7 +107,7 @@ def test_where_less_than_half_is_shown_chance_alone_decides():
         shown[order] += 1
     easy, hard = shown[:500].mean(), shown[500:].mean()
     assert abs(easy - hard) < 1.5  # of 50; the standard deviation of the difference is 0.4
-    assert 20 < shown.min() and shown.max() < 80
+    assert shown.min() > 20 and shown.max() < 80
 
 
 def test_losses_are_kept_with_a_checkpoint_only_where_the_next_epoch_depends_on_them():

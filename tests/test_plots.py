@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from utils.plots import curves, errors, exploration, gradcam, lr_finder, network, style, training
+from utils.plots import curves, errors, exploration, gradcam, lr_finder, network, style
 
 TITLE = "CIFAR-10 (JPEG copy)"
 BLOCKS = ["prep", "layer 1", "layer 2", "layer 3"]
@@ -173,13 +173,6 @@ def lr_curve(suggestion=2.5e-3):
     return lr_finder.lr_curve(rates, losses, smoothed, suggestion, TITLE)
 
 
-def planned_schedule():
-    at = np.arange(1960)
-    rates = np.interp(at, [0, 588, 1959], [1e-4, 1e-2, 1e-8])
-    momenta = np.interp(at, [0, 588, 1959], [0.9, 0.85, 0.9])
-    return training.planned_schedule(rates, momenta, 98, TITLE)
-
-
 def stage(name, channels, side, parameters, layers=("conv 3×3", "batch norm", "ReLU"), skips=()):
     return SimpleNamespace(
         name=name, channels=channels, side=side, parameters=parameters, layers=layers, skips=skips
@@ -247,7 +240,6 @@ FIGURES = {
     "mean_pictures": mean_pictures,
     "channel_statistics": channel_statistics,
     "lr_curve": lr_curve,
-    "planned_schedule": planned_schedule,
     "network_blocks": network_blocks,
     "learning_rate_and_epoch": lambda: curves.learning_rate_and_epoch(steps(), TITLE),
     "loss_curves": lambda: curves.loss_curves(history(), steps(), TITLE),
@@ -283,7 +275,6 @@ EMPTY = {
     "sample_grid": lambda: exploration.sample_grid(NO_PICTURES, NOTHING, NAMES, TITLE),
     "augmented_views": lambda: exploration.augmented_views(NO_PICTURES, [], TITLE),
     "lr_curve": lambda: lr_finder.lr_curve([], [], [], None, TITLE),
-    "planned_schedule": lambda: training.planned_schedule([], [], 98, TITLE),
     "network_blocks": lambda: network.blocks([], 32, "DavidNet", TITLE),
     "learning_rate_and_epoch": lambda: curves.learning_rate_and_epoch(steps(0), TITLE),
     "loss_curves": lambda: curves.loss_curves(history(0), steps(0), TITLE),
@@ -473,18 +464,6 @@ def test_layers_with_weights_are_told_apart_without_colour():
     ]
     assert np.diff(grey).min() > 0.15
     assert network.look_of("linear") == network.look_of("conv 2×2")
-
-
-def test_schedule_names_its_turning_points():
-    assert "starts at 0.0001, peaks at 0.01 after 6.0 epochs, ends at 1e-08" in words(
-        planned_schedule()
-    )
-
-
-def test_a_momentum_that_stays_is_said_and_not_drawn():
-    figure = training.planned_schedule([0.1, 0.05, 0.0], [0.6] * 3, 1, TITLE)
-    assert "The momentum is 0.6 at every step." in words(figure)
-    assert len(figure.axes) == 1
 
 
 @pytest.mark.parametrize("watched", ["test", "validation"])

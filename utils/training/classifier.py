@@ -1,5 +1,7 @@
 """The LightningModule: any network of the registry, trained by a recipe."""
 
+from collections.abc import Sequence
+
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -144,11 +146,15 @@ def planned_schedule(recipe: Recipe, train_size: int) -> tuple[list[float], list
     return learning_rates, momenta, steps_per_epoch
 
 
-def schedule_in_words(learning_rates: list[float], steps_per_epoch: int) -> str:
-    """Return how the learning rate will go, of `planned_schedule`."""
+def schedule_in_words(
+    learning_rates: Sequence[float], momenta: Sequence[float], steps_per_epoch: int
+) -> str:
+    """Return how learning rate and momentum will go, of `planned_schedule`."""
     peak = max(range(len(learning_rates)), key=learning_rates.__getitem__)
+    low, high = min(momenta), max(momenta)
+    carried = f"stays at {low:g}" if low == high else f"falls from {high:g} to {low:g} and returns"
     return (
         f"{counted(len(learning_rates), 'step')}, {steps_per_epoch:,} an epoch. The rate starts at "
         f"{learning_rates[0]:.2g}, is highest in step {peak + 1:,} ({learning_rates[peak]:.2g}) "
-        f"and ends at {learning_rates[-1]:.2g}."
+        f"and ends at {learning_rates[-1]:.2g}; the momentum {carried}."
     )
