@@ -2,6 +2,9 @@
 
 from importlib import metadata
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 from utils import settings
 from utils.pipeline.address import repository
 
@@ -27,7 +30,8 @@ nb_merge_streams = True
 nb_code_prompt_show = "Show the {type} of this cell"
 nb_code_prompt_hide = "Hide the {type} of this cell"
 myst_heading_anchors = 3
-myst_enable_extensions = ["substitution"]
+myst_enable_extensions = ["substitution", "dollarmath"]
+html_math_renderer = "mathml"  # browsers draw it themselves; Sphinx's own fetches a script
 myst_substitutions = {
     "repository": f"[the repository](https://github.com/{REPOSITORY})"
     if REPOSITORY
@@ -57,3 +61,14 @@ html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True}
 if REPOSITORY:
     html_theme_options["source_repository"] = f"https://github.com/{REPOSITORY}"
+
+
+def setup(app):
+    """Write formulas as MathML."""
+    app.add_html_math_renderer("mathml", (_write_formula, None), (_write_formula, None))
+
+
+def _write_formula(writer, node):
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    writer.body.append(convert(node.astext(), display=display))
+    raise nodes.SkipNode

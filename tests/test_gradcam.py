@@ -20,6 +20,8 @@ from utils.explain.gradcam import (
     class_activation_maps,
     compare_methods,
     compare_pairs,
+    completeness,
+    completeness_in_words,
     difference_in_words,
     extents,
     grad_cam,
@@ -28,6 +30,7 @@ from utils.explain.gradcam import (
     similarity,
 )
 from utils.models.davidnet import DavidNet
+from utils.models.speednet import SpeedNet
 
 CLASSES, SIZE, PICTURES = 5, 16, 6
 BLOCKS = DavidNet.blocks
@@ -129,6 +132,31 @@ def test_the_ten_lines_of_grad_cam_give_the_maps_of_the_package(network, images,
     np.testing.assert_allclose(drawn, by_package, atol=1e-3)
     assert np.ptp(drawn, axis=(1, 2)).max() > 0.5
     assert_same_state(state_of(network), before)
+
+
+@pytest.mark.parametrize("model", [DavidNet, SpeedNet])
+def test_at_the_last_block_hirescam_adds_up_to_the_score_and_grad_cam_does_not(model):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network, images = model(CLASSES, width=8).eval(), torch.randn(PICTURES, 3, 32, 32)
+    targets = [0, 1, 2, 3, 4, 0]
+    sums = completeness(network, images, targets)
+    with torch.no_grad():
+        logits = network(images)[range(PICTURES), targets]
+    bias = network.head.linear.bias
+    without = logits if bias is None else logits - bias.detach()[targets]
+    np.testing.assert_allclose(sums["score"], without.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(sums["hirescam"], sums["score"], rtol=1e-4, atol=1e-7)
+    off = np.abs(sums["gradcam"] - sums["score"]).mean() / np.abs(sums["score"]).mean()
+    assert off > 0.1
+
+
+def test_what_maps_add_up_to_is_said():
+    sums = {"score": np.array([2.0, -4.0]), "gradcam": np.array([1.0, -2.0])}
+    assert completeness_in_words(sums | {"hirescam": np.array([2.0, -4.000_003])}) == (
+        "Off the score, on average over 2 pictures: HiResCAM by 5.0e-07 of it, Grad-CAM by 0.50 "
+        "of it."
+    )
 
 
 def test_the_ten_lines_of_grad_cam_are_ten():
@@ -505,8 +533,19 @@ def test_the_agreement_of_methods_is_said_with_its_extremes():
     maps = np.concatenate([RAMP, 1 - RAMP, *[RAMP] * (len(METHODS) - 2)])
     said = agreement_in_words(agreement(maps), "layer3")
     assert said.startswith("At layer3 the 28 pairs of methods correlate by 0.50 on average, best ")
-    assert "(+1.00), worst " in said and said.endswith("(-1.00); n = 1 picture.")
+    assert "(+1.00), worst " in said
+    assert said.endswith("(-1.00): they agree only in part (n = 1 picture).")
     assert "gradcam++" in said.partition("worst")[2]
+
+
+def test_the_verdict_on_the_methods_follows_their_agreement():
+    noise = np.random.default_rng(0).random((len(METHODS), 16, 16))
+    for maps, verdict in (
+        (RAMP + 0.05 * noise, "all of them point to the same place"),
+        (RAMP + 0.9 * noise, "they agree only in part"),
+        (noise, "they scatter, and none of them is the explanation"),
+    ):
+        assert verdict in agreement_in_words(agreement(maps), "layer3")
 
 
 def test_the_maps_in_short_hold_the_figures_or_say_that_there_are_too_few():

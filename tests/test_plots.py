@@ -591,11 +591,25 @@ def test_reliability_names_the_calibration_error():
 # ---------------------------------------------------------------- overlay
 
 
-def test_overlay_without_map_is_the_picture():
+def test_overlay_without_map_is_the_picture_in_grey():
     image = pictures(1)[0]
     blend = gradcam.overlay(image, maps(1)[0], map_weight=0)
     assert blend.dtype == np.uint8
-    np.testing.assert_array_equal(blend, image.transpose(1, 2, 0))
+    red, green, blue = image.astype(float)
+    grey = np.rint(0.2126 * red + 0.7152 * green + 0.0722 * blue)
+    np.testing.assert_array_equal(blend, np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)])
+def test_every_colour_in_an_overlay_is_the_map_s(colour):
+    image = np.broadcast_to(np.uint8(colour)[:, None, None], (3, 1, 100))
+    ramp = np.linspace(0, 1, 100, dtype=np.float32)[None]
+    blend = gradcam.overlay(image, ramp)[0].astype(float)
+    plain = gradcam.overlay(np.zeros((3, 1, 100), np.uint8), ramp)[0].astype(float)
+    added = blend - plain
+    assert np.ptp(added) <= 1  # the picture only makes all of it lighter, by as much everywhere
+    brightness = blend @ np.array(gradcam.LUMA)
+    assert (np.diff(brightness) > -1).all() and brightness[-1] - brightness[0] > 60
 
 
 def test_overlay_without_picture_is_the_colour_map():
@@ -612,6 +626,13 @@ def test_overlay_default_is_six_parts_picture_four_parts_map():
         blend = gradcam.overlay(image, class_map)
         assert blend.shape == (2, 2, 3)
         np.testing.assert_array_equal(blend[0, 0], np.rint(0.6 * 100 + 0.4 * colour))
+
+
+def test_one_picture_under_many_methods_is_shown_as_it_is_once():
+    shown = [np.asarray(tile.get_array()) for tile in methods_by_block().axes[0].images]
+    raw = pictures(1)[0].transpose(1, 2, 0)
+    assert sum(np.array_equal(tile, raw) for tile in shown) == 1
+    assert len(shown) == 1 + 3 * len(BLOCKS)
 
 
 def test_overlay_refuses_what_does_not_fit():

@@ -196,6 +196,37 @@ def grad_cam(network: Network, images: Tensor, targets: Sequence[int], block: st
     return (weights * channels).sum(dim=1).relu().detach()
 
 
+def completeness(network: Network, images: Tensor, targets: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return what the points of a map add up to at the last block, beside the score to explain.
+
+    Before the negative part is cut off. Where only a maximum or a mean of each channel and a linear
+    layer follow, HiResCAM's points add up to the score (Draelos & Carin 2020, "Use HiResCAM instead
+    of Grad-CAM", section 3.4).
+
+    Args:
+        network: in evaluation mode.
+        images: float, N×3×S×S, normalised; at least one.
+        targets: the class to explain for each picture, N.
+
+    Returns:
+        float, N each: ``score``, less the bias of its class, and the sums by ``gradcam`` and
+        ``hirescam``.
+    """
+    kept = []
+    layer = network.get_submodule(network.blocks[-1])
+    handle = layer.register_forward_hook(lambda layer, inputs, output: kept.append(output))
+    scores = network(images)[range(len(images)), targets]
+    handle.remove()
+    (gradients,) = torch.autograd.grad(scores.sum(), kept[0])
+    biases = dict(network.named_parameters()).get("head.linear.bias")
+    sums = {
+        "score": scores if biases is None else scores - biases[torch.as_tensor(targets)],
+        "gradcam": (gradients.mean(dim=(2, 3), keepdim=True) * kept[0]).sum(dim=(1, 2, 3)),
+        "hirescam": (gradients * kept[0]).sum(dim=(1, 2, 3)),
+    }
+    return {name: values.detach().cpu().numpy() for name, values in sums.items()}
+
+
 def as_drawn(maps: Tensor, side: int) -> np.ndarray:
     """Return maps of a block (float, N×H×W) as figures show them: each scaled to [0, 1], N×S×S."""
     maps = maps - maps.amin((1, 2), keepdim=True)
@@ -313,6 +344,18 @@ def difference_in_words(maps: np.ndarray, others: np.ndarray) -> str:
     )
 
 
+def completeness_in_words(sums: dict[str, np.ndarray]) -> str:
+    """Return how far the maps' sums are from the scores, of `completeness`."""
+    size = np.abs(sums["score"]).mean()
+    far = {
+        name: np.abs(sums[name] - sums["score"]).mean() / size for name in METHODS if name in sums
+    }
+    return (
+        f"Off the score, on average over {counted(len(sums['score']), 'picture')}: "
+        f"HiResCAM by {far['hirescam']:.1e} of it, Grad-CAM by {far['gradcam']:.2f} of it."
+    )
+
+
 def maps_in_words(blame: np.ndarray, missed: np.ndarray, labels: Sequence[str]) -> str:
     """Return how many maps for the true class are blank, and how alike the first three pairs are.
 
@@ -340,9 +383,15 @@ def agreement_in_words(pairs: pd.DataFrame, block: str) -> str:
         f"{pair['first']} and {pair['second']} ({pair['correlation']:+.2f})"
         for _, pair in pairs.iloc[[0, -1]].iterrows()
     )
+    mean, lowest = pairs["correlation"].mean(), pairs["correlation"].min()
+    verdict = "they agree only in part"
+    if lowest > 0.8:
+        verdict = "all of them point to the same place"
+    elif mean < 0.3:
+        verdict = "they scatter, and none of them is the explanation"
     return (
-        f"At {block} the {counted(len(pairs), 'pair')} of methods correlate by "
-        f"{pairs['correlation'].mean():.2f} on average, best {best}, worst {worst}; n = 1 picture."
+        f"At {block} the {counted(len(pairs), 'pair')} of methods correlate by {mean:.2f} on "
+        f"average, best {best}, worst {worst}: {verdict} (n = 1 picture)."
     )
 
 

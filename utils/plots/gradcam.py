@@ -20,16 +20,20 @@ from utils.plots.style import (
 )
 
 COLOUR_MAP = "inferno"  # perceptually uniform: it draws no edge where the map has none
+LUMA = (0.2126, 0.7152, 0.0722)  # of red, green and blue (ITU-R BT.709), as browsers turn grey
 NO_PICTURE = "There are no pictures to explain."
 
 
 def overlay(image, class_map, map_weight=0.4):
-    """Return a picture blended with its class activation map.
+    """Return a picture, turned grey, blended with its class activation map.
+
+    Grey, so that every colour in it is the map's: a red car under a red patch of the map would
+    look like more of the map.
 
     Args:
         image: uint8 3×H×W.
         class_map: float H×W in 0..1.
-        map_weight: 0..1, the map's share; the picture has the rest.
+        map_weight: 0..1, the map's share; the grey picture has the rest.
 
     Returns:
         uint8 H×W×3.
@@ -37,17 +41,17 @@ def overlay(image, class_map, map_weight=0.4):
     Raises:
         ValueError: picture and map differ in size, or the weight is outside 0..1.
     """
-    picture = channels_last(image).astype(np.float32)
+    grey = channels_last(image) @ np.array(LUMA)
     class_map = np.asarray(class_map)
-    if picture.shape[:2] != class_map.shape:
+    if grey.shape != class_map.shape:
         raise ValueError(
-            f"the map has {class_map.shape} points, the picture {picture.shape[:2]}: "
+            f"the map has {class_map.shape} points, the picture {grey.shape}: "
             "resize the map to the picture first"
         )
     if not 0 <= map_weight <= 1:
         raise ValueError(f"map_weight is {map_weight}; it must lie between 0 and 1")
     colours = mpl.colormaps[COLOUR_MAP](class_map, bytes=True)[..., :3]
-    return np.rint((1 - map_weight) * picture + map_weight * colours).astype(np.uint8)
+    return np.rint((1 - map_weight) * grey[..., None] + map_weight * colours).astype(np.uint8)
 
 
 def add_colour_bar(sheet):
@@ -62,7 +66,7 @@ def add_colour_bar(sheet):
 
 
 def blend_note(map_weight):
-    return f"Overlay: {percent(1 - map_weight)} picture, {percent(map_weight)} map."
+    return f"Overlay: {percent(1 - map_weight)} picture, in grey, {percent(map_weight)} map."
 
 
 @styled
@@ -142,8 +146,7 @@ def methods_by_block(image, maps, methods, blocks, dataset_title, label, map_wei
     title = f"Maps by method and block: {label}"
     if not len(methods) or not len(blocks):
         return message_figure(title, dataset_title, "There are no maps to show.")
-    images = [image] * len(methods)
-    return map_table(images, maps, methods, blocks, title, dataset_title, map_weight)
+    return map_table([image], maps, methods, blocks, title, dataset_title, map_weight)
 
 
 @styled
@@ -165,7 +168,10 @@ def blocks_by_picture(images, maps, blocks, labels, dataset_title, map_weight=0.
 
 
 def map_table(images, maps, row_names, blocks, title, dataset_title, map_weight):
-    """Draw a row per name: the raw picture, then an overlay per block."""
+    """Draw a row per name: the raw picture, then an overlay per block.
+
+    Where there are fewer pictures than rows, the last of them is under the others' maps as well.
+    """
     sheet = TileSheet(
         len(row_names),
         1 + len(blocks),
@@ -183,8 +189,10 @@ def map_table(images, maps, row_names, blocks, title, dataset_title, map_weight)
     for row, name in enumerate(row_names):
         lines = textwrap.wrap(plain(name), characters(1.4, NORMAL))[:4]
         sheet.name_row(row, "\n".join(lines))
-        sheet.picture(row, 0, channels_last(images[row]))
+        image = images[min(row, len(images) - 1)]
+        if row < len(images):
+            sheet.picture(row, 0, channels_last(image))
         for column, class_map in enumerate(maps[row], start=1):
-            sheet.picture(row, column, overlay(images[row], class_map, map_weight))
+            sheet.picture(row, column, overlay(image, class_map, map_weight))
     add_colour_bar(sheet)
     return sheet.figure
