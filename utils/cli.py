@@ -340,13 +340,28 @@ def _add_reproduce(commands) -> None:
     parser.add_argument(
         "--output-dir", default="outputs/reproduction", help="where these runs are kept"
     )
-    parser.add_argument("--table", metavar="FILE", help="also write the tables to this file")
+    parser.add_argument(
+        "--only", metavar="a,b", default="a,b,c", help="train with these (default: a,b,c)"
+    )
+    parser.add_argument(
+        "--kept",
+        metavar="FILE",
+        default="outputs/reproduction/candidates.json",
+        help="where the curves are kept; those it has already are compared too",
+    )
+    parser.add_argument("--table", metavar="FILE", help="also write the table to this file")
 
 
 def _reproduce(options) -> None:
     from utils.measure.reproduction import print_candidates
 
-    print_candidates(_pictures_to_train_on(options), options.output_dir, options.table)
+    print_candidates(
+        _pictures_to_train_on(options),
+        options.only.split(","),
+        options.output_dir,
+        options.kept,
+        options.table,
+    )
 
 
 # docs, results, badges

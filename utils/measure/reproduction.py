@@ -1,111 +1,153 @@
 """How near a training comes to the one that this project reproduces, as that one's log shows it."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
-from utils import as_markdown
+from utils import InputError, as_markdown, brief, check_choice
 from utils.data.picture_set import PictureSet
+from utils.files import brief_path, write_text
 from utils.measure import trials
 from utils.measure.trials import Trial
 from utils.training.history import pooled_accuracy, read_history
 from utils.training.recipes import CANDIDATES, RECIPES
 
-#: After these epochs the log is compared where its curves are read at single points.
+#: After these epochs curves are compared that the original's log shows at single points only.
 EPOCHS = (5, 10, 15, 20)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What is compared.
-
-    Attributes:
-        train_loss: after ``EPOCHS``; of a run the epoch's mean, of the log a batch near its end.
-        pooled: accuracy over training and test pictures together, after ``EPOCHS``.
-        test_loss: after each of twenty epochs.
-    """
-
-    train_loss: Sequence[float]
-    pooled: Sequence[float]
-    test_loss: Sequence[float]
-
-
-#: The original's, read from a picture of its TensorBoard, to within 0.02.
-LOGGED = Curves(
-    train_loss=(0.77, 0.37, 0.29, 0.19),
-    pooled=(0.71, 0.845, 0.895, 0.932),
-    test_loss=(
-        *(1.25, 1.03, 1.17, 1.16, 0.85, 1.00, 0.50, 0.70, 0.39, 0.43),
-        *(0.365, 0.44, 0.365, 0.37, 0.305, 0.295, 0.275, 0.25, 0.24, 0.232),
-    ),
+#: What is compared: the training loss (of a run the epoch's mean, of the log a batch near its end),
+#: the accuracy over training and test pictures together, and the loss on test pictures.
+CURVES = {"train_loss": "training loss", "pooled": "pooled accuracy", "test_loss": "test loss"}
+#: The original's, read from a picture of its TensorBoard, to within 0.02: a row an epoch, with NaN
+#: where it was not read.
+LOGGED = pd.DataFrame(
+    {
+        "train_loss": pd.Series((0.77, 0.37, 0.29, 0.19), EPOCHS),
+        "pooled": pd.Series((0.71, 0.845, 0.895, 0.932), EPOCHS),
+        "test_loss": pd.Series(
+            (
+                *(1.25, 1.03, 1.17, 1.16, 0.85, 1.00, 0.50, 0.70, 0.39, 0.43),
+                *(0.365, 0.44, 0.365, 0.37, 0.305, 0.295, 0.275, 0.25, 0.24, 0.232),
+            ),
+            range(1, 21),
+        ),
+    }
 )
 
 
 def print_candidates(
-    picture_set: PictureSet, output_dir: str | Path, table_file: str | Path | None = None, **options
+    picture_set: PictureSet,
+    letters: Sequence[str],
+    output_dir: str | Path,
+    kept_file: str | Path,
+    table_file: str | Path | None = None,
+    **options,
 ) -> None:
-    """Train as the original did, with each augmentation that it may have had, and compare the logs.
+    """Train as the original did, with augmentations that it may have had, and compare the logs.
 
     Args:
         picture_set: from `utils.data.sources.load_pictures`.
+        letters: of `utils.training.recipes.CANDIDATES`.
         output_dir: where the runs are kept; what is complete is read, what was stopped goes on.
-        table_file: where to write the tables too; None for nowhere.
+        kept_file: JSON with the curves of candidates that were trained before, here or elsewhere,
+            which are compared too. Those that are trained now are written into it.
+        table_file: where to write the table too; None for nowhere.
         options: further arguments of `utils.training.plan.plan_training`.
+
+    Raises:
+        InputError: an unknown letter, or a file that is not such a JSON.
     """
+    for letter in letters:
+        check_choice("--only", letter, tuple(CANDIDATES))
+    kept = read_kept(kept_file)
     variants = {
-        f"augmentation {letter}": replace(RECIPES["original"], augmentation=augmentation)
-        for letter, augmentation in CANDIDATES.items()
+        f"augmentation {letter}": replace(RECIPES["original"], augmentation=CANDIDATES[letter])
+        for letter in letters
     }
-    in_turn = trials.train_in_turn(picture_set, variants, 1, output_dir, **options)
-    made = trials.print_each(in_turn)
-    trials.print_and_write([*trials.table(made), "", *table(made)], table_file)
+    for trial in trials.train_in_turn(picture_set, variants, 1, output_dir, **options):
+        print(f"{trial}\n", flush=True)
+        kept[trial.variant] = summary_of(trial)
+        write_text(Path(kept_file), json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
+    trials.print_and_write(table(dict(sorted(kept.items()))), table_file)
 
 
-def curves_of(trial: Trial) -> Curves:
-    """Return what a complete run of twenty epochs logged."""
-    record, history = trial.run.record["data"], read_history(trial.run)
-    pooled = pooled_accuracy(history, record["train_size"], record["watched_size"])
-    at = [epoch - 1 for epoch in EPOCHS]
-    return Curves(
-        tuple(history["train_loss"].iloc[at]),
-        tuple(pooled.iloc[at]),
-        tuple(history["val_loss"]),
-    )
-
-
-def distances(curves: Curves) -> dict[str, float]:
-    """Return how far each curve lies from the original's, on average over its points, by name."""
+def summary_of(trial: Trial) -> dict:
+    """Return what is kept of a complete run: its curves, and what they were made with."""
+    record, history = trial.run.record, read_history(trial.run)
+    data = record["data"]
+    pooled = pooled_accuracy(history, data["train_size"], data["watched_size"])
+    curves = {
+        "train_loss": history["train_loss"],
+        "pooled": pooled,
+        "test_loss": history["val_loss"],
+    }
     return {
-        name: float(np.abs(np.subtract(getattr(curves, name), logged)).mean())
-        for name, logged in vars(LOGGED).items()
+        "pictures": data["title"],
+        "hardware": f"{record['device']['name']}, {record['precision']}",
+        "versions": f"torch {record['versions']['torch']}",
+        "accuracy": trial.accuracy,
+        "seconds": round(trial.seconds, 1),
+        "curves": {name: [round(float(v), 5) for v in values] for name, values in curves.items()},
     }
 
 
-def table(made: Sequence[Trial]) -> Iterator[str]:
-    """Yield the lines of a Markdown table: a column for the log and for each training.
+def read_kept(file: str | Path) -> dict[str, dict]:
+    """Return what a file keeps of each candidate, by its name; nothing if there is no file.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    if not Path(file).exists():
+        return {}
+    try:
+        kept = json.loads(Path(file).read_text(encoding="utf-8"))
+        for summary in kept.values():
+            curves_of(summary)
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        raise InputError(
+            f"{brief_path(Path(file))} does not hold the curves of candidates "
+            f"({brief(str(error))}). Give another file to --kept, or remove it."
+        ) from error
+    return kept
+
+
+def curves_of(summary: dict) -> pd.DataFrame:
+    """Return the curves of `summary_of`: a row an epoch, from 1 on, a column each of `CURVES`."""
+    curves = pd.DataFrame({name: summary["curves"][name] for name in CURVES}, dtype=float)
+    return curves.set_index(pd.RangeIndex(1, len(curves) + 1, name="epoch"))
+
+
+def distances(curves: pd.DataFrame) -> pd.Series:
+    """Return how far each curve lies from the original's, on average where its log was read."""
+    return (curves - LOGGED).abs().mean()
+
+
+def table(kept: dict[str, dict]) -> Iterator[str]:
+    """Yield the lines of a Markdown table: a column for the log and for each candidate.
 
     Args:
-        made: complete, of twenty epochs, on the same pictures.
+        kept: of `summary_of`, by name, each of twenty epochs.
     """
-    curves = [curves_of(trial) for trial in made]
-    columns = ("the original's log", *(as_markdown(trial.variant) for trial in made))
-    yield f"| after epochs {', '.join(map(str, EPOCHS))} | {' | '.join(columns)} |"
-    yield f"| --- |{' --- |' * len(columns)}"
-    for name, what in (("train_loss", "training loss"), ("pooled", "pooled accuracy")):
-        cells = (_listed(getattr(each, name)) for each in (LOGGED, *curves))
-        yield f"| {what} | {' | '.join(cells)} |"
-    at = [epoch - 1 for epoch in EPOCHS]
-    cells = (_listed(np.take(each.test_loss, at)) for each in (LOGGED, *curves))
-    yield f"| test loss | {' | '.join(cells)} |"
-    for name, what in (
-        ("train_loss", "distance in training loss"),
-        ("pooled", "distance in pooled accuracy"),
-        ("test_loss", "distance in test loss, all epochs"),
-    ):
-        far = (f"{distances(each)[name]:.3f}" for each in curves)
-        yield f"| {what} | – | {' | '.join(far)} |"
+    curves = {name: curves_of(summary) for name, summary in kept.items()}
+    yield _row("", "the original's log", *(as_markdown(name) for name in kept))
+    yield "|" + " --- |" * (2 + len(kept))
+    for column, what in CURVES.items():
+        values = (_listed(each.loc[list(EPOCHS), column]) for each in (LOGGED, *curves.values()))
+        yield _row(f"{what} after epochs {', '.join(map(str, EPOCHS))}", *values)
+    for column, what in CURVES.items():
+        far = (f"{distances(each)[column]:.3f}" for each in curves.values())
+        span = f"{LOGGED[column].count()} points"
+        yield _row(f"mean distance in {what}, {span}", "–", *far)
+    accuracies = (f"{summary['accuracy']:.2%}" for summary in kept.values())
+    yield _row("accuracy on test pictures, float32", "not logged", *accuracies)
+    for name in ("pictures", "hardware", "versions"):
+        yield _row(name, "", *(as_markdown(summary[name]) for summary in kept.values()))
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _listed(values: Iterable[float]) -> str:
