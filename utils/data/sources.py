@@ -114,7 +114,7 @@ def pictures_of(
         InputError: the pictures are gone, or are not those the run was trained on.
     """
     settings = run.settings
-    options = {name: settings[name] for name in names_of(PICTURES)}
+    options = {name: settings.get(name, SETTINGS[name].default) for name in names_of(PICTURES)}
     if dataset is not None:
         options["dataset"] = dataset
     known_dir = None
