@@ -791,6 +791,12 @@ def test_breeds_that_begin_alike_stay_different_and_tell_their_difference():
     assert [style.shorten(name, 16, breeds) for name in breeds] == [
         "American…terrier", "American…ull mix",
     ]  # fmt: skip
+    breeds.append("American Staffordshire terrier")
+    assert [style.shorten(name, 8, breeds) for name in breeds] == [
+        "…terrier", "Amer…mix", "…Staffo…",
+    ]  # fmt: skip
+    numbered = [f"American pit bull {n} of the north" for n in range(30)]
+    assert style.shorten(numbered[13], 8, numbered) == "…13 of…"
 
 
 MANY = [

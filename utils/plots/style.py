@@ -5,9 +5,11 @@ or `message_figure`. Figures are plain `Figure` objects, not pyplot's: pyplot ke
 it makes, and a notebook would show each of them twice.
 """
 
+import re
 import textwrap
 from collections import Counter
 from functools import cache, wraps
+from itertools import pairwise, takewhile
 from typing import Any
 
 import matplotlib as mpl
@@ -192,13 +194,37 @@ def cut_start(name, length):
 
 
 @cache
+def own_parts(names):
+    """Return by name its rest from the word on in which it differs from all the others.
+
+    Args:
+        names: sorted, so that a name is most like one of its neighbours.
+    """
+    shared = []
+    for pair in pairwise(names):
+        alike = takewhile(lambda two: two[0] == two[1], zip(*pair, strict=False))
+        shared.append(len(list(alike)))
+    likest = map(max, zip([0, *shared], [*shared, 0], strict=True))
+    return {
+        name: re.sub(r"^.*[\W_]", "", name[:length]) + name[length:]
+        for name, length in zip(names, likest, strict=True)
+    }
+
+
+@cache
 def cut_apart(names, length):
     """Return names by name, each cut to at most `length` characters such that all stay different.
 
-    What no cut tells apart is numbered, and longer where the number takes more.
+    A name keeps its beginning where that will do, or its beginning and end, or its end, or else
+    begins with the word that tells it from the others. What no cut tells apart is numbered, and
+    longer where the number takes more.
     """
-    cut = {}
-    for shorter in (cut_end, cut_middle, cut_start):
+    cut, rest = {}, own_parts(names)
+
+    def cut_shared(name, length):
+        return cut_end(f"…{rest[name]}", length)
+
+    for shorter in (cut_end, cut_middle, cut_start, cut_shared):
         made = {name: shorter(name, length) for name in names if name not in cut}
         times = Counter([*cut.values(), *made.values()])
         cut |= {name: short for name, short in made.items() if times[short] == 1}
