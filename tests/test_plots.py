@@ -724,7 +724,7 @@ def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():
     loss = curves.loss_curves(history(), steps(), TITLE)
     assert loss.get_label() == (
         "Training and test loss, CIFAR-10 (JPEG copy). The test split is only watched: the program "
-        "chooses nothing by it. loss, cross-entropy against epochs completed: training, single "
+        "chooses nothing by it. Loss, cross-entropy against epochs completed: training, single "
         "steps; training, epoch mean; test; lowest test loss: 0.251 (epoch 20)."
     )
     assert "10 small pictures." in mean_pictures().get_label()

@@ -117,9 +117,9 @@ def described(figure):
         parts.append(": ".join(filter(None, (axes, shown))))
         if panel.images:
             parts.append(f"{len(panel.images)} small pictures")
-    return " ".join(f"{on_one_line(part).rstrip('.')}." for part in parts if part).replace(
-        r"\$", "$"
-    )
+    lines = dict.fromkeys(on_one_line(part) for part in parts if part)
+    sentences = (f"{line[0].upper()}{line[1:].rstrip('.')}." for line in lines)
+    return " ".join(sentences).replace(r"\$", "$")
 
 
 def use_fonts_of_every_script(figure):

@@ -87,7 +87,7 @@ def _decoded(png: str) -> bytes:
 
 
 #: What no sentence about a picture needs, and what a page could read as markup.
-_NOT_PLAIN = re.compile(r"[^\w .,:;!?()%$#+=/×°±−–→…-]")
+_NOT_PLAIN = re.compile(r"[^\w .,:;!?'()%$#+=/×°±−–→…-]")
 
 
 def _size(output: NotebookNode, kind: str) -> dict:
