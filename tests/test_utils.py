@@ -44,7 +44,7 @@ def test_markup_in_a_name_stays_text():
         (0.9998, 0, "99.98%"), (0.9998, 1, "99.98%"), (0.99996, 2, "99.996%"),
         (0.996, 0, "99.6%"), (0.994, 0, "99%"), (0.0002, 0, "0.02%"), (0.0002, 1, "0.02%"),
         (0.006, 0, "1%"), (0.5, 2, "50.00%"), (1.0, 0, "100%"), (0.0, 1, "0.0%"),
-        (1, 1, "100.0%"), (3e-12, 0, "3e-10%"), (1e-6, 0, "0.0001%"),
+        (1, 1, "100.0%"), (3e-12, 0, "under 0.0001%"), (1e-6, 0, "0.0001%"),
         (np.float32(0.9999), 1, "99.99%"), (np.float32(1 - 2**-24), 0, "99.99999%"),
     ],
 )  # fmt: skip
@@ -58,7 +58,7 @@ def test_no_share_between_reads_as_all_or_nothing():
     ):
         for digits in range(4):
             written = as_percent(share, digits, "")
-            assert 0 < float(written) < 100, (share, written)
+            assert 0 < float(written.removeprefix("under ")) < 100, (share, written)
             assert len(written) <= 18
 
 

@@ -67,8 +67,8 @@ def as_percent(share: float, digits: int = 1, unit: str = "%") -> str:
     93.4% 99.98% 0.02% 100%
     """
     share = float(share)
-    if 0 < share < 1e-6:  # nobody counts that many zeros
-        return f"{100 * share:.0e}{unit}"
+    if 0 < share < 1e-6:  # nobody counts more zeros
+        return f"under 0.0001{unit}"
     if 0 < share < 1:
         while float(f"{100 * share:.{digits}f}") in (0, 100):
             digits += 1
