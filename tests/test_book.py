@@ -102,6 +102,17 @@ def test_a_page_that_a_chapter_names_is_a_link_in_the_book_and_stays_a_name_in_c
     assert "](../your_pictures.md)" in said and "](../no_such_page.md)" not in said
 
 
+def test_what_a_picture_shows_is_said_where_the_site_looks_for_it(run):
+    def describe(notebook):
+        notebook.cells[3].outputs[1].metadata = {"image/png": {"alt": 'Losses, "drawn".'}}
+
+    change(run, "04_curves", describe)
+    chapters = book.chapters_of(run)
+    said = {"image": {"alt": "Losses, drawn."}}
+    assert chapters["04_curves"].cells[3].metadata["mystnb"] == said
+    assert "mystnb" not in chapters["05_misclassified"].cells[3].metadata
+
+
 def test_a_chapter_that_grew_too_large_is_named_and_none_is_written(run, tmp_path, monkeypatch):
     monkeypatch.setattr(book, "MOST_OF_A_CHAPTER", 1_000)
     with pytest.raises(InputError, match=r"01_data_exploration would take [\d,]+ bytes"):
@@ -319,6 +330,14 @@ def test_nothing_is_fetched_from_elsewhere_and_no_page_is_heavy(site):
         assert not [address for address in fetched if re.match(r"(https?:)?//", address)], path
         local = {(path.parent / address.split("?")[0]).resolve() for address in fetched}
         assert path.stat().st_size + sum(p.stat().st_size for p in local) < 3_000_000, path
+
+
+def test_every_picture_of_a_chapter_says_what_it_shows(site):
+    for path in (site / "rendered").glob("0*.html"):
+        page = path.read_text().partition("<article")[2].partition("</article>")[0]
+        said = re.findall(r'<img alt="([^"]*)"', page)
+        assert said and len(said) == page.count("<img ")
+        assert not [alt for alt in said if not alt or "/" in alt], path
 
 
 def test_the_site_describes_every_module(site):

@@ -1,10 +1,14 @@
 """What is in a data set: counts and means by hand, and views as training would see them."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
 
+from utils.data import drawn_shapes
 from utils.data.augment import Augmentation, augment
 from utils.data.batches import PictureDataModule
 from utils.data.explore import (
@@ -15,6 +19,8 @@ from utils.data.explore import (
     in_short,
     mean_pictures,
     nearest_mean_accuracy,
+    nearest_mean_in_words,
+    origin_in_words,
 )
 from utils.data.picture_set import PictureSet, Split
 from utils.models.registry import create_model
@@ -68,6 +74,41 @@ def test_the_chapter_in_short_holds_its_figures(picture_set):
     assert "16×16 pixels" in text
     assert "would be right in 66.7% of the test pictures" in text
     assert "mean picture is nearest in 45.6%;" in text
+
+
+def test_where_drawn_shapes_come_from_is_what_draws_them(picture_set):
+    said = origin_in_words(replace(picture_set, options={"dataset": "shapes"}))
+    assert "10 outlines (disc, ring, square, frame, triangle, pentagon, star, cross," in said
+    assert all(name in said for name in drawn_shapes.CLASSES)
+    assert "4 loose sticks" in said and "about 40% of them another stick" in said
+    assert len(re.findall(r"\.( |$)", said)) == 2
+
+
+def test_where_cifar10_comes_from_is_said_with_its_faults(picture_set):
+    own = origin_in_words(replace(picture_set, options={"dataset": "cifar10"}))
+    for told in ("80 Million Tiny Images", "Krizhevsky 2009", "0.54%", "3.3%", "Northcutt", "Barz"):
+        assert told in own
+    folder = replace(picture_set, options={"dataset": "/data/x"})
+    for title in ("CIFAR-10 (JPEG copy)", "cifar10", "My CIFAR 10"):
+        copy = origin_in_words(replace(folder, title=title))
+        assert copy == f"By its title, this is a copy of CIFAR-10 in a folder of yours. {own}"
+    for title in ("CIFAR-100", "cifar100", "cats", "CIFAR-10C"):
+        assert "Krizhevsky" not in origin_in_words(replace(folder, title=title))
+
+
+def test_of_a_folder_nothing_is_said_but_what_was_counted(picture_set):
+    folder = replace(picture_set, options={"dataset": "/data/cifar10"}, title="shapes")
+    assert origin_in_words(folder) == (
+        "These pictures are your own: 15 pictures in 3 classes, and each folder's name is the "
+        "label. Nothing else is known of them here: what was counted stands in this chapter, and "
+        "whether the labels are right only you can tell."
+    )
+
+
+def test_what_the_nearest_mean_picture_finds_is_said():
+    assert nearest_mean_in_words(0.117) == (
+        "Naming the class of the nearest mean picture is right in 11.7% of the test pictures."
+    )
 
 
 def test_mean_pictures_are_exact_and_black_for_an_empty_class(picture_set):

@@ -14,6 +14,7 @@ from utils.training.history import (
     STEP_COLUMNS,
     curves_in_short,
     gain_in_words,
+    gap_by_epoch,
     gap_in_words,
     losses_in_words,
     picture_sides,
@@ -21,7 +22,9 @@ from utils.training.history import (
     read_history,
     read_steps,
     result_in_words,
+    rise_in_words,
     schedule_in_words,
+    stopped_in_words,
     summarise,
     training_in_short,
 )
@@ -54,7 +57,6 @@ def test_summary_of_a_table_made_by_hand(history):
             "best_epoch": 2,  # the first of two equals
             "lowest_loss": 0.60,
             "lowest_loss_epoch": 2,
-            "gap": 0.20,
             "epochs_since_best": 2,
         }
     )
@@ -65,7 +67,6 @@ def test_best_accuracy_and_lowest_loss_may_fall_in_different_epochs(history):
     summary = summarise(history)
     assert (summary["best_epoch"], summary["lowest_loss_epoch"]) == (4, 2)
     assert summary["epochs_since_best"] == 0
-    assert summary["gap"] == pytest.approx(0.05)
 
 
 def test_summary_of_one_epoch_and_of_a_table_with_another_index(history):
@@ -161,15 +162,15 @@ def test_whatever_is_said_of_watched_figures_names_their_split(history, watched,
         "75.0%."
     )
     assert gap_in_words(history, watched) == (
-        f"At the end, train accuracy minus that of the {split} is +20.0 points."
+        f"In the last epoch, train accuracy minus that of the {split} is +17.5 points."
     )
     run = Run("r", tmp_path)
     record = valid_record()
     run.update_record(**record | {"data": record["data"] | {"watched": watched, "title": "a*b"}})
     assert curves_in_short(run, history) == (
         f"Run **r** on a\\*b, 4 epochs, figures of the {split}: accuracy 75.0% at the end and "
-        "80.0% at its best, in epoch 2 (not the last); lowest loss 0.600 in epoch 2. Train "
-        "accuracy minus this one at the end: +20.0 points."
+        "80.0% at its best, in epoch 2 (not the last); lowest loss 0.600 in epoch 2. In "
+        f"the last epoch, train accuracy minus that of the {split} is +17.5 points."
     )
     metrics = {"test_acc": 0.9312, "test_loss": 0.25, "test_size": 1_000}
     assert f"The {split} decided nothing" in training_in_short(run.record, metrics)
@@ -180,8 +181,70 @@ def test_one_epoch_is_said_as_one(history, tmp_path):
     run.update_record(**valid_record())
     one = history[:1]
     assert "1 epoch, " in curves_in_short(run, one) and "(the last)" in curves_in_short(run, one)
-    assert gain_in_words(one, "test").endswith("by +0.0 points, to 50.0%.")
+    assert gain_in_words(one, "test") == (
+        "After its one epoch the accuracy of the test split (watched) is 50.0%."
+    )
+    assert gap_in_words(one, "test") == "One epoch alone has no gap: nothing was watched before it."
+    assert "One epoch alone cannot tell" in rise_in_words(one, "test")
+    assert stopped_in_words(one, "test").startswith("1 epoch is too few to tell")
     assert "lowest in epoch 1 (1.400) and 1.400 at the end" in losses_in_words(one, "test")
+
+
+def of_epochs(losses, accuracies=None):
+    """A history of which only what was watched counts."""
+    accuracies = losses if accuracies is None else accuracies
+    epochs = range(1, 1 + len(losses))
+    table = pd.DataFrame({"epoch": epochs, "val_loss": losses, "val_acc": accuracies})
+    return table.reindex(columns=HISTORY_COLUMNS, fill_value=0.5)
+
+
+def test_the_largest_rise_of_the_watched_loss_is_said_with_its_epoch_and_values(history):
+    history.loc[3, "val_loss"] = 0.75
+    assert rise_in_words(history, "test") == (
+        "The loss of the test split (watched) rose most in epoch 3, from 0.600 to 0.700."
+    )
+    falls_back = of_epochs([2.0, 1.5, 1.9, 1.2, 1.3, 0.9, 0.8])
+    assert rise_in_words(falls_back, "validation") == (
+        "The loss of the held-out part (watched) rose most in epoch 3, from 1.500 to 1.900."
+    )
+    assert "as the pictures grew" in rise_in_words(falls_back, "test", [16, 16, 32, 32, 32, 32, 32])
+    assert "grew" not in rise_in_words(falls_back, "test", [16, 32, 32, 32, 32, 32, 32])
+    assert rise_in_words(of_epochs([2.0, 1.0]), "test").endswith("rose from no epoch to the next.")
+    late = of_epochs([1.0, 2.0, 1.0, 3.0])[2:]  # a log may begin late, with any index
+    assert rise_in_words(late, "test").endswith("in epoch 4, from 1.000 to 3.000.")
+
+
+def test_whether_it_stopped_improving_is_said_for_any_number_of_epochs():
+    def said(*accuracies):
+        return stopped_in_words(of_epochs(list(accuracies)), "test")
+
+    assert said(0.5, 0.6) == "2 epochs are too few to tell whether it had stopped improving."
+    assert "too few" in said(0.5, 0.6, 0.7) and "too few" not in said(0.5, 0.6, 0.7, 0.8)
+    assert said(0.1, 0.4, 0.6, 0.7, 0.75, 0.8) == (
+        "In the last 2 of 6 epochs the best accuracy of the test split (watched) rose from 70.00% "
+        "to 80.00%: it had not stopped improving."
+    )
+    assert said(0.1, 0.4, 0.6, 0.7, 0.9, 0.5, 0.9) == (
+        "None of the last 2 of 7 epochs was more accurate on the test split (watched) than epoch "
+        "5, with 90.00%: it had stopped improving."
+    )
+    assert "last 2 of 8 epochs" in said(*np.linspace(0.1, 0.9, 8))
+    assert "last 5 of 20 epochs" in said(*np.linspace(0.1, 0.9, 20))
+    last_of_all = said(*np.linspace(0.1, 0.9, 15), 0.8, 0.8, 0.8, 0.8, 0.91)
+    assert "from 90.00% to 91.00%: it had not" in last_of_all
+    assert "than epoch 15, with 90.00%" in said(*np.linspace(0.1, 0.9, 15), *[0.9] * 5)
+
+
+def test_training_is_compared_with_what_was_watched_around_it():
+    """Where both learn along one line, there is no gap, though the epochs' ends are ahead."""
+    epoch = np.arange(1, 7)
+    one_line = of_epochs([1.0] * 6, 0.1 * epoch).assign(train_acc=0.1 * (epoch - 0.5))
+    gaps = gap_by_epoch(one_line)
+    np.testing.assert_allclose(gaps["gap"], 0, atol=1e-12)
+    assert gaps["epoch"].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5]
+    assert gap_by_epoch(one_line[:1]).empty
+    ahead = one_line.assign(train_acc=one_line["train_acc"] + 0.03)
+    np.testing.assert_allclose(gap_by_epoch(ahead)["gap"], 0.03)
 
 
 def test_a_gain_that_growing_pictures_share_in_is_said_to_be(history):

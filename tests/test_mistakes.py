@@ -4,9 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from utils.explain.mistakes import (
+    bins_in_words,
     calibration_error,
     calibration_in_words,
     calibration_table,
@@ -17,7 +19,9 @@ from utils.explain.mistakes import (
     most_confused,
     pairs_in_words,
     per_class_table,
+    result_in_words,
     surest_in_words,
+    wilson_interval,
     wrong_in_words,
 )
 from utils.training.predictions import Predictions
@@ -182,6 +186,28 @@ def test_full_confidence_falls_into_the_last_bin():
     assert table["count"].tolist() == [1, 1]
 
 
+COUNTED = [(0, 1), (1, 1), (0, 7), (3, 7), (7, 7), (50, 100), (9_300, 10_000), (10_000, 10_000)]
+
+
+@pytest.mark.parametrize(("right", "count"), COUNTED)
+def test_an_interval_is_that_of_scipy(right, count):
+    expected = binomtest(right, count).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval([right], [count])
+    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_bin_has_its_edges_and_its_interval():
+    predictions = make_predictions()
+    table = calibration_table(predictions)
+    assert ((table["start"] <= table["confidence"]) & (table["confidence"] <= table["stop"])).all()
+    np.testing.assert_allclose(table["stop"] - table["start"], 1 / 15)
+    for row in table.itertuples():
+        right = round(row.accuracy * row.count)
+        expected = binomtest(right, row.count).proportion_ci(method="wilson")
+        assert (row.low, row.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+        assert 0 <= row.low <= row.accuracy <= row.high <= 1
+
+
 # In words
 
 
@@ -246,6 +272,34 @@ def test_confidence_beside_accuracy_is_said():
     )
     honest = of_classes([0, 0, 0, 0], [0, 0, 0, 1])
     assert calibration_in_words(honest).endswith("accuracy 75.00%: as sure as it is right.")
+
+
+def test_bins_that_chance_does_not_explain_are_counted():
+    too_sure = calibration_table(of_classes([0] * 40, [0] * 10 + [1] * 30, sure=0.9))
+    assert bins_in_words(too_sure) == (
+        "In 1 of 1 bin confidence lies outside the 95% interval: too sure in 1, not sure enough in "
+        "0. Chance alone would make that about one bin in 20."
+    )
+    modest = calibration_table(of_classes([0] * 40, [0] * 40, sure=0.5))
+    assert "too sure in 0, not sure enough in 1." in bins_in_words(modest)
+    honest = calibration_table(of_classes([0] * 4, [0, 0, 0, 1]))
+    assert bins_in_words(honest) == (
+        "In none of 1 bin does confidence lie outside the 95% interval."
+    )
+
+
+def test_what_is_nearly_right_is_not_said_to_be_wholly_right():
+    nearly = of_classes([0] * 5_000, [0] * 4_999 + [1])
+    assert result_in_words(nearly) == (
+        "1 of 5,000 test pictures is wrong, accuracy 99.98% (float32, one view)"
+    )
+    told = classes_in_words(per_class_table(nearly, ("ant", "bee", "cat")))
+    assert "(F1 99.99%, recall 99.98%, precision 100.0%)" in told
+    assert "accuracy 99.98%" in calibration_in_words(nearly)
+    matrix = np.diag([9_000, 9_000])
+    matrix[0, 1] = 1
+    pairs = most_confused(matrix, ("ant", "bee"))
+    assert "(0.01% of its pictures)" in pairs_in_words(pairs, matrix, ("ant", "bee"))
 
 
 def test_the_surest_tenth_is_said_with_its_mistakes():

@@ -187,6 +187,16 @@ def test_every_figure_shown_is_kept_and_has_ink(tiny_run):
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
 
 
+def test_every_figure_shown_says_what_it_shows(tiny_run):
+    title = tiny_run.record["data"]["title"]
+    for name in NOTEBOOKS:
+        notebook = nbformat.read(tiny_run.path("notebooks", f"{name}.ipynb"), as_version=4)
+        shown = [output for output in outputs(notebook) if "image/png" in output.get("data", {})]
+        for output in shown:
+            said = output.metadata["image/png"]["alt"]
+            assert title in said and said.endswith("."), (name, said)
+
+
 def test_the_run_is_complete_and_timed(tiny_run):
     record = tiny_run.record
     assert record["status"] == "complete"

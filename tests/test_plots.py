@@ -118,6 +118,11 @@ def steps(number=196):
     )
 
 
+def gaps(epochs=20):
+    epoch = np.arange(2, epochs + 1)
+    return pd.DataFrame({"epoch": epoch - 0.5, "gap": 0.03 - 0.1 * np.exp(-epoch / 4)})
+
+
 def class_table(number):
     table = pd.DataFrame(rng().uniform(0.8, 0.99, (number, 2)), columns=["precision", "recall"])
     table["f1"] = 2 * table.precision * table.recall / (table.precision + table.recall)
@@ -134,7 +139,17 @@ def pair_table(number):
 def reliability_table(bins=15):
     confidence = (np.arange(bins) + 0.5) / bins
     counts = 3 ** np.linspace(0, 8, bins)
-    columns = {"confidence": confidence, "accuracy": confidence**1.2, "count": counts.astype(int)}
+    accuracy = confidence**1.2
+    half = 0.5 / np.sqrt(counts)
+    columns = {
+        "start": np.arange(bins) / bins,
+        "stop": np.arange(1, bins + 1) / bins,
+        "confidence": confidence,
+        "accuracy": accuracy,
+        "low": np.maximum(accuracy - half, 0),
+        "high": np.minimum(accuracy + half, 1),
+        "count": counts.astype(int),
+    }
     return pd.DataFrame(columns)
 
 
@@ -244,7 +259,7 @@ FIGURES = {
     "learning_rate_and_epoch": lambda: curves.learning_rate_and_epoch(steps(), TITLE),
     "loss_curves": lambda: curves.loss_curves(history(), steps(), TITLE),
     "accuracy_curves": lambda: curves.accuracy_curves(history(), TITLE),
-    "generalisation_gap": lambda: curves.generalisation_gap(history(), TITLE),
+    "generalisation_gap": lambda: curves.generalisation_gap(gaps(), TITLE),
     "confusion_matrix": confusion_matrix,
     "per_class_bars": lambda: errors.per_class_bars(class_table(10), TITLE),
     "misclassified_grid": misclassified_grid,
@@ -279,7 +294,7 @@ EMPTY = {
     "learning_rate_and_epoch": lambda: curves.learning_rate_and_epoch(steps(0), TITLE),
     "loss_curves": lambda: curves.loss_curves(history(0), steps(0), TITLE),
     "accuracy_curves": lambda: curves.accuracy_curves(history(0), TITLE),
-    "generalisation_gap": lambda: curves.generalisation_gap(history(0), TITLE),
+    "generalisation_gap": lambda: curves.generalisation_gap(gaps(1), TITLE),
     "confusion_matrix": lambda: errors.confusion_matrix(np.zeros((10, 10), int), NAMES, TITLE),
     "per_class_bars": lambda: errors.per_class_bars(class_table(10)[:0], TITLE),
     "misclassified_grid": lambda: errors.misclassified_grid(
@@ -423,17 +438,17 @@ def test_range_test_that_diverged():
 @pytest.mark.slow
 def test_the_epochs_in_which_pictures_grow_are_marked():
     sides = [16] * 8 + [24] * 8 + [32] * 4
-    for draw, at in (  # the loss figure has steps, and an epoch ends at its number
-        (lambda sides: curves.loss_curves(history(), steps(), TITLE, "test", sides), [8, 16]),
-        (lambda sides: curves.accuracy_curves(history(), TITLE, "test", sides), [8.5, 16.5]),
-        (lambda sides: curves.generalisation_gap(history(), TITLE, "test", sides), [8.5, 16.5]),
+    for draw in (
+        lambda sides: curves.loss_curves(history(), steps(), TITLE, "test", sides),
+        lambda sides: curves.accuracy_curves(history(), TITLE, "test", sides),
+        lambda sides: curves.generalisation_gap(gaps(), TITLE, "test", sides),
     ):
         check(draw(sides))
         marked = words(draw(sides))
         assert all(f"{side} px" in marked for side in (16, 24, 32))
         assert "px" not in words(draw([32] * 20)) and "px" not in words(draw([]))
         dotted = [line for line in draw(sides).axes[0].lines if line.get_linestyle() == ":"]
-        assert [line.get_xdata()[0] for line in dotted] == at
+        assert [line.get_xdata()[0] for line in dotted] == [8, 16]
 
 
 def test_a_run_that_was_stopped_marks_only_the_epochs_it_has():
@@ -472,7 +487,7 @@ def test_curves_name_the_watched_split(watched):
     assert f"lowest {watched} loss: 0.251 (epoch 20)" in loss
     accuracy = words(curves.accuracy_curves(history(), TITLE, watched))
     assert f"{watched}: 92.60 % at the end" in accuracy
-    assert f"{watched} accuracy" in words(curves.generalisation_gap(history(), TITLE, watched))
+    assert f"{watched} accuracy" in words(curves.generalisation_gap(gaps(), TITLE, watched))
     assert ("the program chooses nothing by it" in loss) == (watched == "test")
 
 
@@ -499,7 +514,7 @@ def test_single_epoch_and_single_step():
     figure = curves.learning_rate_and_epoch(steps(1), TITLE)
     assert "One row of steps only" in words(figure)
     check(figure)
-    check(curves.generalisation_gap(history(1), TITLE))
+    check(curves.generalisation_gap(gaps(2), TITLE))
 
 
 def test_epoch_without_logged_steps():
@@ -513,11 +528,36 @@ def test_steps_end_where_their_epoch_is_drawn():
     assert curves.steps_in_epochs(table[2:], history(4)[2:]).tolist() == pytest.approx([2, 2.5])
 
 
-def test_gap_is_training_minus_watched():
-    table = history(3).assign(train_acc=[0.5, 0.7, 0.8], val_acc=[0.6, 0.7, 0.75])
+def test_the_gap_is_drawn_in_points_in_the_middle_of_its_epochs():
+    table = pd.DataFrame({"epoch": [1.5, 2.5], "gap": [-0.1, 0.05]})
     figure = curves.generalisation_gap(table, TITLE)
-    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [-10, 0, 5])
-    assert "augmented pictures" in words(figure)
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [1.5, 2.5])
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [-10, 5])
+    assert "Training pictures are augmented" in " ".join(words(figure).split())
+    assert "+5.00 points in epoch 3" in words(figure)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 20])
+def test_means_over_an_epoch_stand_in_its_middle_and_what_is_watched_at_its_end(epochs):
+    """A network that learns along one line has both curves on that line: no gap between them."""
+    end = np.arange(1, epochs + 1)
+    table = history(epochs).assign(
+        train_loss=2 - 0.05 * (end - 0.5), val_loss=2 - 0.05 * end,
+        train_acc=0.04 * (end - 0.5), val_acc=0.04 * end,
+    )  # fmt: skip
+    for figure, line in (
+        (curves.loss_curves(table, steps(0), TITLE), lambda x: 2 - 0.05 * x),
+        (curves.accuracy_curves(table, TITLE), lambda x: 4 * x),
+    ):
+        panel = figure.axes[0]
+        drawn = {line.get_label().split(":")[0]: line for line in panel.lines}
+        train, watched = drawn["training, epoch mean"], drawn["test"]
+        assert train.get_xdata().tolist() == (end - 0.5).tolist()
+        assert watched.get_xdata().tolist() == end.tolist()
+        for curve in (train, watched):
+            np.testing.assert_allclose(curve.get_ydata(), line(curve.get_xdata()))
+        assert panel.get_xlabel() == "epochs completed"
+        assert panel.get_xlim()[0] == 0 and panel.get_xlim()[1] > epochs
 
 
 def test_confusion_matrix_writes_counts_of_few_classes_only():
@@ -579,9 +619,21 @@ def test_reliability_skips_empty_bins():
     table = reliability_table(4)
     table.loc[1, ["confidence", "accuracy", "count"]] = [np.nan, np.nan, 0]
     upper, lower = errors.reliability(table, 0.0231, TITLE).axes
-    points = upper.lines[-1].get_xdata()
+    points = upper.lines[1].get_xdata()
     np.testing.assert_allclose(points, [12.5, 62.5, 87.5])
     assert len(lower.patches) == 3
+
+
+def test_reliability_draws_the_interval_and_the_count_of_each_bin():
+    table = reliability_table(5).assign(count=[1, 20, 300, 4_000, 50_000])
+    figure = errors.reliability(table, 0.0231, TITLE)
+    check(figure)
+    upper, lower = figure.axes
+    interval = upper.collections[0].get_segments()
+    np.testing.assert_allclose([ends[:, 1] for ends in interval], 100 * table[["low", "high"]])
+    np.testing.assert_allclose([ends[0, 0] for ends in interval], 100 * table["confidence"])
+    assert [text.get_text() for text in lower.texts] == ["1", "20", "300", "4,000", "50,000"]
+    check(errors.reliability(reliability_table().assign(count=99_999), 0.0231, TITLE))
 
 
 def test_reliability_names_the_calibration_error():
@@ -655,6 +707,38 @@ def test_tiles_stand_in_the_order_raw_predicted_true():
 # ---------------------------------------------------------------- style
 
 
+def test_no_share_is_drawn_as_all_or_nothing_that_is_not():
+    assert style.percent(0.9998) == "99.98 %" and style.percent(1) == "100 %"
+    nearly = history(5).assign(train_acc=0.99998, val_acc=0.99999)
+    assert "100.00 %" not in words(curves.accuracy_curves(nearly, TITLE))
+    table = class_table(3).assign(f1=0.9999)
+    assert words(errors.per_class_bars(table, TITLE)).count("99.99 %") == 3
+    sure = np.full(2, 0.9998)
+    grid = errors.misclassified_grid(pictures(2), [0, 1], [1, 0], sure, NAMES, TITLE)
+    assert words(grid).count(", 99.98 %") == 2
+    pairs = pair_table(2).assign(share=0.0002)
+    assert words(errors.most_confused(pairs, TITLE)).count("(0.02 %)") == 2
+
+
+def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():
+    loss = curves.loss_curves(history(), steps(), TITLE)
+    assert loss.get_label() == (
+        "Training and test loss, CIFAR-10 (JPEG copy). The test split is only watched: the program "
+        "chooses nothing by it. Loss, cross-entropy against epochs completed: training, single "
+        "steps; training, epoch mean; test; lowest test loss: 0.251 (epoch 20)."
+    )
+    assert "10 small pictures." in mean_pictures().get_label()
+    empty = errors.most_confused(pair_table(3)[:0], "costs $1")
+    assert empty.get_label() == "Most confused pairs, costs $1. No picture was misclassified."
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_says_at_length_what_it_shows(name):
+    said = FIGURES[name]().get_label()
+    assert TITLE in said and "\n" not in said and len(said) > len(TITLE) + 30
+    assert len(said) < 800 and said.endswith(".")
+
+
 def test_class_colours_differ_in_hue_and_are_the_same_every_time():
     for number in (2, 10, 40):
         colours = [style.class_colour(index, number) for index in range(number)]
@@ -698,6 +782,42 @@ def test_names_that_differ_stay_different_when_they_are_cut(length):
     assert len(set(short)) == len(ALIKE)
     assert max(map(len, short)) <= length
     assert style.shorten("cat", length, ["cat", "dog"]) == "cat"
+
+
+def test_breeds_that_begin_alike_stay_different_and_tell_their_difference():
+    breeds = ["American pit bull terrier", "American pit bull mix"]
+    for length in range(4, 30):
+        assert len({style.shorten(name, length, breeds) for name in breeds}) == 2
+    assert [style.shorten(name, 16, breeds) for name in breeds] == [
+        "American…terrier", "American…ull mix",
+    ]  # fmt: skip
+    breeds.append("American Staffordshire terrier")
+    assert [style.shorten(name, 8, breeds) for name in breeds] == [
+        "…terrier", "Amer…mix", "…Staffo…",
+    ]  # fmt: skip
+    numbered = [f"American pit bull {n} of the north" for n in range(30)]
+    assert style.shorten(numbered[13], 8, numbered) == "…13 of…"
+
+
+MANY = [
+    [f"American pit bull {n}" for n in range(200)],
+    [f"American pit bull {n} of the north" for n in range(200)],
+    [*(f"a long name {n} here" for n in range(198)), "a…1", "…12"],  # as cut names look
+]
+
+
+@pytest.mark.parametrize("names", MANY)
+@pytest.mark.parametrize("length", [3, 4, 5, 8, 16, 24])
+def test_two_hundred_names_stay_different(names, length):
+    assert len({style.shorten(name, length, names) for name in names}) == 200
+
+
+def test_untested_classes_are_named_apart_below_the_confusion_matrix():
+    names = [f"{'a long beginning of a name ' * 3}{n} and its end" for n in range(3)]
+    figure = errors.confusion_matrix(np.diag([5, 0, 0]), names, TITLE)
+    note = " ".join(words(figure).split())
+    untested = note.partition("Not tested: ")[2].partition(".")[0].split(", ")
+    assert len(set(untested)) == 2
 
 
 def test_names_that_differ_stay_different_in_every_figure():

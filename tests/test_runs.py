@@ -233,6 +233,13 @@ def test_a_figure_is_shown_as_the_very_bytes_that_were_saved(tmp_path):
     assert os.listdir(run.path("figures")) == ["04_loss.png"]
 
 
+def test_a_figure_is_shown_with_what_it_says_of_itself(tmp_path):
+    figure, run = Figure(figsize=(2, 2)), Run("r", tmp_path)
+    assert run.figure("04_loss", figure).alt == "04 loss"
+    figure.set_label("Loss by epoch.")
+    assert run.figure("04_loss", figure).alt == "Loss by epoch."
+
+
 def test_the_same_figure_gives_the_same_file(tmp_path):
     run = Run("r", tmp_path)
     written = []

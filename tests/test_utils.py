@@ -1,10 +1,12 @@
 """How text is shown, and how what a person gave is refused."""
 
+import numpy as np
 import pytest
 
 from utils import (
     InputError,
     as_markdown,
+    as_percent,
     brief,
     check_choice,
     check_flag,
@@ -34,6 +36,30 @@ def test_markup_in_a_name_stays_text():
         words = MarkdownIt().parseInline(as_markdown(name))[0].children
         assert "".join(word.content for word in words) == " ".join(name.split())
         assert {word.type for word in words} <= {"text", "text_special"}
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "written"),
+    [
+        (0.9998, 0, "99.98%"), (0.9998, 1, "99.98%"), (0.99996, 2, "99.996%"),
+        (0.996, 0, "99.6%"), (0.994, 0, "99%"), (0.0002, 0, "0.02%"), (0.0002, 1, "0.02%"),
+        (0.006, 0, "1%"), (0.5, 2, "50.00%"), (1.0, 0, "100%"), (0.0, 1, "0.0%"),
+        (1, 1, "100.0%"), (3e-12, 0, "under 0.0001%"), (1e-6, 0, "0.0001%"),
+        (np.float32(0.9999), 1, "99.99%"), (np.float32(1 - 2**-24), 0, "99.99999%"),
+    ],
+)  # fmt: skip
+def test_a_share_is_never_rounded_to_all_or_nothing(share, digits, written):
+    assert as_percent(share, digits) == written
+
+
+def test_no_share_between_reads_as_all_or_nothing():
+    for share in np.concatenate(
+        [np.geomspace(1e-300, 0.5, 500), 1 - np.geomspace(1e-16, 0.5, 500)]
+    ):
+        for digits in range(4):
+            written = as_percent(share, digits, "")
+            assert 0 < float(written.removeprefix("under ")) < 100, (share, written)
+            assert len(written) <= 18
 
 
 def test_an_error_without_a_message_is_called_by_its_kind():

@@ -27,10 +27,11 @@ def test_names_are_shown_as_they_are(bundle):
 
 
 def test_nothing_is_drawn_where_nothing_is_said(bundle):
-    probabilities = np.array([0.9996, 0.0003, 0.0001], np.float32)
+    probabilities = np.array([0.9998, 0.0002, 0.0], np.float32)
     text = answer(Seen("a", bundle.read(bundle.examples[0]), None, probabilities), "abc", 3)
-    assert text.count("<span>0.0 %</span>") == 2
-    assert text.count("class='bar'") == 1
+    assert text.count("<span>99.98 %</span>") == text.count("<span>0.02 %</span>") == 1
+    assert text.count("<span>0.0 %</span>") == 1
+    assert text.count("class='bar'") == 2
 
 
 def test_a_link_brings_its_settings(bundle):

@@ -48,9 +48,31 @@ def as_code(*things) -> str:
     return "\n\n\n".join(sources).join(("```python\n", "\n```"))
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with what it counts: "1 picture", "1,200 pictures"."""
-    return f"{number:,} {noun if number == 1 else f'{noun}s'}"
+def counted(number: int, noun: str, several: str = "") -> str:
+    """Return a number with what it counts: "1 picture", "1,200 pictures"; `several` if not "-s"."""
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
+
+
+def as_percent(share: float, digits: int = 1, unit: str = "%") -> str:
+    """Return a share of one in percent; what is not all or nothing is never rounded to it.
+
+    It has more digits than asked for where fewer would show 0 or 100 %.
+
+    Args:
+        share: in [0, 1].
+        digits: after the point.
+        unit: what follows the number.
+
+    >>> print(as_percent(0.934), as_percent(0.9998), as_percent(0.0002, 0), as_percent(1.0, 0))
+    93.4% 99.98% 0.02% 100%
+    """
+    share = float(share)
+    if 0 < share < 1e-6:  # nobody counts more zeros
+        return f"under 0.0001{unit}"
+    if 0 < share < 1:
+        while float(f"{100 * share:.{digits}f}") in (0, 100):
+            digits += 1
+    return f"{100 * share:.{digits}f}{unit}"
 
 
 def first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils import InputError, check_number, printable
+from utils import InputError, as_percent, check_number, printable
 from utils.settings import FLAG, SETTINGS, SOURCES, WHOLE, derive_run_name, from_shell
 
 QUICKSTART = "quickstart"
@@ -262,7 +262,7 @@ def _print_table(paths, classes, probabilities, top) -> None:
     width = max((len(path) for path in paths), default=0)
     for path, row in zip(paths, probabilities, strict=True):
         best = row.argsort()[::-1][:top]
-        print(f"{path:{width}}  " + "   ".join(f"{classes[i]} {row[i]:.1%}" for i in best))
+        print(f"{path:{width}}  " + "   ".join(f"{classes[i]} {as_percent(row[i])}" for i in best))
 
 
 # bench

@@ -322,14 +322,18 @@ class Run:
             raise InputError(f"{path} is damaged ({reason}). Delete it and run again.") from error
 
     def figure(self, name: str, figure):
-        """Save `figure` as ``figures/<name>.png`` and return that very picture for display."""
+        """Save `figure` as ``figures/<name>.png`` and return that very picture for display.
+
+        What it shows is said, to those who cannot see it, by the figure's label, if it has one.
+        """
         from IPython.display import Image
 
         path = self.path("figures", f"{name}.png")
         with replacing(path) as beside:
             figure.savefig(beside, dpi=DPI, metadata={"Software": None})
         width = round(figure.get_figwidth() * 100)
-        return Image(data=path.read_bytes(), width=width, alt=name.replace("_", " "))
+        alt = figure.get_label() or name.replace("_", " ")
+        return Image(data=path.read_bytes(), width=width, alt=alt)
 
     def existing(self, name: str) -> Path:
         """Return the path of a file that must be there.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from inspect import signature
 
-from utils import InputError, brief, check_flag, check_number
+from utils import InputError, as_percent, brief, check_flag, check_number
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Affine:
     def in_words(self) -> str:
         """Return what it does, as a sentence's part."""
         return (
-            f"with probability {self.probability:g} moved by up to {self.shift:.0%} of its side, "
-            f"scaled by up to {self.scale:.0%} and turned by up to {self.degrees:g}°"
+            f"with probability {self.probability:g} moved by up to {as_percent(self.shift, 0)} of "
+            f"its side, scaled by up to {as_percent(self.scale, 0)} and turned by up to "
+            f"{self.degrees:g}°"
         )
 
 
@@ -156,7 +157,7 @@ class Augmentation:
             parts.append(f"flipped left-right with probability {self.flip_probability:g}")
         parts += [part.in_words() for part in (self.shrink, self.affine, self.holes) if part]
         if self.jitter:
-            parts.append(f"contrast and brightness changed by up to {self.jitter:.0%}")
+            parts.append(f"contrast and brightness changed by up to {as_percent(self.jitter, 0)}")
         if self.cutout_size:
             size = f"{self.cutout_size}×{self.cutout_size}"
             parts.append(f"one square of {size} pixels set to the mean colour")

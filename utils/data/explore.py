@@ -1,10 +1,13 @@
 """What is in a data set, in numbers and pictures, before any training."""
 
+import re
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from utils import as_markdown, counted
+from utils import as_markdown, as_percent, counted
+from utils.data import drawn_shapes
 from utils.data.augment import augment
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet, Split
@@ -85,6 +88,52 @@ def _denormalise(images: Tensor, mean, std) -> Tensor:
 # In words
 
 
+CIFAR10 = (
+    "CIFAR-10 is a labelled subset of the 80 Million Tiny Images, photographs collected from the "
+    "web and scaled down to 32×32 pixels (Krizhevsky 2009). It is not without faults: an estimated "
+    "0.54% of its test labels are wrong (Northcutt et al. 2021), and 3.3% of its test pictures "
+    "have a duplicate or near-duplicate among the training pictures (Barz & Denzler 2020)."
+)
+
+
+def origin_in_words(picture_set: PictureSet) -> str:
+    """Return in two or three sentences where the pictures come from, and what is known of them."""
+    dataset = picture_set.options["dataset"]
+    if dataset == "cifar10":
+        return CIFAR10
+    if dataset == "shapes":
+        return _shapes_in_words()
+    if re.search(r"\bcifar[-_ ]?10\b", picture_set.title, re.IGNORECASE):
+        return f"By its title, this is a copy of CIFAR-10 in a folder of yours. {CIFAR10}"
+    total = len(picture_set.train) + len(picture_set.test)
+    return (
+        f"These pictures are your own: {counted(total, 'picture')} in "
+        f"{counted(len(picture_set.classes), 'class', 'classes')}, and each folder's name is the "
+        "label. Nothing else is known of them here: what was counted stands in this chapter, and "
+        "whether the labels are right only you can tell."
+    )
+
+
+def _shapes_in_words() -> str:
+    *others, last = drawn_shapes.CLASSES
+    return (
+        f"This project drew these pictures itself: {len(drawn_shapes.CLASSES)} outlines "
+        f"({', '.join(others)} and {last}), each lighter than its textured ground and all of the "
+        "same range of areas, at any place, size, angle and colour, so that only the outline tells "
+        f"the class. Every picture has {drawn_shapes.CLUTTER_COUNT} loose sticks behind the object "
+        f"and noise in every pixel, and in about {drawn_shapes.OCCLUDED_SHARE:.0%} of them another "
+        "stick lies across it; every label is right, since the label came first."
+    )
+
+
+def nearest_mean_in_words(by_means: float) -> str:
+    """Return what `nearest_mean_accuracy` found."""
+    return (
+        f"Naming the class of the nearest mean picture is right in {as_percent(by_means)} of the "
+        "test pictures."
+    )
+
+
 def each_class_in_words(counts: dict[str, np.ndarray]) -> str:
     """Return how many training pictures a class has, of `class_counts`: "6 training pictures"."""
     smallest, largest = int(counts["train"].min()), int(counts["train"].max())
@@ -101,7 +150,7 @@ def balance_in_words(counts: dict[str, np.ndarray]) -> str:
     """Return two sentences: how many pictures classes have, and what always naming one would do."""
     return (
         f"Each class has {each_class_in_words(counts)}. Always naming the most frequent one would "
-        f"be right in {most_frequent_share(counts):.1%} of the test pictures."
+        f"be right in {as_percent(most_frequent_share(counts))} of the test pictures."
     )
 
 
@@ -119,7 +168,7 @@ def in_short(picture_set: PictureSet, counts: dict[str, np.ndarray], by_means: f
         f"**{as_markdown(picture_set.title)}**: {counted(trained, 'picture')} to train on and "
         f"{tested:,} to test with, {len(picture_set.classes)} classes with "
         f"{each_class_in_words(counts)} each, {side}×{side} pixels. Always guessing the most "
-        f"frequent class would be right in {most_frequent_share(counts):.1%} of the test pictures, "
-        f"naming the class whose mean picture is nearest in {by_means:.1%}; every later figure has "
-        "to be read against these two."
+        f"frequent class would be right in {as_percent(most_frequent_share(counts))} of the test "
+        f"pictures, naming the class whose mean picture is nearest in {as_percent(by_means)}; "
+        "every later figure has to be read against these two."
     )

@@ -1,5 +1,7 @@
 """What a network gets wrong: confusion, classes, calibration, single mistakes."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pandas as pd
 import torch
@@ -11,10 +13,12 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from utils import as_markdown, counted
+from utils import as_markdown, as_percent, counted
 from utils.training.predictions import Predictions
 
 CALIBRATION_BINS = 15
+#: Of the intervals around accuracies.
+COVERAGE = 0.95
 
 
 def confusion(predictions: Predictions) -> np.ndarray:
@@ -71,14 +75,38 @@ def calibration_table(predictions: Predictions, bins: int = CALIBRATION_BINS) ->
     """Compare confidence with accuracy in bins of equal width (Guo et al. 2017, section 2).
 
     Returns:
-        a row a filled bin: mean confidence, accuracy, count.
+        a row a filled bin: start and stop of the bin, mean confidence, accuracy, low and high end
+        of the accuracy's `wilson_interval`, count; all but the count in [0, 1].
     """
     right = predictions.predicted == predictions.target
     table = pd.DataFrame({"confidence": predictions.confidence, "accuracy": right})
     table["bin"] = np.minimum((table["confidence"] * bins).astype(int), bins - 1)
     grouped = table.groupby("bin")
-    means = grouped[["confidence", "accuracy"]].mean()
-    return means.assign(count=grouped.size()).reset_index(drop=True)
+    means, count = grouped[["confidence", "accuracy"]].mean(), grouped.size()
+    low, high = wilson_interval(grouped["accuracy"].sum(), count)
+    start, stop = means.index / bins, (means.index + 1) / bins
+    filled = means.assign(start=start, stop=stop, low=low, high=high, count=count)
+    return filled.reset_index(drop=True)
+
+
+def wilson_interval(right, count):
+    """Return between which accuracies the true one probably lies, as `right` of `count` are right.
+
+    The score interval (Wilson 1927, "Probable inference, the law of succession, and statistical
+    inference"): the accuracies that `COVERAGE` of all samples of this size would agree with. It
+    stays in [0, 1], and is of use where all or none are right, and where there are few pictures.
+
+    Args:
+        right, count: arrays of the same length; counts are at least 1.
+
+    Returns:
+        the low and the high ends, in [0, 1].
+    """
+    z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
+    right, count = np.asarray(right, dtype=float), np.asarray(count, dtype=float)
+    centre = (right + z**2 / 2) / (count + z**2)
+    half = z / (count + z**2) * np.sqrt(right * (count - right) / count + z**2 / 4)
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
 def calibration_error(predictions: Predictions, bins: int = CALIBRATION_BINS) -> float:
@@ -104,6 +132,12 @@ def wrong_in_words(predictions: Predictions) -> str:
     return f"{wrong:,} of {len(predictions.target):,} test pictures {is_wrong}"
 
 
+def result_in_words(predictions: Predictions) -> str:
+    """Return how many of the test pictures are wrong, and the accuracy with how it was measured."""
+    accuracy = as_percent(predictions.accuracy, 2)
+    return f"{wrong_in_words(predictions)}, accuracy {accuracy} (float32, one view)"
+
+
 def pairs_in_words(pairs: pd.DataFrame, matrix: np.ndarray, classes: tuple[str, ...]) -> str:
     """Return a line on the share of the most frequent mistakes, and one on each of the first three.
 
@@ -115,7 +149,8 @@ def pairs_in_words(pairs: pd.DataFrame, matrix: np.ndarray, classes: tuple[str, 
     if pairs.empty:
         return "There are no mistakes to count."
     share = pairs["count"].sum() / (matrix.sum() - np.trace(matrix))
-    lines = [f"The {counted(len(pairs), 'pair')} above make {share:.0%} of all mistakes."]
+    told = counted(len(pairs), "pair")
+    lines = [f"The {told} above make {as_percent(share, 0)} of all mistakes."]
     if len(pairs) == 1:
         lines = ["The one pair above makes all mistakes."]
     both = pairs.apply(lambda pair: frozenset((pair["actual"], pair["predicted"])), axis=1)
@@ -123,7 +158,8 @@ def pairs_in_words(pairs: pd.DataFrame, matrix: np.ndarray, classes: tuple[str, 
         back = matrix[classes.index(pair.predicted), classes.index(pair.actual)]
         lines.append(
             f"{pair.actual} is taken for {pair.predicted} {counted(pair.count, 'time')} "
-            f"({pair.share:.1%} of its pictures), the other way round {counted(back, 'time')}"
+            f"({as_percent(pair.share)} of its pictures), the other way round "
+            f"{counted(back, 'time')}"
         )
     return "\n".join(lines)
 
@@ -140,8 +176,9 @@ def classes_in_words(table: pd.DataFrame) -> str:
     """
     best, weakest = table[table["support"] > 0].sort_values("f1").iloc[-1], weakest_class(table)
     told = (
-        f"Found best: {best['class']} (F1 {best.f1:.1%}). Found worst: {weakest['class']} "
-        f"(F1 {weakest.f1:.1%}, recall {weakest.recall:.1%}, precision {weakest.precision:.1%})."
+        f"Found best: {best['class']} (F1 {as_percent(best.f1)}). Found worst: {weakest['class']} "
+        f"(F1 {as_percent(weakest.f1)}, recall {as_percent(weakest.recall)}, "
+        f"precision {as_percent(weakest.precision)})."
     )
     untested = table["class"][table["support"] == 0]
     if len(untested):
@@ -153,10 +190,27 @@ def calibration_in_words(predictions: Predictions) -> str:
     """Return how sure the network is beside how often it is right."""
     sure, right = predictions.confidence.mean(), predictions.accuracy
     points = 100 * (sure - right)
-    told = f"Its mean confidence is {sure:.2%}, its accuracy {right:.2%}: "
+    told = f"Its mean confidence is {as_percent(sure, 2)}, its accuracy {as_percent(right, 2)}: "
     if abs(points) < 0.005:
         return f"{told}as sure as it is right."
     return f"{told}{'too sure' if points > 0 else 'not sure enough'} by {abs(points):.2f} points."
+
+
+def bins_in_words(table: pd.DataFrame) -> str:
+    """Return in how many bins chance alone does not explain that accuracy is not confidence.
+
+    Args:
+        table: from `calibration_table`.
+    """
+    sure, number = table["confidence"], counted(len(table), "bin")
+    above, below = int((sure > table["high"]).sum()), int((sure < table["low"]).sum())
+    if not above + below:
+        return f"In none of {number} does confidence lie outside the {COVERAGE:.0%} interval."
+    return (
+        f"In {above + below} of {number} confidence lies outside the {COVERAGE:.0%} interval: "
+        f"too sure in {above}, not sure enough in {below}. Chance alone would make that about one "
+        f"bin in {round(1 / (1 - COVERAGE))}."
+    )
 
 
 def surest_in_words(predictions: Predictions) -> str:
@@ -190,7 +244,7 @@ def in_short(
         worst = f"{pairs.iloc[0].actual} taken for {pairs.iloc[0].predicted}"
     return (
         f"Run **{run_name}** on {as_markdown(dataset_title)}: {wrong_in_words(predictions)}. "
-        f"Weakest class: {as_markdown(weakest['class'])} (F1 {weakest.f1:.1%}); most frequent "
-        f"mistake: {as_markdown(worst)}. Expected calibration error "
-        f"{calibration_error(predictions):.1%}."
+        f"Weakest class: {as_markdown(weakest['class'])} (F1 {as_percent(weakest.f1)}); most "
+        f"frequent mistake: {as_markdown(worst)}. Expected calibration error "
+        f"{as_percent(calibration_error(predictions))}."
     )

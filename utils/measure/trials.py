@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils import as_markdown, check_number
+from utils import as_markdown, as_percent, check_number
 from utils.data.picture_set import PictureSet
 from utils.files import write_text
 from utils.runs import HISTORY_COLUMNS, Run
@@ -42,11 +42,13 @@ class Trial:
 
     def __str__(self) -> str:
         views = self.run.settings["views"]
-        more = "" if views == 1 else f", {self.averaged:.2%} averaged over {views} views"
+        more = ""
+        if self.averaged is not None:
+            more = f", {as_percent(self.averaged, 2)} averaged over {views} views"
         return (
             f"{self.variant}, seed {self.run.settings['seed']}: {self.seconds:.1f} s "
             f"and {self.watching:.1f} s of watching, "
-            f"{self.accuracy:.2%} (one view){more}"
+            f"{as_percent(self.accuracy, 2)} (one view){more}"
         )
 
 

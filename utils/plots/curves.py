@@ -5,6 +5,10 @@ val_loss, val_acc, seconds; `steps` a row every few steps, with columns step, ep
 train_loss. Accuracies are 0..1, losses cross-entropy. Both are pandas tables, but anything that
 gives arrays by column name will do. `watched` names the split behind val_loss and val_acc;
 `sides` are the pictures' sides in pixels, one for each epoch planned, where they grow.
+
+The axis counts epochs completed: epoch 1 lies between 0 and 1. What is watched is measured at an
+epoch's end and drawn there. A training figure is the mean over its epoch, so it is drawn in the
+middle; at the end, it would trail the watched one by half an epoch of learning.
 """
 
 import numpy as np
@@ -20,11 +24,13 @@ from utils.plots.style import (
     limit_top,
     message_figure,
     new_figure,
+    percent,
     styled,
 )
 
 NO_EPOCH = "No epoch has been logged."
 NO_STEP = "No step has been logged."
+NO_GAP = "There are no two epochs, and the first alone has nothing watched before it to compare."
 
 
 def column(table, name):
@@ -47,28 +53,31 @@ def every(points):
 
 
 def draw_pair(axes, epochs, train, watched, labels):
-    """Draw the two curves that are compared, in the styles they have in every figure."""
-    for values, label, style in zip((train, watched), labels, (TRAIN, WATCHED), strict=True):
-        axes.plot(epochs, values, label=label, markevery=every(len(epochs)), **style)
+    """Draw the two curves that are compared, in the styles they have in every figure.
+
+    Means over an epoch stand in its middle, what was watched after it at its end.
+    """
+    common = {"markevery": every(len(epochs))}
+    axes.plot(epochs - 0.5, train, label=labels[0], **common, **TRAIN)
+    axes.plot(epochs, watched, label=labels[1], **common, **WATCHED)
 
 
-def epoch_axis(axes, epochs, first=None):
-    """Label whole epochs below the panel, with half an epoch's room before and after a curve."""
+def epoch_axis(axes, first, last):
+    """Count completed epochs below the panel, with a little room after the last."""
     integer_ticks(axes.xaxis)
-    axes.set_xlim(epochs.min() - 0.5 if first is None else first, epochs.max() + 0.5)
-    axes.set_xlabel("epoch")
+    axes.set_xlim(first, last + 0.03 * (last - first))
+    axes.set_xlabel("epochs completed")
 
 
-def mark_growth(axes, sides, after=0.5):
-    """Draw a line where the pictures grew, `after` the epoch before, and the size right of it."""
+def mark_growth(axes, sides):
+    """Draw a line where the pictures grew, and their size right of it."""
     starts = [epoch for epoch, side in enumerate(sides) if epoch and side != sides[epoch - 1]]
     for epoch in starts:
-        axes.axvline(epoch + after, color=INK, linewidth=1, linestyle=":")
+        axes.axvline(epoch, color=INK, linewidth=1, linestyle=":")
     for epoch in [0, *starts] if starts else []:
-        left = epoch + after if epoch else axes.get_xlim()[0]
         axes.annotate(
             f" {sides[epoch]} px",
-            (left, 0.02),
+            (epoch, 0.02),
             xycoords=("data", "axes fraction"),
             color=INK,
             fontsize=8,
@@ -120,8 +129,8 @@ def loss_curves(history, steps, dataset_title, watched="test", sides=()):
     axes.set_ylim(bottom=0)
     cut = limit_top(axes, np.concatenate([train, held]), step_losses)
     axes.set_ylabel("loss, cross-entropy" + (" (cut off at the top)" if cut else ""))
-    epoch_axis(axes, epochs, first=epochs.min() - 1)
-    mark_growth(axes, sides[: len(epochs)], after=0.0)  # an epoch ends at its number here
+    epoch_axis(axes, epochs.min() - 1, epochs.max())
+    mark_growth(axes, sides[: len(epochs)])
     legend_above(axes, columns=2)
     return figure
 
@@ -141,38 +150,47 @@ def accuracy_curves(history, dataset_title, watched="test", sides=()):
         return message_figure(title, dataset_title, NO_EPOCH)
     figure, axes = new_figure(title, dataset_title, note=footnote(history, watched))
     epochs = column(history, "epoch")
-    train, held = (100 * column(history, name) for name in ("train_acc", "val_acc"))
-    labels = (f"training: {train[-1]:.2f} % at the end", f"{watched}: {held[-1]:.2f} % at the end")
-    draw_pair(axes, epochs, train, held, labels)
+    train, held = (column(history, name) for name in ("train_acc", "val_acc"))
+    labels = (
+        f"training, epoch mean: {percent(train[-1], 2)} in the last",
+        f"{watched}: {percent(held[-1], 2)} at the end",
+    )
+    draw_pair(axes, epochs, 100 * train, 100 * held, labels)
     if np.isfinite(held).any():
         best = int(np.nanargmax(held))
-        label = f"best {watched}: {held[best]:.2f} % (epoch {epochs[best]:.0f})"
-        axes.plot(epochs[best], held[best], label=label, **BEST)
+        label = f"best {watched}: {percent(held[best], 2)} (epoch {epochs[best]:.0f})"
+        axes.plot(epochs[best], 100 * held[best], label=label, **BEST)
     axes.set_ylabel("accuracy, %")
-    epoch_axis(axes, epochs)
+    epoch_axis(axes, epochs.min() - 1, epochs.max())
     mark_growth(axes, sides[: len(epochs)])
-    legend_above(axes)
+    legend_above(axes, columns=2)
     return figure
 
 
 @styled
-def generalisation_gap(history, dataset_title, watched="test", sides=()):
-    """Draw training accuracy minus watched accuracy by epoch, in percentage points."""
+def generalisation_gap(gaps, dataset_title, watched="test", sides=()):
+    """Draw how far training accuracy is ahead of the watched one by epoch, in percentage points.
+
+    Args:
+        gaps: table with columns epoch, the middle of each but the first, and gap, -1..1.
+        dataset_title, watched, sides: as for the other curves.
+    """
     title = f"Gap between training and {watched} accuracy"
-    if not len(history):
-        return message_figure(title, dataset_title, NO_EPOCH)
+    if not len(gaps):
+        return message_figure(title, dataset_title, NO_GAP)
     note = (
-        "Training accuracy is measured while training, on augmented pictures and changing "
-        "weights, so the gap can lie below zero and understates how much was memorised."
+        "Each epoch's mean training accuracy against the mean of what was watched before and after "
+        "it. Training pictures are augmented, so the gap can lie below zero and understates how "
+        "much was memorised."
     )
     figure, axes = new_figure(title, dataset_title, height=3.8, note=note)
-    epochs = column(history, "epoch")
-    gap = 100 * (column(history, "train_acc") - column(history, "val_acc"))
+    epochs, gap = column(gaps, "epoch"), 100 * column(gaps, "gap")
     axes.fill_between(epochs, gap, color=TRAIN["color"], alpha=0.2, linewidth=0)
     axes.plot(epochs, gap, markevery=every(len(epochs)), **TRAIN)
     axes.axhline(0, color=INK, linewidth=1.2)
     axes.set_ylabel(f"training − {watched} accuracy,\npercentage points")
-    axes.set_title(f"{gap[-1]:+.2f} points in epoch {epochs[-1]:.0f}".replace("-", "−"))
-    epoch_axis(axes, epochs)
-    mark_growth(axes, sides[: len(epochs)])
+    ends = epochs + 0.5
+    axes.set_title(f"{gap[-1]:+.2f} points in epoch {ends[-1]:.0f}".replace("-", "−"))
+    epoch_axis(axes, ends.min() - 2, ends.max())
+    mark_growth(axes, sides[: 1 + len(epochs)])
     return figure

@@ -53,7 +53,8 @@ def confusion_matrix(matrix, classes, dataset_title):
     if not matrix[~right].any():
         note += " There are no errors."
     if untested := [classes[row] for row in np.flatnonzero(matrix.sum(axis=1) == 0)]:
-        note += f" Not tested: {', '.join(shorten(name, 60) for name in untested[:MOST_ROWS])}."
+        named = (shorten(name, 60, classes) for name in untested[:MOST_ROWS])
+        note += f" Not tested: {', '.join(named)}."
     figure, axes = new_figure(
         title, dataset_title, width=max(side + 1, 6.5), height=side + 0.6, note=note
     )
@@ -154,7 +155,7 @@ def per_class_bars(table, dataset_title):
     values = axes.secondary_yaxis("right")
     support = np.asarray(table["support"])[order]
     words = [
-        f"{score:.1f} %  ({count:,.0f})" if count else "not tested"
+        f"{percent(score / 100, 1)}  ({count:,.0f})" if count else "not tested"
         for score, count in zip(f1, support, strict=True)
     ]
     values.set_yticks(rows, words)
@@ -207,8 +208,9 @@ def reliability(table, calibration_error, dataset_title):
     """Draw how often the model is right, by how sure it is.
 
     Args:
-        table: DataFrame with a row per bin: confidence (mean in the bin) and accuracy, both
-            0..1, and count (pictures). Empty bins may be missing or have count 0.
+        table: DataFrame with a row per bin: start and stop, confidence (mean in the bin),
+            accuracy, low and high (the ends of its 95 % interval), all 0..1, and count
+            (pictures). Empty bins may be missing or have count 0.
         calibration_error: expected calibration error, 0..1.
         dataset_title: how figures name the data.
     """
@@ -218,34 +220,44 @@ def reliability(table, calibration_error, dataset_title):
     if not used.any():
         return message_figure(title, dataset_title, "There are no predictions to judge.")
     counts = counts[used]
-    confidence, accuracy = (
-        100 * np.asarray(table[name], dtype=float)[used] for name in ("confidence", "accuracy")
+    start, stop, confidence, accuracy, low, high = (
+        100 * np.asarray(table[name], dtype=float)[used]
+        for name in ("start", "stop", "confidence", "accuracy", "low", "high")
     )
     figure, (upper, lower) = new_figure(
         title,
         dataset_title,
         rows=2,
-        width=6.5,
-        height=6.6,
+        height=7.4,
         sharex=True,
         height_ratios=(3, 1),
-        note="Below the diagonal the model is surer than it is right, above it less sure. "
-        "Bins with few pictures scatter by chance.",
+        note="Below the diagonal the model is surer than it is right, above it less sure. Where "
+        "an interval reaches the diagonal, chance alone may explain the difference.",
     )
     upper.plot([0, 100], [0, 100], color=MUTED, linestyle=":", label="perfectly calibrated")
+    label = f"this model (expected calibration error {percent(calibration_error, 2)})"
+    upper.plot(confidence, accuracy, label=label, **TRAIN)
+    upper.vlines(
+        confidence,
+        low,
+        high,
+        color=TRAIN["color"],
+        linewidth=6,
+        alpha=0.35,
+        label="95 % interval of each bin (Wilson)",
+    )
     upper.vlines(
         confidence, confidence, accuracy, color=WATCHED["color"], linewidth=1.2, label="difference"
     )
-    label = f"this model (expected calibration error {percent(calibration_error, 2)})"
-    upper.plot(confidence, accuracy, label=label, **TRAIN)
     upper.set(ylabel="right, %", xlim=(0, 102), ylim=(0, 102))
-    lower.bar(confidence, counts, width=2.2, color=FAINT, edgecolor=MUTED)
+    bars = lower.bar(start, counts, stop - start, align="edge", color=FAINT, edgecolor=MUTED)
+    lower.bar_label(bars, [f"{count:,.0f}" for count in counts], padding=2, size=SMALL)
     lower.set_yscale("log")
     lower.set(xlabel="confidence in the predicted class, %", ylabel="pictures\n(logarithmic)")
-    lower.set_ylim(0.7, 2 * counts.max())
+    lower.set_ylim(0.7, 4 * counts.max())
     plain_log_ticks(lower.yaxis, 1, 1e4)
     lower.yaxis.set_major_formatter("{x:,.0f}")
-    legend_above(upper, columns=1)
+    legend_above(upper, columns=2)
     return figure
 
 

@@ -5,9 +5,11 @@ or `message_figure`. Figures are plain `Figure` objects, not pyplot's: pyplot ke
 it makes, and a notebook would show each of them twice.
 """
 
+import re
 import textwrap
 from collections import Counter
 from functools import cache, wraps
+from itertools import pairwise, takewhile
 from typing import Any
 
 import matplotlib as mpl
@@ -19,6 +21,8 @@ from matplotlib.rcsetup import cycler
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from utils import as_percent
 
 WIDTH = 9.0  # inches; about the width of a README
 MARGIN = 0.08  # inches
@@ -82,7 +86,10 @@ STYLE: dict[Any, Any] = {  # matplotlib's own type of the keys is not in all its
 
 
 def styled(draw):
-    """Give a function the house's style while it runs, and its figure fonts for every script."""
+    """Give a function the house's style while it runs, and its figure fonts for every script.
+
+    The figure's label becomes what `described` says of it.
+    """
 
     @wraps(draw)
     def drawn(*arguments, **keywords):
@@ -90,9 +97,29 @@ def styled(draw):
             made = draw(*arguments, **keywords)
         if isinstance(made, Figure):
             use_fonts_of_every_script(made)
+            made.set_label(described(made))
         return made
 
     return drawn
+
+
+def described(figure):
+    """Return what a figure shows, on a line, to those who cannot see it.
+
+    That is its heading and note, what stands on its axes, and the legends with their figures.
+    """
+    parts = [figure.get_label()]
+    for panel in figure.axes:
+        names = [panel.get_ylabel(), panel.get_xlabel()]
+        axes = " against ".join(filter(None, names))
+        legend = panel.get_legend()
+        shown = "; ".join(text.get_text() for text in legend.get_texts()) if legend else ""
+        parts.append(": ".join(filter(None, (axes, shown))))
+        if panel.images:
+            parts.append(f"{len(panel.images)} small pictures")
+    lines = dict.fromkeys(on_one_line(part) for part in parts if part)
+    sentences = (f"{line[0].upper()}{line[1:].rstrip('.')}." for line in lines)
+    return " ".join(sentences).replace(r"\$", "$")
 
 
 def use_fonts_of_every_script(figure):
@@ -167,20 +194,47 @@ def cut_start(name, length):
 
 
 @cache
+def own_parts(names):
+    """Return by name its rest from the word on in which it differs from all the others.
+
+    Args:
+        names: sorted, so that a name is most like one of its neighbours.
+    """
+    shared = []
+    for pair in pairwise(names):
+        alike = takewhile(lambda two: two[0] == two[1], zip(*pair, strict=False))
+        shared.append(len(list(alike)))
+    likest = map(max, zip([0, *shared], [*shared, 0], strict=True))
+    return {
+        name: re.sub(r"^.*[\W_]", "", name[:length]) + name[length:]
+        for name, length in zip(names, likest, strict=True)
+    }
+
+
+@cache
 def cut_apart(names, length):
     """Return names by name, each cut to at most `length` characters such that all stay different.
 
-    What no cut tells apart is numbered.
+    A name keeps its beginning where that will do, or its beginning and end, or its end, or else
+    begins with the word that tells it from the others. What no cut tells apart is numbered, and
+    longer where the number takes more.
     """
-    cut = {}
-    for shorter in (cut_end, cut_middle, cut_start):
+    cut, rest = {}, own_parts(names)
+
+    def cut_shared(name, length):
+        return cut_end(f"…{rest[name]}", length)
+
+    for shorter in (cut_end, cut_middle, cut_start, cut_shared):
         made = {name: shorter(name, length) for name in names if name not in cut}
         times = Counter([*cut.values(), *made.values()])
         cut |= {name: short for name, short in made.items() if times[short] == 1}
-    alike = [name for name in names if name not in cut]
-    for number, name in enumerate(alike, 1):
-        mark = f"…{number}"
-        cut[name] = name[: max(length - len(mark), 0)] + mark
+    number, taken = 0, set(cut.values())
+    for name in [name for name in names if name not in cut]:
+        while name not in cut or cut[name] in taken:  # a name may itself end in "…1"
+            number += 1
+            mark = f"…{number}"
+            cut[name] = name[: max(length - len(mark), 0)] + mark
+        taken.add(cut[name])
     return cut
 
 
@@ -216,8 +270,8 @@ def shorten_to_width(name, inches, before="", after="", among=()):
 
 
 def percent(share, digits=0):
-    """Return a share of one in the house's spelling: 0.934 is "93 %"."""
-    return f"{100 * share:.{digits}f} %"
+    """Return a share of one in the figures' spelling: 0.934 is "93 %", 0.9998 is "99.98 %"."""
+    return as_percent(share, digits, " %")
 
 
 def some_of(shown, total, what="classes"):
@@ -240,6 +294,7 @@ def head_and_foot(figure, title, dataset_title, note):
     heading = "\n".join(lines)
     figure.set_figheight(figure.get_figheight() + 0.22 * (heading.count("\n") - 1))
     figure.suptitle(heading, x=left, ha="left", linespacing=1.25)
+    figure.set_label(" ".join(filter(None, (f"{title.rstrip('?')}, {dataset_title}.", note))))
     if note:
         figure.supxlabel(wrapped(plain(note), width, SMALL), x=left, ha="left", color=MUTED)
 
@@ -276,6 +331,7 @@ def message_figure(title, dataset_title, message):
     axes.axis("off")
     text = wrapped(plain(message), WIDTH - 1, LARGE)
     axes.text(0.5, 0.5, text, ha="center", va="center", size=LARGE, color=MUTED)
+    figure.set_label(f"{figure.get_label()} {message}")
     return figure
 
 

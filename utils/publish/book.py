@@ -184,12 +184,21 @@ def _chapter(name: str, cells: list[NotebookNode], executed: list[NotebookNode])
             continue
         outputs, left_out = safe_outputs(other.get("outputs", []), _rewritten, pages)
         count = other.get("execution_count")
-        about = {"metadata": metadata, "execution_count": count}
+        alt = _alt(outputs)
+        shown = {"mystnb": {"image": {"alt": alt}}} if alt else {}
+        about = {"metadata": metadata | shown, "execution_count": count}
         chapter.cells.append(new_code_cell(source, id=cell.id, outputs=outputs, **about))
         if left_out:
             kinds = ", ".join(f"{count} {kind[:60]}" for kind, count in left_out.items())
             print(printable(f"Left out of {name}, cell {number} of {len(cells)}: {kinds}"))
     return chapter
+
+
+def _alt(outputs: list[NotebookNode]) -> str | None:
+    """Return what a cell's only picture shows: MyST-NB takes that from the cell alone."""
+    shown = [output.metadata.get("image/png", {}) for output in outputs if "data" in output]
+    said = [about["alt"] for about in shown if "alt" in about]
+    return said[0] if len(said) == 1 else None
 
 
 def _tags(cell: NotebookNode) -> list[str]:

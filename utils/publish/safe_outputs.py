@@ -27,6 +27,8 @@ from utils import escape_markdown, printable
 MOST_OF_A_TEXT, MOST_OF_A_PICTURE, MOST_PIXELS = 200_000, 20_000_000, 40_000_000
 #: What has more colours than this is no chart.
 COLOURS_OF_A_CHART = 4_096
+#: Characters that may say what a picture shows.
+MOST_OF_AN_ALT = 1_000
 #: Widest that a picture may ask to be shown, in pixels.
 WIDEST = 2_000
 
@@ -84,6 +86,10 @@ def _decoded(png: str) -> bytes:
     return base64.b64decode(png)
 
 
+#: What no sentence about a picture needs, and what a page could read as markup.
+_NOT_PLAIN = re.compile(r"[^\w .,:;!?'()%$#+=/×°±−–→…-]")
+
+
 def _size(output: NotebookNode, kind: str) -> dict:
     """Return what a picture's output says of its width and of what it shows, if that is plain."""
     about = output.get("metadata", {}).get(kind)
@@ -91,8 +97,8 @@ def _size(output: NotebookNode, kind: str) -> dict:
         return {}
     width, alt = about.get("width"), about.get("alt")
     size = {}
-    if isinstance(alt, str) and re.fullmatch(r"[\w ]{1,80}", alt):
-        size["alt"] = alt
+    if isinstance(alt, str) and (plain := _NOT_PLAIN.sub("", alt[:MOST_OF_AN_ALT])):
+        size["alt"] = plain
     if type(width) is int and 0 < width <= WIDEST:
         size["width"] = width
     return {kind: size}

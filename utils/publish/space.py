@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from utils import InputError, as_markdown, brief, check_choice, first_line
+from utils import InputError, as_markdown, as_percent, brief, check_choice, first_line
 from utils.data.picture_set import PictureSet
 from utils.data.sources import pictures_of
 from utils.explain.mistakes import misclassified
@@ -180,7 +180,7 @@ def _readme(about: dict) -> str:
         pictures=as_markdown(about["title"]),
         side=about["image_size"],
         count=len(about["classes"]),
-        accuracy=f"{about['test_acc']:.2%}",
+        accuracy=as_percent(about["test_acc"], 2),
         test_size=f"{about['test_size']:,}",
         examples=len(about["examples"]),
         mistakes=len(about["mistakes"]),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from utils import as_markdown, counted
+from utils import as_markdown, as_percent, counted
 from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run
 from utils.training.recipes import Recipe
 
@@ -36,8 +36,7 @@ def summarise(history: pd.DataFrame) -> dict[str, float]:
     Returns:
         ``epochs``, ``seconds`` (all of training), ``final_*`` for every loss and accuracy,
         ``best_acc`` and ``best_epoch`` (the first with the highest watched accuracy),
-        ``lowest_loss`` and ``lowest_loss_epoch`` (of the watched split), ``gap`` (final train
-        minus watched accuracy, in [-1, 1]), ``epochs_since_best``.
+        ``lowest_loss`` and ``lowest_loss_epoch`` (of the watched split), ``epochs_since_best``.
     """
     last = history.iloc[-1]
     best = history.loc[history["val_acc"].idxmax()]
@@ -51,9 +50,26 @@ def summarise(history: pd.DataFrame) -> dict[str, float]:
         "best_epoch": int(best["epoch"]),
         "lowest_loss": float(lowest["val_loss"]),
         "lowest_loss_epoch": int(lowest["epoch"]),
-        "gap": float(last["train_acc"] - last["val_acc"]),
         "epochs_since_best": int(last["epoch"] - best["epoch"]),
     }
+
+
+def gap_by_epoch(history: pd.DataFrame) -> pd.DataFrame:
+    """Return how far training accuracy is ahead of the watched one in the middle of each epoch.
+
+    Training accuracy is a mean over the epoch, and watched accuracy is of its end: side by side,
+    they would differ by half an epoch of learning. So it is compared with the mean of what was
+    watched before and after the epoch, which the first epoch lacks.
+
+    Args:
+        history: as `read_history` gives it.
+
+    Returns:
+        a row an epoch but the first: ``epoch`` (completed ones, at its middle), ``gap`` in [-1, 1].
+    """
+    watched = history["val_acc"].rolling(2).mean()
+    gap = history["train_acc"] - watched
+    return pd.DataFrame({"epoch": history["epoch"] - 0.5, "gap": gap})[1:]
 
 
 def picture_sides(run: Run) -> list[int]:
@@ -115,13 +131,14 @@ def result_in_words(record: Mapping, metrics: Mapping, pictures: int) -> str:
     """
     tested = counted(metrics["test_size"], "test picture")
     lines = [
-        f"test accuracy {metrics['test_acc']:.2%}, test loss {metrics['test_loss']:.3f}",
+        f"test accuracy {as_percent(metrics['test_acc'], 2)}, test loss {metrics['test_loss']:.3f}",
         f"on {tested}, float32, one view each; n = 1 run",
     ]
     if averaged := metrics.get("averaged"):
         lines.append(
-            f"averaged over {averaged['views']} views: accuracy {averaged['test_acc']:.2%}, "
-            f"loss {averaged['test_loss']:.3f} ({averaged['precision']})"
+            f"averaged over {averaged['views']} views: "
+            f"accuracy {as_percent(averaged['test_acc'], 2)}, loss {averaged['test_loss']:.3f} "
+            f"({averaged['precision']})"
         )
     epochs, watching = record["settings"]["epochs"], record["seconds"].get("watching", 0.0)
     took = record["seconds"]["training"]
@@ -142,7 +159,8 @@ def training_in_short(record: Mapping, metrics: Mapping) -> str:
     return (
         f"Run **{record['name']}**: {record['model']['parameters']:,} parameters, trained on "
         f"{as_markdown(data['title'])} with the recipe `{record['settings']['recipe']}`, right on "
-        f"**{metrics['test_acc']:.1%}** of {counted(metrics['test_size'], 'test picture')}. "
+        f"**{as_percent(metrics['test_acc'])}** of "
+        f"{counted(metrics['test_size'], 'test picture')}. "
         f"The {WATCHED[data['watched']]} decided nothing that the program does."
     )
 
@@ -173,27 +191,77 @@ def losses_in_words(history: pd.DataFrame, watched: str) -> str:
     )
 
 
-def gain_in_words(history: pd.DataFrame, watched: str, sides: Sequence[int] = ()) -> str:
-    """Return what the second half of the epochs gained.
+def rise_in_words(history: pd.DataFrame, watched: str, sides: Sequence[int] = ()) -> str:
+    """Return where the watched loss rose most from one epoch to the next, and between which values.
 
     Args:
         history, watched: as `losses_in_words` takes them.
         sides: from `picture_sides`.
     """
-    half = max(len(history) // 2 - 1, 0)
+    if len(history) < 2:
+        return "One epoch alone cannot tell whether the loss ever rises."
+    rises = history["val_loss"].diff().reset_index(drop=True)
+    if not rises.max() > 0:
+        return f"The loss of the {WATCHED[watched]} rose from no epoch to the next."
+    place = int(rises.idxmax())
+    before, after = history.iloc[place - 1], history.iloc[place]
+    grew = ", as the pictures grew" if len(set(sides[place - 1 : place + 1])) > 1 else ""
+    return (
+        f"The loss of the {WATCHED[watched]} rose most in epoch {after['epoch']:.0f}, "
+        f"from {before['val_loss']:.3f} to {after['val_loss']:.3f}{grew}."
+    )
+
+
+def gain_in_words(history: pd.DataFrame, watched: str, sides: Sequence[int] = ()) -> str:
+    """Return what the second half of the epochs gained; arguments as of `rise_in_words`."""
     last = history["val_acc"].iloc[-1]
+    if len(history) < 2:
+        return f"After its one epoch the accuracy of the {WATCHED[watched]} is {as_percent(last)}."
+    half = len(history) // 2 - 1
     gained = 100 * (last - history["val_acc"].iloc[half])
     grown = ", part of it because the pictures grew" if len(set(sides[half:])) > 1 else ""
     return (
         f"The second half of the epochs changed the accuracy of the {WATCHED[watched]} by "
-        f"{gained:+.1f} points, to {last:.1%}{grown}."
+        f"{gained:+.1f} points, to {as_percent(last)}{grown}."
+    )
+
+
+def stopped_in_words(history: pd.DataFrame, watched: str) -> str:
+    """Return whether any of the last epochs was better than all before, and by how much.
+
+    The last epochs are a quarter of all, and at least two.
+
+    Args:
+        history, watched: as `losses_in_words` takes them.
+    """
+    split, total = WATCHED[watched], len(history)
+    if total < 4:
+        few = f"{counted(total, 'epoch')} {'is' if total == 1 else 'are'} too few"
+        return f"{few} to tell whether it had stopped improving."
+    last = max(2, round(total / 4))
+    before, late = history[:-last], history[-last:]
+    best, of_late = before["val_acc"].max(), late["val_acc"].max()
+    if of_late > best:
+        return (
+            f"In the last {last} of {total} epochs the best accuracy of the {split} rose from "
+            f"{as_percent(best, 2)} to {as_percent(of_late, 2)}: it had not stopped improving."
+        )
+    epoch = before.loc[before["val_acc"].idxmax(), "epoch"]
+    return (
+        f"None of the last {last} of {total} epochs was more accurate on the {split} than epoch "
+        f"{epoch:.0f}, with {as_percent(best, 2)}: it had stopped improving."
     )
 
 
 def gap_in_words(history: pd.DataFrame, watched: str) -> str:
-    """Return how far train accuracy is ahead at the end; arguments as of `losses_in_words`."""
-    gap = 100 * summarise(history)["gap"]
-    return f"At the end, train accuracy minus that of the {WATCHED[watched]} is {gap:+.1f} points."
+    """Return how far train accuracy is ahead in the end; arguments as of `losses_in_words`."""
+    gaps = gap_by_epoch(history)["gap"]
+    if gaps.empty:
+        return "One epoch alone has no gap: nothing was watched before it."
+    return (
+        f"In the last epoch, train accuracy minus that of the {WATCHED[watched]} is "
+        f"{100 * gaps.iloc[-1]:+.1f} points."
+    )
 
 
 def curves_in_short(run: Run, history: pd.DataFrame) -> str:
@@ -202,8 +270,9 @@ def curves_in_short(run: Run, history: pd.DataFrame) -> str:
     trend = "the last" if found["epochs_since_best"] == 0 else "not the last"
     return (
         f"Run **{run.name}** on {as_markdown(data['title'])}, {counted(len(history), 'epoch')}, "
-        f"figures of the {WATCHED[data['watched']]}: accuracy {found['final_val_acc']:.1%} at the "
-        f"end and {found['best_acc']:.1%} at its best, in epoch {found['best_epoch']} ({trend}); "
-        f"lowest loss {found['lowest_loss']:.3f} in epoch {found['lowest_loss_epoch']}. Train "
-        f"accuracy minus this one at the end: {100 * found['gap']:+.1f} points."
+        f"figures of the {WATCHED[data['watched']]}: accuracy "
+        f"{as_percent(found['final_val_acc'])} at the end and {as_percent(found['best_acc'])} at "
+        f"its best, in epoch {found['best_epoch']} ({trend}); lowest loss "
+        f"{found['lowest_loss']:.3f} in epoch {found['lowest_loss_epoch']}. "
+        f"{gap_in_words(history, data['watched'])}"
     )

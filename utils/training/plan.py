@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from utils import InputError, printable
+from utils import InputError, as_percent, printable
 from utils.data.augment import normalise
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet
@@ -175,7 +175,7 @@ def _recipe_notes(recipe: Recipe, image_size: int) -> list[str]:
 
 def _watched_in_words(val_fraction: float) -> str:
     if val_fraction:
-        return f"{val_fraction:.0%} of the training split, held out"
+        return f"{as_percent(val_fraction, 0)} of the training split, held out"
     return "the test split, since val_fraction is 0; the program chooses nothing by it"
 
 
