@@ -35,9 +35,10 @@ RATES = np.logspace(-5, 0, STEPS)
 ONE_STEP = 5 / (STEPS - 1) + 1e-9  # decades
 
 
-def fall(centre, rates=RATES, width=0.25, height=2.0):
-    """A loss that falls from 2.3 in a logistic curve, steepest at 10**centre."""
-    return 2.3 - height / (1 + np.exp(-(np.log10(rates) - centre) / width))
+def valley(bottom, rates=RATES, left=0.3, right=1.0):
+    """A loss that is lowest at 10**bottom, with walls of these steepnesses, in nats per decade²."""
+    beyond = np.log10(rates) - bottom
+    return 1.4 + np.where(beyond < 0, left, right) * beyond**2
 
 
 def distance(suggestion, centre):
@@ -47,29 +48,43 @@ def distance(suggestion, centre):
 # suggest()
 
 
-@pytest.mark.parametrize("width", [0.1, 0.25, 0.4])
-@pytest.mark.parametrize("centre", [-4, -3.5, -2.93, -2.5, -2, -1.2])
-def test_suggestion_is_where_a_known_fall_is_steepest(centre, width):
-    _, suggestion, reason = suggest(RATES, fall(centre, width=width))
-    assert distance(suggestion, centre) <= ONE_STEP
+@pytest.mark.parametrize(("left", "right"), [(0.3, 0.3), (0.3, 1.0), (0.1, 3.0)])
+@pytest.mark.parametrize("bottom", [-4, -3.5, -2.93, -2.5, -2, -1.2])
+def test_suggestion_is_where_a_known_curve_is_lowest(bottom, left, right):
+    losses = valley(bottom, left=left, right=right)
+    _, suggestion, reason = suggest(RATES, losses)
+    assert losses[suggestion == RATES] - losses.min() <= 0.02  # nats
+    assert distance(suggestion, bottom) <= 0.33  # a factor of about 2
     assert reason == ""
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("centre", [-3.5, -2.5, -1.5])
-def test_suggestion_survives_the_noise_of_batches(centre, seed):
-    noise = np.random.default_rng(seed).normal(0, 0.03, STEPS)
-    _, suggestion, _ = suggest(RATES, fall(centre) + noise)
-    assert distance(suggestion, centre) <= 2 * ONE_STEP
+@pytest.mark.parametrize("bottom", [-3, -2.5, -2])
+def test_suggestion_survives_the_noise_of_batches(bottom, seed):
+    rates = np.logspace(-4, 0, 60)  # those of a sweep
+    noise = np.random.default_rng(seed).normal(0, 0.12, 60)
+    losses = valley(bottom, rates)
+    _, suggestion, _ = suggest(rates, losses + noise)
+    assert losses[rates == suggestion] - losses.min() <= 0.08  # nats, of a noise of 0.12
+    assert distance(suggestion, bottom) <= 0.5  # a factor of about 3
 
 
-@pytest.mark.parametrize("centre", [-4, -3, -2.2])
-def test_explosion_after_the_fall_does_not_move_the_suggestion(centre):
-    explosion = 10.0 ** (6 * (np.log10(RATES) - centre - 1.5)).clip(-10, 3)
-    losses = fall(centre) + explosion
+@pytest.mark.parametrize("bottom", [-4, -3, -2.2])
+def test_explosion_after_the_lowest_point_does_not_move_the_suggestion(bottom):
+    explosion = 10.0 ** (6 * (np.log10(RATES) - bottom - 1.5)).clip(-10, 3)
+    losses = valley(bottom) + explosion
     assert losses.max() > 100
     _, suggestion, _ = suggest(RATES, losses)
-    assert distance(suggestion, centre) <= ONE_STEP
+    assert distance(suggestion, bottom) <= 2 * ONE_STEP
+
+
+@pytest.mark.parametrize("start", [3.0, 5.0, 12.0])
+def test_a_network_that_is_sure_and_wrong_at_first_does_not_move_the_suggestion(start):
+    """The steepest fall is then at the smallest rates, where a bad start is undone."""
+    undone = start * np.exp(-np.arange(STEPS) / 2)
+    _, suggestion, reason = suggest(RATES, valley(-2.5) + undone, chance=2.3)
+    assert distance(suggestion, -2.5) <= 2 * ONE_STEP
+    assert reason == ""
 
 
 @pytest.mark.parametrize("height", [0.1, 1.0, 2.302585092994046, 2.3, 7.77])
@@ -79,7 +94,7 @@ def test_flat_curve_gives_no_suggestion_but_a_reason(height):
     assert "never fell" in reason
 
 
-@pytest.mark.parametrize("losses", [2.3 + RATES, np.linspace(1, 2, STEPS), 4.6 - fall(-2.5)])
+@pytest.mark.parametrize("losses", [2.3 + RATES, np.linspace(1, 2, STEPS), valley(-6)])
 def test_rising_curve_gives_no_suggestion_but_a_reason(losses):
     _, suggestion, reason = suggest(RATES, losses)
     assert suggestion is None
@@ -88,12 +103,12 @@ def test_rising_curve_gives_no_suggestion_but_a_reason(losses):
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 def test_losses_from_the_first_that_is_no_number_on_are_left_out(broken):
-    losses = fall(-3.5)
+    losses = valley(-3.5)
     losses[30] = broken
     losses[35:] = -100  # what comes after must not count
     smoothed, suggestion, _ = suggest(RATES, losses)
     assert np.isfinite(smoothed[:30]).all() and np.isnan(smoothed[30:]).all()
-    alone, expected, _ = suggest(RATES[:30], fall(-3.5)[:30])
+    alone, expected, _ = suggest(RATES[:30], valley(-3.5)[:30])
     assert suggestion == expected
     np.testing.assert_array_equal(smoothed[:30], alone)
 
@@ -109,14 +124,14 @@ def test_too_few_steps_give_no_suggestion_but_a_reason(usable):
 
 @pytest.mark.parametrize("factor", [0.1, 10, 1000])
 def test_suggestion_scales_with_the_learning_rates(factor):
-    losses = fall(-3, width=0.4) + fall(-1.5, width=0.4, height=0.5)  # a long and uneven fall
+    losses = valley(-2.1) + 0.1 * np.sin(4 * np.log10(RATES))  # an uneven fall
     _, suggestion, _ = suggest(RATES, losses)
     _, scaled, _ = suggest(factor * RATES, losses)
     assert scaled == pytest.approx(factor * suggestion)
 
 
 def test_suggestion_does_not_depend_on_the_size_of_the_loss():
-    losses = fall(-2.6)
+    losses = valley(-2.6)
     assert suggest(RATES, 1e-3 * losses + 5)[1] == suggest(RATES, losses)[1]
 
 
@@ -292,7 +307,7 @@ def test_sweep_refuses_numbers_out_of_range(make_plan, numbers, words):
 
 def test_saved_sweep_is_plain_json_that_training_can_read(make_plan):
     plan = make_plan()
-    losses = fall(-2.5)
+    losses = valley(-2.5)
     losses[-1] = np.nan
     save(plan.run, RangeTest(RATES, losses, *suggest(RATES, losses), 1.234))
     written = json.loads(plan.run.path("lr_finder.json").read_text(), parse_constant=pytest.fail)
@@ -301,14 +316,6 @@ def test_saved_sweep_is_plain_json_that_training_can_read(make_plan):
     assert written["losses"][-1] is None
     assert written["reason"] == ""
     assert make_plan(max_lr="found").recipe.max_lr == written["suggestion"]
-
-
-def test_the_rate_at_the_lowest_smoothed_loss_is_told_and_none_where_there_is_none():
-    losses = fall(-2.5)
-    smoothed, *_ = suggest(RATES, losses)
-    found = RangeTest(RATES, losses, smoothed, None, "")
-    assert found.lowest == RATES[np.nanargmin(smoothed)]
-    assert RangeTest(RATES, losses, np.full(len(RATES), np.nan), None, "").lowest is None
 
 
 def test_saved_sweep_without_a_suggestion_keeps_the_reason(tmp_path):
@@ -320,15 +327,14 @@ def test_saved_sweep_without_a_suggestion_keeps_the_reason(tmp_path):
     assert "never fell" in written["reason"]
 
 
-def test_undoing_a_bad_start_is_not_taken_for_learning():
-    """A steep fall to the loss of guessing at tiny rates, then a gentler one by learning."""
-    decades = np.log10(RATES)
-    start = 6 / (1 + np.exp((decades + 4.6) / 0.1))
-    learning = 2.3 - 1.5 / (1 + np.exp(-(decades + 2) / 0.3))
-    _, fooled, _ = suggest(RATES, start + learning)
-    _, careful, _ = suggest(RATES, start + learning, chance=2.3)
-    assert abs(np.log10(fooled) + 4.6) < 0.3
-    assert abs(np.log10(careful) + 2) <= ONE_STEP
+def test_a_loss_that_still_falls_at_the_largest_rate_gives_a_weak_suggestion():
+    _, suggestion, reason = suggest(RATES, valley(1.0), chance=12.0)
+    assert suggestion == RATES[-1]
+    assert reason == "weak: the loss was still falling at the largest rate that was tried"
+    exploded = np.concatenate([valley(1.0)[:-5], np.full(5, np.nan)])
+    assert (
+        suggest(RATES, exploded, chance=12.0)[2] == ""
+    )  # the next rates were tried, and too large
 
 
 def test_a_loss_that_never_falls_below_guessing_gives_a_weak_suggestion_and_says_so():
@@ -344,12 +350,12 @@ def test_a_loss_that_never_falls_below_guessing_gives_a_weak_suggestion_and_says
 
 
 def test_a_range_test_in_short_holds_its_figures():
-    losses = fall(-3)
+    losses = valley(-3)
     found = RangeTest(RATES, losses, losses, 1e-3, "", seconds=12.4)
     peak = RECIPES["original"].max_lr
     assert in_short(found, STEPS, RECIPES["original"]) == (
-        "41 of 41 rates tried in 12 s, from 1e-05 to 1. Suggested rate: **0.001**; the smoothed "
-        f"loss is lowest at 1, and the recipe `original` peaks at {peak:g}."
+        "41 of 41 rates tried in 12 s, from 1e-05 to 1. Suggested peak: **0.001**; the recipe "
+        f"`original` peaks at {peak:g}."
     )
     weak = RangeTest(RATES[:20], losses[:20], losses[:20], 1e-3, "weak: so and so", seconds=1)
     text = in_short(weak, STEPS, RECIPES["original"])
@@ -362,5 +368,4 @@ def test_a_range_test_that_found_nothing_says_so():
     text = in_short(
         RangeTest(RATES, nothing, nothing, None, "the loss never fell"), STEPS, RECIPES["quick"]
     )
-    assert "Suggested rate: **none** (the loss never fell); " in text
-    assert "the smoothed loss is lowest nowhere," in text
+    assert "Suggested peak: **none** (the loss never fell); " in text

@@ -640,6 +640,17 @@ def test_reliability_names_the_calibration_error():
     assert "2.31 %" in words(FIGURES["reliability"]())
 
 
+def test_the_valley_of_a_range_test_fills_its_figure():
+    rates = np.geomspace(1e-4, 1, 60)
+    losses = 1.5 + np.geomspace(3.0, 0.01, 60) + np.minimum(6.0, (rates / 1e-2) ** 2)
+    figure = lr_finder.lr_curve(rates, losses, losses, 3e-3, TITLE, chance=2.3)
+    low, high = figure.axes[0].get_ylim()
+    assert (losses.min() - low) < 0.3 and high == 1.5 * 2.3
+    assert "cut off at the top" in words(figure)
+    never = lr_finder.lr_curve(rates, losses + 4, losses + 4, None, TITLE, chance=2.3)
+    assert never.axes[0].get_ylim()[1] > (losses + 4).max()
+
+
 # ---------------------------------------------------------------- overlay
 
 

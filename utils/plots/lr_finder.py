@@ -15,6 +15,9 @@ from utils.plots.style import (
     styled,
 )
 
+#: How far up the y axis goes, as a multiple of the loss of guessing.
+SHOWN = 1.5
+
 
 @styled
 def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title, chance=None):
@@ -44,15 +47,28 @@ def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title, chance
         axes.plot([], [], linestyle="none", label=nothing)
     else:
         mark_suggestion(axes, suggestion, learning_rates, smoothed)
-    cut = limit_top(axes, smoothed, losses)
+    cut = end_near_guessing(axes, smoothed, losses, chance)
     axes.set(
         xlabel="learning rate (logarithmic)",
-        ylabel="training loss, cross-entropy" + (" (cut off at the top)" if cut else ""),
+        ylabel="training loss" + (" (cut off at the top)" if cut else ""),
     )
     axes.margins(x=0.02)
     plain_log_ticks(axes.xaxis, learning_rates[0], learning_rates[-1])
     legend_above(axes)
     return figure
+
+
+def end_near_guessing(axes, smoothed, losses, chance):
+    """End the y axis above the loss of guessing, if the curve comes down to it.
+
+    A fresh network can be sure and wrong, and large rates make it so again. Shown in full, both
+    ends would leave the valley between them a few pixels. Return whether something is cut off.
+    """
+    top = SHOWN * (chance or 0)
+    if not np.nanmin(np.asarray(smoothed, dtype=float), initial=np.inf) < top:
+        return limit_top(axes, smoothed, losses)
+    axes.set_ylim(top=top)
+    return bool((np.asarray(losses) > top).any())
 
 
 def mark_suggestion(axes, suggestion, learning_rates, smoothed):

@@ -1,8 +1,8 @@
 """The learning-rate range test (Smith 2017, "Cyclical Learning Rates", section 3.3).
 
 A throw-away network is trained for a few steps by a plain Trainer while the learning rate rises
-exponentially. The raw loss of every step is recorded, smoothed without lag, and the steepest fall
-per decade of learning rate is suggested, once the loss is below that of guessing.
+exponentially. The raw loss of every step is recorded and smoothed without lag; the rate at which it
+is lowest is suggested.
 """
 
 import time
@@ -22,9 +22,9 @@ from utils.training.plan import TrainingPlan
 from utils.training.recipes import Recipe
 from utils.training.trainer import build_trainer, interruptible
 
-DIVERGED = 4.0  # stop once the mean of the last losses is this many times the lowest such mean
+DIVERGED = 3.0  # stop once the mean of the last losses is this many times the lowest such mean
 RECENT = 3  # how many losses that mean is over; single batches are too noisy
-SMOOTHING = 0.15  # standard deviation of the smoothing, in decades of learning rate
+SMOOTHING = 0.2  # standard deviation of the smoothing, in decades of learning rate
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RangeTest:
         learning_rates: float64, one a step, rising.
         losses: float64, the training loss of each step.
         smoothed: float64, the losses averaged over their neighbours.
-        suggestion: the rate of the steepest fall, or None.
+        suggestion: the rate at the lowest smoothed loss, or None.
         reason: why there is no suggestion, or only a weak one; empty where there is a good one.
         chance: the loss of guessing, ln(number of classes).
         seconds: how long the sweep took.
@@ -49,16 +49,9 @@ class RangeTest:
     chance: float = np.inf
     seconds: float = 0.0
 
-    @property
-    def lowest(self) -> float | None:
-        """The rate at the lowest smoothed loss; None where no loss is finite."""
-        if not np.isfinite(self.smoothed).any():
-            return None
-        return float(self.learning_rates[np.nanargmin(self.smoothed)])
-
 
 def sweep(
-    plan: TrainingPlan, steps: int = 40, min_lr: float = 1e-5, max_lr: float = 1.0
+    plan: TrainingPlan, steps: int = 60, min_lr: float = 1e-4, max_lr: float = 1.0
 ) -> RangeTest:
     """Train a throw-away network while the learning rate rises exponentially.
 
@@ -170,19 +163,21 @@ def smooth(learning_rates: np.ndarray, losses: np.ndarray, width: float = SMOOTH
 def suggest(
     learning_rates: np.ndarray, losses: np.ndarray, chance: float = np.inf
 ) -> tuple[np.ndarray, float | None, str]:
-    """Find where the loss falls steepest per decade of learning rate.
+    """Find the rate at which the smoothed loss is lowest.
+
+    At smaller rates the few steps of a sweep learn less, at larger ones they overshoot. A schedule
+    that warms up and cools down can take this rate for its peak; a constant rate should be smaller.
+    Where the loss falls steepest is no better guide: a fresh network can be sure and wrong, and the
+    smallest rates undo that within a few steps, which is a steep fall and no learning.
 
     Args:
         learning_rates: float, N, rising.
         losses: float, N; what comes after the first value that is not a number is left out.
-        chance: the loss of guessing. A fresh network can be surer than that, and wrong; the
-            smallest rates undo it within a few steps, which is a steep fall but no learning.
-            So what lies above counts as level ground.
+        chance: the loss of guessing.
 
     Returns:
         The smoothed losses (NaN where left out), the suggested rate or None, and the reason why
-        there is none, or why it is a weak one: where the loss never falls below `chance`, there
-        is no slope of learning to go by, and the rate at the lowest loss is suggested instead.
+        there is none, or why it is a weak one; empty for a good one.
     """
     broken = np.flatnonzero(~np.isfinite(losses))
     usable = broken[0] if len(broken) else len(losses)
@@ -190,21 +185,18 @@ def suggest(
     if usable < 5:
         return smoothed, None, f"only {usable} steps gave a finite loss"
     smoothed[:usable] = smooth(learning_rates[:usable], losses[:usable])
-    until = int(np.nanargmin(smoothed)) + 1  # past the lowest loss nothing is worth suggesting
-    if until < 3:
+    lowest = int(np.nanargmin(smoothed))
+    fallen = smoothed[:lowest].max(initial=-np.inf) - smoothed[lowest]
+    if fallen < 1e-9 * np.abs(smoothed[:usable]).max():  # rounding alone is no fall
         return smoothed, None, "the loss never fell"
-    decades = np.log10(learning_rates[:until])
-    slope = np.gradient(smoothed[:until], decades)
-    if slope.min() > -1e-9 * np.abs(smoothed[:until]).max():  # rounding alone is no fall
-        return smoothed, None, "the loss never fell"
-    if smoothed[until - 1] >= chance:
+    reason = ""
+    if smoothed[lowest] >= chance:
         reason = (
-            f"weak: the loss never fell below that of guessing, {chance:.2f}, so this is the "
-            "rate at the lowest loss and not that of the steepest fall; more steps would tell"
+            f"weak: the loss never fell below that of guessing, {chance:.2f}; more steps would tell"
         )
-        return smoothed, float(learning_rates[until - 1]), reason
-    learning = np.gradient(np.minimum(smoothed[:until], chance), decades)
-    return smoothed, float(learning_rates[int(np.argmin(learning))]), ""
+    elif lowest == len(losses) - 1:
+        reason = "weak: the loss was still falling at the largest rate that was tried"
+    return smoothed, float(learning_rates[lowest]), reason
 
 
 def save(run: Run, result: RangeTest) -> None:
@@ -232,11 +224,9 @@ def in_short(result: RangeTest, steps: int, recipe: Recipe) -> str:
     tried, rates = len(result.losses), result.learning_rates
     suggestion = "none" if result.suggestion is None else f"{result.suggestion:.2g}"
     remark = f" ({result.reason})" if result.reason else ""
-    lowest = "nowhere" if result.lowest is None else f"at {result.lowest:.2g}"
     early = ", stopped early as the loss exploded" if tried < steps else ""
     return (
         f"{tried:,} of {counted(steps, 'rate')} tried in {result.seconds:.0f} s, from "
-        f"{rates[0]:.2g} to {rates[-1]:.2g}{early}. Suggested rate: **{suggestion}**{remark}; the "
-        f"smoothed loss is lowest {lowest}, and the recipe `{recipe.name}` peaks at "
-        f"{recipe.max_lr:g}."
+        f"{rates[0]:.2g} to {rates[-1]:.2g}{early}. Suggested peak: **{suggestion}**{remark}; the "
+        f"recipe `{recipe.name}` peaks at {recipe.max_lr:g}."
     )
