@@ -154,8 +154,8 @@ def test_the_schedule_that_was_followed_is_said():
 )
 def test_whatever_is_said_of_watched_figures_names_their_split(history, watched, split, tmp_path):
     assert losses_in_words(history, watched) == (
-        f"The loss of the {split} was lowest in epoch 2 (0.600) and 0.800 at the end; the train "
-        "loss went from 1.500 to 0.250."
+        f"The loss of the {split} was lowest in epoch 2 (0.600), and 0.800 after the last "
+        "epoch; the train loss went from 1.500 to 0.250."
     )
     assert gain_in_words(history, watched) == (
         f"The second half of the epochs changed the accuracy of the {split} by -5.0 points, to "
@@ -187,7 +187,7 @@ def test_one_epoch_is_said_as_one(history, tmp_path):
     assert gap_in_words(one, "test") == "One epoch alone has no gap: nothing was watched before it."
     assert "One epoch alone cannot tell" in rise_in_words(one, "test")
     assert stopped_in_words(one, "test").startswith("1 epoch is too few to tell")
-    assert "lowest in epoch 1 (1.400) and 1.400 at the end" in losses_in_words(one, "test")
+    assert "lowest at the end: 1.400 after the last epoch;" in losses_in_words(one, "test")
 
 
 def of_epochs(losses, accuracies=None):

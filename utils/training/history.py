@@ -183,11 +183,14 @@ def losses_in_words(history: pd.DataFrame, watched: str) -> str:
         history: as `read_history` gives it.
         watched: the split's name in ``run.json``.
     """
-    found, first = summarise(history), history.iloc[0]
+    found, first, last = summarise(history), history.iloc[0], history.iloc[-1]
+    lowest = f"in epoch {found['lowest_loss_epoch']} ({found['lowest_loss']:.3f}), and"
+    if found["lowest_loss_epoch"] == last["epoch"]:
+        lowest = "at the end:"
     return (
-        f"The loss of the {WATCHED[watched]} was lowest in epoch {found['lowest_loss_epoch']} "
-        f"({found['lowest_loss']:.3f}) and {found['final_val_loss']:.3f} at the end; the train "
-        f"loss went from {first['train_loss']:.3f} to {found['final_train_loss']:.3f}."
+        f"The loss of the {WATCHED[watched]} was lowest {lowest} {found['final_val_loss']:.3f} "
+        f"after the last epoch; the train loss went from {first['train_loss']:.3f} to "
+        f"{found['final_train_loss']:.3f}."
     )
 
 
