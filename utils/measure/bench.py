@@ -34,7 +34,7 @@ from utils.files import write_text
 from utils.models.registry import MODELS, create_model
 from utils.progress import progress_bar
 from utils.training.classifier import ImageClassifier, build_optimizer
-from utils.training.recipes import RECIPES, Recipe
+from utils.training.recipes import CANDIDATES, RECIPES, Recipe
 from utils.training.trainer import build_trainer
 
 #: What a training step takes of memory for each picture of its batch.
@@ -228,9 +228,9 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
         CONVOLUTION,
         both * batch_size,
     )
-    yield Part(
-        f"{model}: loading, augmenting", *batch, _loader(data, device), step, batch_size, True
-    )
+    for what, augmentation in _augmentations(model).items():
+        loading = _loader(data, augmentation, device)
+        yield Part(f"{model}: loading, {what}", *batch, loading, step, batch_size, True)
     trainer = _trainer_step(model, data, device, precision)
     yield Part(f"{step} in Trainer", *batch, trainer, step, batch_size)
     several = ("pictures", EVALUATED)
@@ -260,6 +260,14 @@ def picture_flops(model: str) -> tuple[int, int]:
 
 def _recipe_of(model: str) -> Recipe:
     return next(recipe for recipe in RECIPES.values() if recipe.model == model)
+
+
+def _augmentations(model: str) -> dict[str, Augmentation]:
+    """Return what is measured by name: the recipe's, or all that the original may have had."""
+    recipe = _recipe_of(model)
+    if recipe.name != "original":
+        return {"augmenting": recipe.augmentation}
+    return {f"augmentation {letter}": augmentation for letter, augmentation in CANDIDATES.items()}
 
 
 def _random_data(size: int, batches: int = 4) -> PictureDataModule:
@@ -302,7 +310,9 @@ def _bare_step(model: str, batch_size: int, device: str, precision: str) -> Call
     return _timed(device, step)
 
 
-def _loader(data: PictureDataModule, device: str) -> Callable[[], float]:
+def _loader(
+    data: PictureDataModule, augmentation: Augmentation, device: str
+) -> Callable[[], float]:
     """Return a measurement of one batch from memory to augmented tensors on the device."""
 
     def measure() -> float:
@@ -310,7 +320,7 @@ def _loader(data: PictureDataModule, device: str) -> Callable[[], float]:
         next(batches)
         started = _clock(device)
         images, _, indices = (tensor.to(device) for tensor in next(batches))
-        augment(images, indices, data.augmentation, *MEAN_STD, seed=0, epoch=0)
+        augment(images, indices, augmentation, *MEAN_STD, seed=0, epoch=0)
         return _clock(device) - started
 
     return measure
