@@ -61,8 +61,8 @@ def test_suggestion_is_where_a_known_curve_is_lowest(bottom, left, right):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("bottom", [-3, -2.5, -2])
 def test_suggestion_survives_the_noise_of_batches(bottom, seed):
-    rates = np.logspace(-4, 0, 60)  # those of a sweep
-    noise = np.random.default_rng(seed).normal(0, 0.12, 60)
+    rates = np.logspace(-4, 0, 100)  # those of a sweep
+    noise = np.random.default_rng(seed).normal(0, 0.12, 100)
     losses = valley(bottom, rates)
     _, suggestion, _ = suggest(rates, losses + noise)
     assert losses[rates == suggestion] - losses.min() <= 0.08  # nats, of a noise of 0.12

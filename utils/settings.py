@@ -187,7 +187,7 @@ SETTINGS = _settings(
         later=("auto", "auto, cpu or gpu"),
     ),
     Setting(
-        "lr_steps", WHOLE, SHOWN, "how many learning rates to try", default=60, chapters="2",
+        "lr_steps", WHOLE, SHOWN, "how many learning rates to try", default=100, chapters="2",
         low=10, high=1_000, is_identity=False,
     ),
     Setting(

@@ -51,7 +51,7 @@ class RangeTest:
 
 
 def sweep(
-    plan: TrainingPlan, steps: int = 60, min_lr: float = 1e-4, max_lr: float = 1.0
+    plan: TrainingPlan, steps: int = 100, min_lr: float = 1e-4, max_lr: float = 1.0
 ) -> RangeTest:
     """Train a throw-away network while the learning rate rises exponentially.
 
