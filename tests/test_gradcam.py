@@ -542,7 +542,8 @@ def test_the_verdict_on_the_methods_follows_their_agreement():
     noise = np.random.default_rng(0).random((len(METHODS), 16, 16))
     for maps, verdict in (
         (RAMP + 0.05 * noise, "all of them point to the same place"),
-        (RAMP + 0.9 * noise, "they agree only in part"),
+        (np.concatenate([(RAMP + 0.05 * noise)[1:], 1 - RAMP]) ** 2, "they agree only in part"),
+        (np.concatenate([(RAMP + 0.05 * noise)[1:], RAMP**9]), "most of them point to the same"),
         (noise, "they scatter, and none of them is the explanation"),
     ):
         assert verdict in agreement_in_words(agreement(maps), "layer3")

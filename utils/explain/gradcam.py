@@ -385,8 +385,9 @@ def agreement_in_words(pairs: pd.DataFrame, block: str) -> str:
     )
     mean, lowest = pairs["correlation"].mean(), pairs["correlation"].min()
     verdict = "they agree only in part"
-    if lowest > 0.8:
-        verdict = "all of them point to the same place"
+    if mean > 0.85:
+        number = "all" if lowest > 0.85 else "most"
+        verdict = f"{number} of them point to the same place"
     elif mean < 0.3:
         verdict = "they scatter, and none of them is the explanation"
     return (
