@@ -339,10 +339,10 @@ def test_the_same_seed_gives_the_same_training(trained, picture_set, tmp_path):
 
 def test_the_planned_schedule_is_said():
     assert schedule_in_words([1e-4, 5e-3, 1e-2, 1e-8] * 300, [0.9, 0.87, 0.85, 0.9] * 300, 98) == (
-        "1,200 steps, 98 an epoch. The rate starts at 0.0001, is highest in step 3 (0.01) and ends "
-        "at 1e-08; the momentum falls from 0.9 to 0.85 and returns."
+        "1,200 steps, 98 an epoch. The rate starts at 0.0001, is highest after 2 steps (0.01) and "
+        "ends at 1e-08; the momentum falls from 0.9 to 0.85 and returns."
     )
     assert schedule_in_words([0.5], [0.6], 1) == (
-        "1 step, 1 an epoch. The rate starts at 0.5, is highest in step 1 (0.5) and ends at 0.5; "
-        "the momentum stays at 0.6."
+        "1 step, 1 an epoch. The rate starts at 0.5, is highest after 0 steps (0.5) and ends at "
+        "0.5; the momentum stays at 0.6."
     )

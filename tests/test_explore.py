@@ -106,8 +106,9 @@ def test_of_a_folder_nothing_is_said_but_what_was_counted(picture_set):
 
 
 def test_what_the_nearest_mean_picture_finds_is_said():
-    assert nearest_mean_in_words(0.117) == (
-        "Naming the class of the nearest mean picture is right in 11.7% of the test pictures."
+    assert nearest_mean_in_words(0.117, 10) == (
+        "Naming the class of the nearest mean picture is right in 11.7% of the test pictures; "
+        "guessing among 10 classes, in 10.0%."
     )
 
 

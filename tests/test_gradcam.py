@@ -13,6 +13,7 @@ from utils import InputError
 from utils.explain.gradcam import (
     METHODS,
     agreement,
+    agreement_by_block_in_words,
     agreement_in_words,
     as_drawn,
     blank,
@@ -27,6 +28,7 @@ from utils.explain.gradcam import (
     grad_cam,
     in_short,
     maps_in_words,
+    pairs_in_words,
     similarity,
 )
 from utils.models.davidnet import DavidNet
@@ -154,8 +156,8 @@ def test_at_the_last_block_hirescam_adds_up_to_the_score_and_grad_cam_does_not(m
 def test_what_maps_add_up_to_is_said():
     sums = {"score": np.array([2.0, -4.0]), "gradcam": np.array([1.0, -2.0])}
     assert completeness_in_words(sums | {"hirescam": np.array([2.0, -4.000_003])}) == (
-        "Off the score, on average over 2 pictures: HiResCAM by 5.0e-07 of it, Grad-CAM by 0.50 "
-        "of it."
+        "HiResCAM's points and the bias add up to the score, to within 5.0e-07 of its size; "
+        "Grad-CAM's miss it by 50% of its size (mean of 2 pictures)."
     )
 
 
@@ -505,7 +507,7 @@ def test_maps_are_said_picture_by_picture():
     blame = np.concatenate([RAMP, RAMP, RAMP, RAMP])
     missed = np.concatenate([RAMP, EMPTY, 1 - RAMP, RAMP])
     assert maps_in_words(blame, missed, ["ant", "bee", "cat", "dog"]).splitlines() == [
-        "Of the 4 maps for the true class, 1 is blank.",
+        "Of the 4 maps for the true class, 1 is blank. The first of the pictures above:",
         "ant: its two maps correlate by +1.00",
         "bee: the true class's map is blank",
         "cat: its two maps correlate by -1.00",
@@ -547,6 +549,23 @@ def test_the_verdict_on_the_methods_follows_their_agreement():
         (noise, "they scatter, and none of them is the explanation"),
     ):
         assert verdict in agreement_in_words(agreement(maps), "layer3")
+
+
+def test_the_agreement_at_each_block_is_said():
+    flat = np.concatenate([RAMP] * len(METHODS))
+    both = np.stack([flat, np.concatenate([flat[1:], 1 - RAMP])], axis=1)
+    assert agreement_by_block_in_words(both, ("prep", "layer3")) == (
+        "Mean correlation of two methods: +1.00 at prep, +0.50 at layer3."
+    )
+
+
+def test_how_alike_maps_of_one_and_of_two_pictures_are_is_said():
+    figures = {"pictures": 9, "blank": 0, "mean_correlation": 0.371, "of_other_pictures": -0.03}
+    assert pairs_in_words(figures) == (
+        "Same picture, map for the predicted and for the true class: correlation +0.37 on average. "
+        "Two different mistakes, each the map for its predicted class: -0.03."
+    )
+    assert pairs_in_words({"pictures": 1, "blank": 0}).startswith("There are too few")
 
 
 def test_the_maps_in_short_hold_the_figures_or_say_that_there_are_too_few():

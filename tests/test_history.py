@@ -139,12 +139,12 @@ def test_pooled_accuracy_counts_every_picture_once(history):
 def test_the_schedule_that_was_followed_is_said():
     steps = pd.DataFrame({"step": [0, 50, 1_199], "lr": [1e-4, 1e-2, 1e-8]})
     assert schedule_in_words(steps) == (
-        "3 steps were logged. The rate began at 0.0001, was highest in step 51 (0.01) and ended at "
-        "1e-08."
+        "3 steps were logged. The rate began at 0.0001, was highest after 50 steps (0.01) and "
+        "ended at 1e-08."
     )
     assert schedule_in_words(steps[:1]) == (
-        "1 step was logged. The rate began at 0.0001, was highest in step 1 (0.0001) and ended at "
-        "0.0001."
+        "1 step was logged. The rate began at 0.0001, was highest after 0 steps (0.0001) and ended "
+        "at 0.0001."
     )
 
 
@@ -159,18 +159,20 @@ def test_whatever_is_said_of_watched_figures_names_their_split(history, watched,
     )
     assert gain_in_words(history, watched) == (
         f"The second half of the epochs changed the accuracy of the {split} by -5.0 points, to "
-        "75.0%."
+        "75.00%."
     )
-    assert gap_in_words(history, watched) == (
-        f"In the last epoch, train accuracy minus that of the {split} is +17.5 points."
+    gap = (
+        f"In the last epoch train accuracy was 95.00%, and that of the {split} 80.00% before it "
+        "and 75.00% after it: by the mean of these, the gap is +17.5 points."
     )
+    assert gap_in_words(history, watched) == gap
     run = Run("r", tmp_path)
     record = valid_record()
     run.update_record(**record | {"data": record["data"] | {"watched": watched, "title": "a*b"}})
     assert curves_in_short(run, history) == (
-        f"Run **r** on a\\*b, 4 epochs, figures of the {split}: accuracy 75.0% at the end and "
-        "80.0% at its best, in epoch 2 (not the last); lowest loss 0.600 in epoch 2. In "
-        f"the last epoch, train accuracy minus that of the {split} is +17.5 points."
+        f"Run **r** on a\\*b, 4 epochs, figures of the {split} in 32-true: accuracy 75.00% at "
+        "the end and 80.00% at its best, in epoch 2 (not the last); lowest loss 0.600 in epoch 2. "
+        f"{gap}"
     )
     metrics = {"test_acc": 0.9312, "test_loss": 0.25, "test_size": 1_000}
     assert f"The {split} decided nothing" in training_in_short(run.record, metrics)
@@ -182,7 +184,7 @@ def test_one_epoch_is_said_as_one(history, tmp_path):
     one = history[:1]
     assert "1 epoch, " in curves_in_short(run, one) and "(the last)" in curves_in_short(run, one)
     assert gain_in_words(one, "test") == (
-        "After its one epoch the accuracy of the test split (watched) is 50.0%."
+        "After its one epoch the accuracy of the test split (watched) is 50.00%."
     )
     assert gap_in_words(one, "test") == "One epoch alone has no gap: nothing was watched before it."
     assert "One epoch alone cannot tell" in rise_in_words(one, "test")
@@ -209,7 +211,8 @@ def test_the_largest_rise_of_the_watched_loss_is_said_with_its_epoch_and_values(
     )
     assert "as the pictures grew" in rise_in_words(falls_back, "test", [16, 16, 32, 32, 32, 32, 32])
     assert "grew" not in rise_in_words(falls_back, "test", [16, 32, 32, 32, 32, 32, 32])
-    assert rise_in_words(of_epochs([2.0, 1.0]), "test").endswith("rose from no epoch to the next.")
+    fell = rise_in_words(of_epochs([2.0, 1.0]), "test")
+    assert fell.endswith("never rose from one epoch to the next.")
     late = of_epochs([1.0, 2.0, 1.0, 3.0])[2:]  # a log may begin late, with any index
     assert rise_in_words(late, "test").endswith("in epoch 4, from 1.000 to 3.000.")
 
@@ -222,7 +225,7 @@ def test_whether_it_stopped_improving_is_said_for_any_number_of_epochs():
     assert "too few" in said(0.5, 0.6, 0.7) and "too few" not in said(0.5, 0.6, 0.7, 0.8)
     assert said(0.1, 0.4, 0.6, 0.7, 0.75, 0.8) == (
         "In the last 2 of 6 epochs the best accuracy of the test split (watched) rose from 70.00% "
-        "to 80.00%: it had not stopped improving."
+        "to 80.00%: it had not stopped improving. (The falling rate alone can do that.)"
     )
     assert said(0.1, 0.4, 0.6, 0.7, 0.9, 0.5, 0.9) == (
         "None of the last 2 of 7 epochs was more accurate on the test split (watched) than epoch "
@@ -276,6 +279,6 @@ def test_the_result_of_a_training_is_said_with_what_it_cost():
     short = valid_record() | {"seconds": {"training": 0.01, "watching": 0.01}}
     assert "training time 0.0 s" in result_in_words(short, metrics, 1)
     assert training_in_short(record, metrics) == (
-        "Run **r**: 5 parameters, trained on drawn with the recipe `quick`, right on **93.1%** of "
+        "Run **r**: 5 parameters, trained on drawn with the recipe `quick`, right on **93.12%** of "
         "1,000 test pictures. The test split (watched) decided nothing that the program does."
     )

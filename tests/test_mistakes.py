@@ -255,11 +255,19 @@ def test_a_network_without_mistakes_is_said_to_have_none():
 def test_the_best_and_worst_class_are_said_and_the_untested_ones_named():
     predictions = of_classes([0, 0, 0, 1, 1], [0, 0, 1, 1, 0])
     assert classes_in_words(per_class_table(predictions, ("ant", "bee", "cat"))) == (
-        "Found best: ant (F1 66.7%). Found worst: bee (F1 50.0%, recall 50.0%, precision 50.0%).\n"
-        "Not tested, for want of test pictures: cat."
+        "Highest F1: ant (66.7%). Lowest: bee (50.0%; recall 50.0%, precision 50.0%: it is missed "
+        "about as often as it is called wrongly).\nNot tested, for want of test pictures: cat."
     )
     all_tested = per_class_table(of_classes([0, 1, 2], [0, 1, 2]), ("ant", "bee", "cat"))
     assert "Not tested" not in classes_in_words(all_tested)
+    missed = of_classes([0] * 10 + [1] * 10 + [2] * 10, [0] * 10 + [1] * 4 + [2] * 6 + [2] * 10)
+    assert "Lowest: bee (57.1%; recall 40.0%, precision 100.0%: it is missed)" in classes_in_words(
+        per_class_table(missed, ("ant", "bee", "cat"))
+    )
+    called = of_classes([0] * 10 + [1] * 10 + [2] * 2, [2] * 6 + [0] * 4 + [1] * 10 + [2] * 2)
+    assert "precision 25.0%: it is called too often)" in classes_in_words(
+        per_class_table(called, ("ant", "bee", "cat"))
+    )
 
 
 def test_confidence_beside_accuracy_is_said():
@@ -278,7 +286,7 @@ def test_bins_that_chance_does_not_explain_are_counted():
     too_sure = calibration_table(of_classes([0] * 40, [0] * 10 + [1] * 30, sure=0.9))
     assert bins_in_words(too_sure) == (
         "In 1 of 1 bin confidence lies outside the 95% interval: too sure in 1, not sure enough in "
-        "0. Chance alone would make that about one bin in 20."
+        "0. Of a network whose confidence is right, about one bin in 20 would lie there by chance."
     )
     modest = calibration_table(of_classes([0] * 40, [0] * 40, sure=0.5))
     assert "too sure in 0, not sure enough in 1." in bins_in_words(modest)
@@ -294,7 +302,7 @@ def test_what_is_nearly_right_is_not_said_to_be_wholly_right():
         "1 of 5,000 test pictures is wrong, accuracy 99.98% (float32, one view)"
     )
     told = classes_in_words(per_class_table(nearly, ("ant", "bee", "cat")))
-    assert "(F1 99.99%, recall 99.98%, precision 100.0%)" in told
+    assert "(99.99%; recall 99.98%, precision 100.0%: " in told
     assert "accuracy 99.98%" in calibration_in_words(nearly)
     matrix = np.diag([9_000, 9_000])
     matrix[0, 1] = 1
@@ -309,9 +317,12 @@ def test_the_surest_tenth_is_said_with_its_mistakes():
     target = probabilities.argmax(axis=1)
     target[surest[[0, 2, 9]]] = 1 - target[surest[[0, 2, 9]]]
     assert surest_in_words(from_probabilities(probabilities, target)) == (
-        "Of the tenth of all predictions that are surest, 2 of 4 are wrong."
+        "Among the 4 predictions that it was surest of, a tenth of all, 2 are wrong."
     )
-    assert surest_in_words(of_classes([0], [1])).endswith("1 of 1 is wrong.")
+    assert surest_in_words(of_classes([0], [1])).endswith(" 1 is wrong.")
+    assert surest_in_words(of_classes([0], [0])) == (
+        "Among the 1 prediction that it was surest of, a tenth of all, none are wrong."
+    )
 
 
 def test_the_mistakes_in_short_hold_the_figures_and_no_markup_of_names():

@@ -126,11 +126,11 @@ def _shapes_in_words() -> str:
     )
 
 
-def nearest_mean_in_words(by_means: float) -> str:
-    """Return what `nearest_mean_accuracy` found."""
+def nearest_mean_in_words(by_means: float, classes: int) -> str:
+    """Return what `nearest_mean_accuracy` found, beside guessing among so many classes."""
     return (
         f"Naming the class of the nearest mean picture is right in {as_percent(by_means)} of the "
-        "test pictures."
+        f"test pictures; guessing among {classes:,} classes, in {as_percent(1 / classes)}."
     )
 
 

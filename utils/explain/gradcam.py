@@ -23,7 +23,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from utils import InputError, check_choice, counted
+from utils import InputError, as_percent, check_choice, counted
 from utils.models.network import Network
 from utils.models.registry import check_block
 from utils.progress import progress_bar
@@ -351,8 +351,9 @@ def completeness_in_words(sums: dict[str, np.ndarray]) -> str:
         name: np.abs(sums[name] - sums["score"]).mean() / size for name in METHODS if name in sums
     }
     return (
-        f"Off the score, on average over {counted(len(sums['score']), 'picture')}: "
-        f"HiResCAM by {far['hirescam']:.1e} of it, Grad-CAM by {far['gradcam']:.2f} of it."
+        f"HiResCAM's points and the bias add up to the score, to within {far['hirescam']:.1e} of "
+        f"its size; Grad-CAM's miss it by {as_percent(far['gradcam'], 0)} of its size (mean of "
+        f"{counted(len(sums['score']), 'picture')})."
     )
 
 
@@ -367,7 +368,7 @@ def maps_in_words(blame: np.ndarray, missed: np.ndarray, labels: Sequence[str]) 
         return "There are no mistakes to explain."
     empty = int(blank(missed).sum())
     whole = f"Of the {counted(len(missed), 'map')} for the true class, {empty:,}"
-    lines = [f"{whole} {'is' if empty == 1 else 'are'} blank."]
+    lines = [f"{whole} {'is' if empty == 1 else 'are'} blank. The first of the pictures above:"]
     alike = similarity(blame, missed)
     for place, label in enumerate(labels[:3]):
         told = f"its two maps correlate by {alike[place]:+.2f}"
@@ -393,6 +394,29 @@ def agreement_in_words(pairs: pd.DataFrame, block: str) -> str:
     return (
         f"At {block} the {counted(len(pairs), 'pair')} of methods correlate by {mean:.2f} on "
         f"average, best {best}, worst {worst}: {verdict} (n = 1 picture)."
+    )
+
+
+def agreement_by_block_in_words(maps: np.ndarray, blocks: Sequence[str]) -> str:
+    """Return how far the methods agree about one picture at each block.
+
+    Args:
+        maps: of `compare_methods`.
+        blocks: their names.
+    """
+    means = [agreement(maps[:, place])["correlation"].mean() for place in range(len(blocks))]
+    told = ", ".join(f"{mean:+.2f} at {block}" for mean, block in zip(means, blocks, strict=True))
+    return f"Mean correlation of two methods: {told}."
+
+
+def pairs_in_words(figures: dict) -> str:
+    """Return how alike maps are, of `compare_pairs`."""
+    if "mean_correlation" not in figures:
+        return "There are too few pairs of maps to compare."
+    return (
+        f"Same picture, map for the predicted and for the true class: correlation "
+        f"{figures['mean_correlation']:+.2f} on average. Two different mistakes, each the map for "
+        f"its predicted class: {figures['of_other_pictures']:+.2f}."
     )
 
 

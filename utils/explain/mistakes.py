@@ -176,14 +176,20 @@ def classes_in_words(table: pd.DataFrame) -> str:
     """
     best, weakest = table[table["support"] > 0].sort_values("f1").iloc[-1], weakest_class(table)
     told = (
-        f"Found best: {best['class']} (F1 {as_percent(best.f1)}). Found worst: {weakest['class']} "
-        f"(F1 {as_percent(weakest.f1)}, recall {as_percent(weakest.recall)}, "
-        f"precision {as_percent(weakest.precision)})."
+        f"Highest F1: {best['class']} ({as_percent(best.f1)}). Lowest: {weakest['class']} "
+        f"({as_percent(weakest.f1)}; recall {as_percent(weakest.recall)}, precision "
+        f"{as_percent(weakest.precision)}: {_weakness(weakest.recall, weakest.precision)})."
     )
     untested = table["class"][table["support"] == 0]
     if len(untested):
         told += f"\nNot tested, for want of test pictures: {', '.join(untested)}."
     return told
+
+
+def _weakness(recall: float, precision: float) -> str:
+    if abs(recall - precision) < 0.02:
+        return "it is missed about as often as it is called wrongly"
+    return "it is missed" if recall < precision else "it is called too often"
 
 
 def calibration_in_words(predictions: Predictions) -> str:
@@ -208,8 +214,8 @@ def bins_in_words(table: pd.DataFrame) -> str:
         return f"In none of {number} does confidence lie outside the {COVERAGE:.0%} interval."
     return (
         f"In {above + below} of {number} confidence lies outside the {COVERAGE:.0%} interval: "
-        f"too sure in {above}, not sure enough in {below}. Chance alone would make that about one "
-        f"bin in {round(1 / (1 - COVERAGE))}."
+        f"too sure in {above}, not sure enough in {below}. Of a network whose confidence is "
+        f"right, about one bin in {round(1 / (1 - COVERAGE))} would lie there by chance."
     )
 
 
@@ -217,9 +223,10 @@ def surest_in_words(predictions: Predictions) -> str:
     """Return how many of the surest tenth of all predictions, at least one, are wrong."""
     surest = predictions.confidence.argsort()[::-1][: max(1, len(predictions.target) // 10)]
     missed = int((predictions.predicted[surest] != predictions.target[surest]).sum())
+    number = f"{missed:,}" if missed else "none"
     return (
-        f"Of the tenth of all predictions that are surest, {missed:,} of {len(surest):,} "
-        f"{'is' if missed == 1 else 'are'} wrong."
+        f"Among the {counted(len(surest), 'prediction')} that it was surest of, a tenth of all, "
+        f"{number} {'is' if missed == 1 else 'are'} wrong."
     )
 
 

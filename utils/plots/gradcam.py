@@ -54,19 +54,27 @@ def overlay(image, class_map, map_weight=0.4):
     return np.rint((1 - map_weight) * grey[..., None] + map_weight * colours).astype(np.uint8)
 
 
-def add_colour_bar(sheet):
-    """Draw the key to the overlays, right of the sheet and at most three inches tall."""
-    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), COLOUR_MAP)
+def add_colour_bar(sheet, map_weight):
+    """Draw the key to the overlays, right of the sheet and at most three inches tall.
+
+    Its colours are those of a map over mid-grey, as they come out in an overlay.
+    """
+    colours = overlay(np.full((3, 1, 256), 128, np.uint8), np.linspace(0, 1, 256)[None], map_weight)
+    key = mpl.colors.ListedColormap(colours[0] / 255)
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), key)
     shrink = min(1.0, 3.0 / sheet.figure.get_figheight())
     bar = sheet.figure.colorbar(
         scale, ax=sheet.axes, shrink=shrink, anchor=(0, 1), aspect=18, pad=0.02, ticks=[0, 0.5, 1]
     )
     bar.ax.tick_params(labelsize=SMALL)
-    bar.set_label("share of each map's own maximum", size=NORMAL)
+    bar.set_label("share of each map's own maximum, over mid-grey", size=NORMAL)
 
 
 def blend_note(map_weight):
-    return f"Overlay: {percent(1 - map_weight)} picture, in grey, {percent(map_weight)} map."
+    return (
+        f"Overlay: {percent(1 - map_weight)} picture, in grey, {percent(map_weight)} map. One that "
+        "is grey all over has a blank map."
+    )
 
 
 @styled
@@ -126,7 +134,7 @@ def misclassified_maps(
         for place, (picture, words) in enumerate(tiles):
             sheet.picture(row, 3 * group + place, picture)
             sheet.write_caption(row, 3 * group + place, words)
-    add_colour_bar(sheet)
+    add_colour_bar(sheet, map_weight)
     return sheet.figure
 
 
@@ -194,5 +202,5 @@ def map_table(images, maps, row_names, blocks, title, dataset_title, map_weight)
             sheet.picture(row, 0, channels_last(image))
         for column, class_map in enumerate(maps[row], start=1):
             sheet.picture(row, column, overlay(image, class_map, map_weight))
-    add_colour_bar(sheet)
+    add_colour_bar(sheet, map_weight)
     return sheet.figure

@@ -155,6 +155,7 @@ def schedule_in_words(
     carried = f"stays at {low:g}" if low == high else f"falls from {high:g} to {low:g} and returns"
     return (
         f"{counted(len(learning_rates), 'step')}, {steps_per_epoch:,} an epoch. The rate starts at "
-        f"{learning_rates[0]:.2g}, is highest in step {peak + 1:,} ({learning_rates[peak]:.2g}) "
-        f"and ends at {learning_rates[-1]:.2g}; the momentum {carried}."
+        f"{learning_rates[0]:.2g}, is highest after {counted(peak, 'step')} "
+        f"({learning_rates[peak]:.2g}) and ends at {learning_rates[-1]:.2g}; the momentum "
+        f"{carried}."
     )

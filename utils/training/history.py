@@ -159,7 +159,7 @@ def training_in_short(record: Mapping, metrics: Mapping) -> str:
     return (
         f"Run **{record['name']}**: {record['model']['parameters']:,} parameters, trained on "
         f"{as_markdown(data['title'])} with the recipe `{record['settings']['recipe']}`, right on "
-        f"**{as_percent(metrics['test_acc'])}** of "
+        f"**{as_percent(metrics['test_acc'], 2)}** of "
         f"{counted(metrics['test_size'], 'test picture')}. "
         f"The {WATCHED[data['watched']]} decided nothing that the program does."
     )
@@ -168,11 +168,11 @@ def training_in_short(record: Mapping, metrics: Mapping) -> str:
 def schedule_in_words(steps: pd.DataFrame) -> str:
     """Return how the learning rate went, as `read_steps` gives it."""
     rates = steps["lr"]
-    highest = int(steps["step"][rates.idxmax()]) + 1
+    highest = int(steps["step"][rates.idxmax()])
     logged = "step was" if len(rates) == 1 else "steps were"
     return (
-        f"{len(rates):,} {logged} logged. The rate began at {rates.iloc[0]:.2g}, was highest in "
-        f"step {highest:,} ({rates.max():.2g}) and ended at {rates.iloc[-1]:.2g}."
+        f"{len(rates):,} {logged} logged. The rate began at {rates.iloc[0]:.2g}, was highest after "
+        f"{counted(highest, 'step')} ({rates.max():.2g}) and ended at {rates.iloc[-1]:.2g}."
     )
 
 
@@ -205,7 +205,7 @@ def rise_in_words(history: pd.DataFrame, watched: str, sides: Sequence[int] = ()
         return "One epoch alone cannot tell whether the loss ever rises."
     rises = history["val_loss"].diff().reset_index(drop=True)
     if not rises.max() > 0:
-        return f"The loss of the {WATCHED[watched]} rose from no epoch to the next."
+        return f"The loss of the {WATCHED[watched]} never rose from one epoch to the next."
     place = int(rises.idxmax())
     before, after = history.iloc[place - 1], history.iloc[place]
     grew = ", as the pictures grew" if len(set(sides[place - 1 : place + 1])) > 1 else ""
@@ -219,13 +219,14 @@ def gain_in_words(history: pd.DataFrame, watched: str, sides: Sequence[int] = ()
     """Return what the second half of the epochs gained; arguments as of `rise_in_words`."""
     last = history["val_acc"].iloc[-1]
     if len(history) < 2:
-        return f"After its one epoch the accuracy of the {WATCHED[watched]} is {as_percent(last)}."
+        told = as_percent(last, 2)
+        return f"After its one epoch the accuracy of the {WATCHED[watched]} is {told}."
     half = len(history) // 2 - 1
     gained = 100 * (last - history["val_acc"].iloc[half])
     grown = ", part of it because the pictures grew" if len(set(sides[half:])) > 1 else ""
     return (
         f"The second half of the epochs changed the accuracy of the {WATCHED[watched]} by "
-        f"{gained:+.1f} points, to {as_percent(last)}{grown}."
+        f"{gained:+.1f} points, to {as_percent(last, 2)}{grown}."
     )
 
 
@@ -247,7 +248,8 @@ def stopped_in_words(history: pd.DataFrame, watched: str) -> str:
     if of_late > best:
         return (
             f"In the last {last} of {total} epochs the best accuracy of the {split} rose from "
-            f"{as_percent(best, 2)} to {as_percent(of_late, 2)}: it had not stopped improving."
+            f"{as_percent(best, 2)} to {as_percent(of_late, 2)}: it had not stopped improving. "
+            "(The falling rate alone can do that.)"
         )
     epoch = before.loc[before["val_acc"].idxmax(), "epoch"]
     return (
@@ -261,8 +263,11 @@ def gap_in_words(history: pd.DataFrame, watched: str) -> str:
     gaps = gap_by_epoch(history)["gap"]
     if gaps.empty:
         return "One epoch alone has no gap: nothing was watched before it."
+    trained = as_percent(history["train_acc"].iloc[-1], 2)
+    before, after = (as_percent(share, 2) for share in history["val_acc"].iloc[-2:])
     return (
-        f"In the last epoch, train accuracy minus that of the {WATCHED[watched]} is "
+        f"In the last epoch train accuracy was {trained}, and that of the {WATCHED[watched]} "
+        f"{before} before it and {after} after it: by the mean of these, the gap is "
         f"{100 * gaps.iloc[-1]:+.1f} points."
     )
 
@@ -273,8 +278,9 @@ def curves_in_short(run: Run, history: pd.DataFrame) -> str:
     trend = "the last" if found["epochs_since_best"] == 0 else "not the last"
     return (
         f"Run **{run.name}** on {as_markdown(data['title'])}, {counted(len(history), 'epoch')}, "
-        f"figures of the {WATCHED[data['watched']]}: accuracy "
-        f"{as_percent(found['final_val_acc'])} at the end and {as_percent(found['best_acc'])} at "
+        f"figures of the {WATCHED[data['watched']]} in {run.record['precision']}: accuracy "
+        f"{as_percent(found['final_val_acc'], 2)} at the end and "
+        f"{as_percent(found['best_acc'], 2)} at "
         f"its best, in epoch {found['best_epoch']} ({trend}); lowest loss "
         f"{found['lowest_loss']:.3f} in epoch {found['lowest_loss_epoch']}. "
         f"{gap_in_words(history, data['watched'])}"
