@@ -152,7 +152,9 @@ def schedule_in_words(
     """Return how learning rate and momentum will go, of `planned_schedule`."""
     peak = max(range(len(learning_rates)), key=learning_rates.__getitem__)
     low, high = min(momenta), max(momenta)
-    carried = f"stays at {low:g}" if low == high else f"falls from {high:g} to {low:g} and returns"
+    carried = f"stays at {low:.3g}"
+    if low < high:
+        carried = f"falls from {high:.3g} to {low:.3g} and returns"
     return (
         f"{counted(len(learning_rates), 'step')}, {steps_per_epoch:,} an epoch. The rate starts at "
         f"{learning_rates[0]:.2g}, is highest after {counted(peak, 'step')} "
