@@ -104,11 +104,11 @@ def test_a_page_that_a_chapter_names_is_a_link_in_the_book_and_stays_a_name_in_c
 
 def test_what_a_picture_shows_is_said_where_the_site_looks_for_it(run):
     def describe(notebook):
-        notebook.cells[3].outputs[1].metadata = {"image/png": {"alt": 'Losses, "drawn".'}}
+        notebook.cells[3].outputs[1].metadata = {"image/png": {"alt": "Losses, drawn (1 → 2)."}}
 
     change(run, "04_curves", describe)
     chapters = book.chapters_of(run)
-    said = {"image": {"alt": "Losses, drawn."}}
+    said = {"image": {"alt": "Losses, drawn (1 → 2)."}}
     assert chapters["04_curves"].cells[3].metadata["mystnb"] == said
     assert "mystnb" not in chapters["05_misclassified"].cells[3].metadata
 

@@ -16,6 +16,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
+#: What no sentence about a picture needs, and what a page could read as markup.
+NOT_PLAIN = re.compile(r"[^\w .,:;!?'()%$#+=/×°±−–→…-]")
+
+
 def brief(value) -> str:
     """Return a value as a message shows it: as Python writes it, but never at any length.
 

@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from utils import as_percent
+from utils import NOT_PLAIN, as_percent
 
 WIDTH = 9.0  # inches; about the width of a README
 MARGIN = 0.08  # inches
@@ -119,7 +119,7 @@ def described(figure):
             parts.append(f"{len(panel.images)} small pictures")
     lines = dict.fromkeys(on_one_line(part) for part in parts if part)
     sentences = (f"{line[0].upper()}{line[1:].rstrip('.')}." for line in lines)
-    return " ".join(sentences).replace(r"\$", "$")
+    return NOT_PLAIN.sub("", " ".join(sentences).replace(r"\$", "$"))
 
 
 def use_fonts_of_every_script(figure):

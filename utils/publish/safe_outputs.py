@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from PIL import Image
 
-from utils import escape_markdown, printable
+from utils import NOT_PLAIN, escape_markdown, printable
 
 #: Characters that one text or table may have, and bytes and pixels that one picture may have.
 MOST_OF_A_TEXT, MOST_OF_A_PICTURE, MOST_PIXELS = 200_000, 20_000_000, 40_000_000
@@ -86,10 +86,6 @@ def _decoded(png: str) -> bytes:
     return base64.b64decode(png)
 
 
-#: What no sentence about a picture needs, and what a page could read as markup.
-_NOT_PLAIN = re.compile(r"[^\w .,:;!?'()%$#+=/×°±−–→…-]")
-
-
 def _size(output: NotebookNode, kind: str) -> dict:
     """Return what a picture's output says of its width and of what it shows, if that is plain."""
     about = output.get("metadata", {}).get(kind)
@@ -97,8 +93,8 @@ def _size(output: NotebookNode, kind: str) -> dict:
         return {}
     width, alt = about.get("width"), about.get("alt")
     size = {}
-    if isinstance(alt, str) and (plain := _NOT_PLAIN.sub("", alt[:MOST_OF_AN_ALT])):
-        size["alt"] = plain
+    if isinstance(alt, str) and 0 < len(alt) <= MOST_OF_AN_ALT and not NOT_PLAIN.search(alt):
+        size["alt"] = alt
     if type(width) is int and 0 < width <= WIDEST:
         size["width"] = width
     return {kind: size}
