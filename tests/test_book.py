@@ -3,11 +3,14 @@
 import base64
 import json
 import re
+import runpy
 import shutil
 from io import BytesIO
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+from docutils.nodes import SkipNode, math, math_block
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -100,6 +103,17 @@ def test_a_page_that_a_chapter_names_is_a_link_in_the_book_and_stays_a_name_in_c
     assert cell.source == f"Markdown('{named}')"
     said = cell.outputs[0].data["text/markdown"]
     assert "](../your_pictures.md)" in said and "](../no_such_page.md)" not in said
+
+
+@pytest.mark.parametrize(("kind", "display"), [(math, "inline"), (math_block, "block")])
+def test_formulas_are_drawn_by_the_browser_and_by_no_script(kind, display):
+    write = runpy.run_path(str(book.DOCS / "conf.py"))["_write_formula"]
+    page = SimpleNamespace(body=[])
+    with pytest.raises(SkipNode):  # what docutils takes for "done with this"
+        write(page, kind("", r"\sum_c w_c"))
+    (written,) = page.body
+    assert written.startswith("<math") and f'display="{display}"' in written
+    assert "<script" not in written and "<mo>" in written
 
 
 def test_what_a_picture_shows_is_said_where_the_site_looks_for_it(run):
