@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_output
 
 from utils.files import ROOT
 from utils.pipeline import kernel, sequence
@@ -58,6 +59,26 @@ def papermill_notebook(path):
     from papermill.engines import NotebookExecutionManager
 
     return NotebookExecutionManager(nbformat.read(path, as_version=4))
+
+
+def test_what_was_printed_in_one_go_is_one_output():
+    def printed(text, name="stdout"):
+        return new_output("stream", name=name, text=text)
+
+    figure = new_output("display_data", {"text/plain": "a figure"})
+    outputs = [printed("a"), printed("\n"), printed("!", "stderr"), figure, printed("b\n")]
+    joined = kernel.with_streams_joined(outputs)
+    assert joined == [printed("a\n"), printed("!", "stderr"), figure, printed("b\n")]
+    assert kernel.with_streams_joined([]) == []
+
+
+@pytest.mark.slow
+def test_a_line_whose_end_comes_late_is_one_output(tmp_path):
+    source = "import sys, time\nprint('a', end='', flush=True)\ntime.sleep(0.5)\nprint()"
+    notebook, executed = small_notebook(tmp_path / "a.ipynb", source), tmp_path / "b.ipynb"
+    kernel.execute(notebook, executed, {}, ROOT, lambda _: None)
+    (cell,) = nbformat.read(executed, as_version=4).cells
+    assert [output.text for output in cell.outputs] == ["a\n"]
 
 
 def test_a_kernel_that_does_not_start_is_told_in_a_sentence(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import papermill
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.provisioning import LocalProvisioner
 from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
@@ -133,6 +134,22 @@ class _ThisPython(KernelSpecManager):
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
+def with_streams_joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Return a cell's outputs with what was printed in one go as one.
+
+    A busy kernel may send the end of a line by itself. (nbclient's own `coalesce_streams` would
+    also move what was printed after a figure before it.)
+    """
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.get("output_type") == "stream" and output.name == last.get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
 class _Client(PapermillNotebookClient):
     """Passes on what the running cell reports."""
 
@@ -172,6 +189,8 @@ class _Client(PapermillNotebookClient):
         if self.interrupted:  # a kernel hears nothing while it starts, and between two cells
             raise KeyboardInterrupt
         result = super().execute_cell(cell, cell_index, **options)
+        if "outputs" in cell:  # it has code
+            cell.outputs = with_streams_joined(cell.outputs)
         self.on_progress(None)
         return result
 
