@@ -88,7 +88,6 @@ def summary_of(trial: Trial) -> dict:
         "hardware": f"{record['device']['name']}, {record['precision']}",
         "versions": f"torch {record['versions']['torch']}",
         "accuracy": trial.accuracy,
-        "seconds": round(trial.seconds, 1),
         "curves": {name: [round(float(v), 5) for v in values] for name, values in curves.items()},
     }
 
