@@ -12,7 +12,7 @@ from utils.data.picture_set import PictureSet
 from utils.files import brief_path, write_text
 from utils.measure import trials
 from utils.measure.trials import Trial
-from utils.training.history import pooled_accuracy, read_history
+from utils.training.history import read_history
 from utils.training.recipes import CANDIDATES, RECIPES
 
 #: After these epochs curves are compared that the original's log shows at single points only.
@@ -76,15 +76,14 @@ def print_candidates(
 def summary_of(trial: Trial) -> dict:
     """Return what is kept of a complete run: its curves, and what they were made with."""
     record, history = trial.run.record, read_history(trial.run)
-    data = record["data"]
-    pooled = pooled_accuracy(history, data["train_size"], data["watched_size"])
+    pooled = trials.pooled_by_epoch(trial.run)
     curves = {
         "train_loss": history["train_loss"],
         "pooled": pooled,
         "test_loss": history["val_loss"],
     }
     return {
-        "pictures": data["title"],
+        "pictures": record["data"]["title"],
         "hardware": f"{record['device']['name']}, {record['precision']}",
         "versions": f"torch {record['versions']['torch']}",
         "accuracy": trial.accuracy,

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from utils import as_markdown, as_percent, check_number
+from utils.data.batches import pictures_per_epoch
 from utils.data.picture_set import PictureSet
 from utils.files import write_text
 from utils.runs import HISTORY_COLUMNS, Run
 from utils.settings import derive_run_name
 from utils.training.fit import fit
-from utils.training.history import training_seconds
+from utils.training.history import pooled_accuracy, read_history, training_seconds
 from utils.training.plan import plan_training
 from utils.training.recipes import Recipe, choose_recipe, without_each_part
 
@@ -133,6 +136,13 @@ def read_trial(variant: str, run: Run) -> Trial:
     watching = run.record["seconds"].get("watching", 0.0)
     seconds = training_seconds(sum(row["seconds"] for row in epochs), run.record, metrics)
     return Trial(variant, run, seconds, watching, metrics["test_acc"], averaged.get("test_acc"))
+
+
+def pooled_by_epoch(run: Run) -> pd.Series:
+    """Return a complete run's `pooled_accuracy`, of the pictures that its epochs showed."""
+    data, skipped = run.record["data"], run.settings.get("skipped", 0.0)
+    shown = pictures_per_epoch(data["train_size"], skipped)
+    return pooled_accuracy(read_history(run), shown, data["watched_size"])
 
 
 def table(trials: list[Trial]) -> Iterator[str]:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from utils import InputError, as_markdown, check_choice, first_line
-from utils.data.batches import pictures_per_epoch
 from utils.files import ROOT, brief_path, replacing, write_text
-from utils.measure.trials import Trial, mean_and_spread, read_trial
+from utils.measure.trials import Trial, mean_and_spread, pooled_by_epoch, read_trial
 from utils.models.registry import MODELS
 from utils.publish.book import DOCS
 from utils.publish.safe_outputs import MOST_OF_A_PICTURE, smaller_picture
 from utils.runs import Run
-from utils.training.history import TRAINING_TIME, pooled_accuracy, read_history
+from utils.training.history import TRAINING_TIME
 
 #: Figures of the reference run that the results show, each with what it says to who cannot see it:
 #: first what came out, then how it got there.
@@ -130,12 +129,9 @@ def _column(runs: list[Run]) -> dict[str, str]:
 
 def _pooled(trial: Trial) -> float | None:
     """Return the last accuracy over training and test pictures together, in percent, or None."""
-    record, settings = trial.run.record["data"], trial.run.settings
-    if record["watched"] != "test":
+    if trial.run.record["data"]["watched"] != "test":
         return None
-    shown = pictures_per_epoch(record["train_size"], settings.get("skipped", 0.0))
-    history = read_history(trial.run)
-    return 100 * float(pooled_accuracy(history, shown, record["watched_size"]).iloc[-1])
+    return 100 * float(pooled_by_epoch(trial.run).iloc[-1])
 
 
 def _table(columns: list[dict[str, str]]) -> list[str]:

@@ -164,7 +164,8 @@ FAST = replace(
     growth=((0.5, 0.4), (0.75, 0.75)),
     views=1,
 )
-#: A first look in a minute, at drawn shapes: many small steps, and a light augmentation.
+#: A first look in a minute, at drawn shapes: many small steps, and a light augmentation. Chosen
+#: among seven by the test split, with seed 0, which flatters its accuracy there a little.
 QUICK = Recipe(
     "quick",
     epochs=7,
