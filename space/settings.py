@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from utils.explain.gradcam import METHODS
+from utils.explain.gradcam import METHODS, first_choice
 from utils.explain.portable import Bundle
 
 #: Values beside the class names in the two choices of a class.
@@ -56,11 +56,12 @@ class Settings:
 
 def default_settings(bundle: Bundle) -> Settings:
     """Return what a first visit begins with."""
+    method, block = first_choice(bundle.network)
     return Settings(
         source=_surest_example(bundle),
         top_n=min(5, len(bundle.classes)),
-        method="gradcam",
-        blocks=tuple(bundle.blocks[-2:]),
+        method=method,
+        blocks=tuple(dict.fromkeys((block, bundle.blocks[-1]))),
         explained=FIRST_CHOICE,
         beside=RIVAL,
         weight=0.6,

@@ -123,13 +123,50 @@ def test_other_sizes_show_the_same_scenes(test, image_size):
     assert np.corrcoef(covered, expected)[0, 1] > 0.97
 
 
+def with_masks(scenes, image_size=32, without=None):
+    """The images of scenes, and where each shows mostly its object."""
+    images, shares = drawn_shapes.render(scenes, image_size, without)
+    return images, shares["object"] > 0.5
+
+
+@pytest.mark.parametrize("part", drawn_shapes.PARTS)
+def test_without_a_part_a_picture_changes_where_that_part_shows_alone(scenes, part):
+    images, shares = drawn_shapes.render(scenes, 32)
+    without, others = drawn_shapes.render(scenes, 32, part)
+    changed = (images != without).any(axis=1)
+    assert changed.any()
+    assert not changed[shares[part] == 0].any()
+    assert sum(shares.values()) == pytest.approx(np.ones((len(images), 32, 32)), abs=1e-5)
+    if part != "background":
+        assert (others[part] == 0).all()
+
+
+def test_on_another_background_an_object_stays_the_lighter(scenes):
+    other = drawn_shapes._on_other_background(scenes)
+    assert (other.background <= scenes.background).all()
+    assert (other.background != scenes.background).any(axis=1).mean() > 0.8
+    assert (other.colour - other.background >= scenes.colour - scenes.background).all()
+
+
+@pytest.mark.slow
+def test_parts_are_of_the_split_they_are_asked_for(test):
+    parts = drawn_shapes.draw_parts("test")
+    assert np.array_equal(parts.images, test.images)
+    regions = np.stack([parts.regions[part] for part in drawn_shapes.PARTS])
+    assert (regions.sum(axis=0) == 1).all()
+    assert (parts.regions["object"] >= test.masks).all()
+    assert parts.regions["occluder"].any(axis=(1, 2)).mean() == pytest.approx(
+        drawn_shapes.OCCLUDED_SHARE, abs=0.03
+    )
+
+
 def test_the_object_changes_the_picture_only_where_it_is(scenes):
-    images, masks = drawn_shapes.render(scenes, 32)
-    empty, no_masks = drawn_shapes.render(scenes, 32, with_object=False)
+    images, masks = with_masks(scenes)
+    empty, no_masks = with_masks(scenes, without="object")
     assert not no_masks.any()
     changed = np.abs(images.astype(int) - empty).max(axis=1)
     # The whole outline, occluded parts included: thin slivers beside an occluder are in no mask.
-    outline = drawn_shapes.render(without_occluders(scenes), 32)[1]
+    outline = with_masks(without_occluders(scenes))[1]
     assert np.all(masks <= outline)
     assert not changed[~grown(outline, 3)].any()  # soft edges reach past the tips of stars
     assert (changed[masks] > 10).mean() > 0.97
@@ -139,9 +176,7 @@ def test_masks_leave_out_occluders_and_only_them(scenes):
     def with_occluders(level):
         colour = np.full_like(scenes.occluders.colour, level)
         occluders = dataclasses.replace(scenes.occluders, colour=colour)
-        return drawn_shapes.render(
-            dataclasses.replace(scenes, occluders=occluders, grain=no_grain), 32
-        )
+        return with_masks(dataclasses.replace(scenes, occluders=occluders, grain=no_grain))
 
     no_grain = np.zeros_like(scenes.grain)
     black, masks = with_occluders(0.0)
@@ -152,7 +187,7 @@ def test_masks_leave_out_occluders_and_only_them(scenes):
     hidden = occluder_share.max(axis=(1, 2)) > 0
     assert abs(hidden.mean() - drawn_shapes.OCCLUDED_SHARE) < 0.1
 
-    outline = drawn_shapes.render(without_occluders(scenes), 32)[1]
+    outline = with_masks(without_occluders(scenes))[1]
     assert np.array_equal(masks[occluder_share == 0], outline[occluder_share == 0])
     assert (outline & ~masks).any()
 
@@ -170,14 +205,14 @@ def centred(rng, targets):
 
 def test_the_holes_of_ring_and_frame_are_not_the_object():
     targets = np.arange(len(drawn_shapes.CLASSES))
-    masks = drawn_shapes.render(centred(np.random.default_rng(0), targets), 33)[1]
+    masks = with_masks(centred(np.random.default_rng(0), targets), 33)[1]
     hollow = {drawn_shapes.CLASSES[k] for k in targets[~masks[:, 16, 16]]}
     assert hollow == {"ring", "frame"}
 
 
 def test_every_class_is_drawn_with_the_same_area():
     targets = np.repeat(np.arange(len(drawn_shapes.CLASSES)), 40)
-    masks = drawn_shapes.render(centred(np.random.default_rng(1), targets), 64)[1]
+    masks = with_masks(centred(np.random.default_rng(1), targets), 64)[1]
     areas = masks.reshape(len(drawn_shapes.CLASSES), -1).mean(axis=1)
     assert areas == pytest.approx(np.full(len(areas), 0.8**2 / 4), rel=0.03)
 

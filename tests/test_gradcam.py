@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pytorch_grad_cam.utils import svd_on_activations
 
 from utils import InputError
 from utils.explain.gradcam import (
@@ -25,6 +26,8 @@ from utils.explain.gradcam import (
     completeness_in_words,
     difference_in_words,
     extents,
+    first_choice,
+    first_component,
     grad_cam,
     in_short,
     maps_in_words,
@@ -32,6 +35,7 @@ from utils.explain.gradcam import (
     similarity,
 )
 from utils.models.davidnet import DavidNet
+from utils.models.network import Network
 from utils.models.speednet import SpeedNet
 
 CLASSES, SIZE, PICTURES = 5, 16, 6
@@ -187,6 +191,33 @@ def test_methods_without_gradients_give_maps(network, images, method, block):
     assert np.isfinite(maps).all()
     assert maps.min() >= 0 and maps.max() <= 1 + 1e-6
     assert np.ptp(maps, axis=(1, 2)).max() > 0.5
+
+
+class Unmeasured(Network):
+    blocks, size_step = ("early", "late"), 1
+
+    def __init__(self):
+        super().__init__()
+
+
+def test_the_map_shown_first_is_the_network_s_unless_it_is_chosen():
+    for network in (DavidNet(width=4), SpeedNet(width=4), Unmeasured()):
+        method, block = first_choice(network)
+        assert method in METHODS and block in network.blocks
+        assert first_choice(network, "layercam") == ("layercam", block)
+        assert first_choice(network, block=network.blocks[0]) == (method, network.blocks[0])
+        assert first_choice(network, "gradcam", network.blocks[-1]) == (
+            "gradcam", network.blocks[-1],
+        )  # fmt: skip
+    assert first_choice(Unmeasured()) == ("hirescam", "late")
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6, 6), (3, 40, 4, 4), (3, 5, 16, 16)])
+def test_the_first_component_is_the_package_s_own(shape):
+    channels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    channels[0, 0, 0, 0] = np.nan
+    expected = svd_on_activations.get_2d_projection(channels)
+    np.testing.assert_allclose(first_component(channels), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["scorecam", "ablationcam"])

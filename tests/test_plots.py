@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from utils.plots import curves, errors, exploration, gradcam, lr_finder, network, style
+from utils.plots import curves, errors, exploration, gradcam, lr_finder, network, style, trust
 
 TITLE = "CIFAR-10 (JPEG copy)"
 BLOCKS = ["prep", "layer 1", "layer 2", "layer 3"]
@@ -235,6 +235,19 @@ def misclassified_maps(number=10, count=5, columns=2, size=32):
     )
 
 
+def judged_maps(methods=12, blocks=BLOCKS, measures=11):
+    rows = [
+        (f"method {m}", block, f"measure {i}", rng().random() + m / 10)
+        for i in range(measures) for m in range(methods) for block in blocks
+    ]  # fmt: skip
+    rows += [
+        (name, "", f"measure {i}", 0.1 * i)
+        for i in range(measures // 2)
+        for name in ("noise", "centre blob", "edges", "object's mask")
+    ]
+    return pd.DataFrame(rows, columns=["method", "block", "measure", "mean"])
+
+
 def methods_by_block():
     methods = ["Grad-CAM", "Grad-CAM++", "EigenCAM"]
     label = "cat, predicted dog (93 %)"
@@ -267,6 +280,7 @@ FIGURES = {
     "most_confused": lambda: errors.most_confused(pair_table(12), TITLE),
     "misclassified_maps": misclassified_maps,
     "methods_by_block": methods_by_block,
+    "trust": lambda: trust.scores_by_measure(judged_maps(), TITLE, "davidnet"),
     "blocks_by_picture": blocks_by_picture,
 }
 
@@ -305,6 +319,7 @@ EMPTY = {
     "misclassified_maps": lambda: gradcam.misclassified_maps(
         NO_PICTURES, NO_MAPS, NO_MAPS, NOTHING, NOTHING, NOTHING, NAMES, TITLE
     ),
+    "trust": lambda: trust.scores_by_measure(judged_maps(0, [], 0), TITLE, "davidnet"),
     "methods_by_block": lambda: gradcam.methods_by_block(
         pictures(1)[0], NO_MAPS, [], BLOCKS, TITLE, "cat"
     ),

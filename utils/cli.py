@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_predict,
         _add_bench,
         _add_reproduce,
+        _add_trust,
+        _add_shortcut,
         _add_docs,
         _add_results,
         _add_badges,
@@ -362,6 +364,62 @@ def _reproduce(options) -> None:
         options.kept,
         options.table,
     )
+
+
+# trust
+
+
+def _add_trust(commands) -> None:
+    about = "Measure whether the maps of a run show what its network used, and keep the tables."
+    parser = _add_command(commands, "trust", _trust, about)
+    parser.add_argument("--run", required=True, help="a complete run")
+    _add_setting(parser, "output_dir")
+    for name in ("data_dir", "dataset"):
+        _add_setting(parser, name, default=None)
+    parser.add_argument("--count", type=int, default=1000, help="on how many test pictures")
+    parser.add_argument(
+        "--channel-count",
+        type=int,
+        default=100,
+        help="on how many for ScoreCAM and AblationCAM, which take long; 0: without them",
+    )
+    parser.add_argument(
+        "--keep", metavar="FOLDER", help="where to write the tables (default: the run's trust/)"
+    )
+
+
+def _trust(options) -> None:
+    from utils.data.sources import pictures_of
+    from utils.measure.trust_report import print_trust
+    from utils.runs import Run
+
+    run = Run(options.run, options.output_dir)
+    dataset = None if options.dataset is None else _dataset_from_shell(options.dataset)
+    picture_set = pictures_of(run, options.data_dir, dataset)
+    print_trust(run, picture_set, options.count, options.channel_count, options.keep)
+
+
+# shortcut
+
+
+def _add_shortcut(commands) -> None:
+    about = "Plant a mark that tells the class, and measure which maps would have warned of it."
+    parser = _add_command(commands, "shortcut", _shortcut, about)
+    _add_setting(parser, "data_dir")
+    parser.add_argument("--seeds", type=int, default=5, help="how many pairs of networks")
+    parser.add_argument("--count", type=int, default=500, help="on how many test pictures")
+    parser.add_argument(
+        "--output-dir", default="outputs/shortcut", help="where these runs are kept"
+    )
+    parser.add_argument("--table", metavar="FILE", help="also write the table to this file")
+
+
+def _shortcut(options) -> None:
+    from utils.data.sources import load_pictures
+    from utils.measure.shortcut import print_shortcut
+
+    picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
+    print_shortcut(picture_set, options.seeds, options.count, options.output_dir, options.table)
 
 
 # docs, results, badges

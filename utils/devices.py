@@ -147,6 +147,16 @@ def choose_precision(precision: str, device: str) -> tuple[str, str]:
     return "32-true", f"this {device.upper()} has no fast bfloat16"
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """Return the number format in which a precision of ``PRECISIONS`` computes most."""
+    return {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision, torch.float32)
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Return a context in which a network computes in a precision, other than ``"auto"``."""
+    return torch.autocast(device, dtype_of(precision), enabled=precision != "32-true")
+
+
 def computes_in(precision: str, device: str) -> bool:
     """Tell whether a device has units for a number format; slower ways may do as well."""
     if precision == "32-true":

@@ -196,19 +196,23 @@ SETTINGS = _settings(
     ),
     Setting(
         "method", TEXT, SHOWN,
-        "or gradcam++, hirescam, layercam, xgradcam, eigencam, scorecam, ablationcam",
-        default="gradcam", chapters="6", is_identity=False,
+        "gradcam, hirescam, layercam … (all are listed below); None: the one measured best",
+        chapters="6", is_identity=False,
         choices=("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "eigencam", "scorecam",
                  "ablationcam"),
     ),
     Setting(
         "block", TEXT, SHOWN,
-        "whose maps are drawn, e.g. layer1 (DavidNet) or block2 (SpeedNet); None: the last",
+        "e.g. layer1 (DavidNet) or block2 (SpeedNet); None: the one measured best",
         chapters="6", is_identity=False,
     ),
     Setting(
         "show_pictures", WHOLE, SHOWN, "how many wrong predictions to explain", default=10,
         chapters="6", low=1, high=1_000, is_identity=False,
+    ),
+    Setting(
+        "judged_pictures", WHOLE, SHOWN, "on how many right predictions maps are measured",
+        default=60, chapters="6", low=4, high=100_000, is_identity=False,
     ),
 )  # fmt: skip
 

@@ -237,9 +237,20 @@ def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
     return together.contiguous(memory_format=torch.channels_last)
 
 
+def hole_colour(
+    augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> Tensor | None:
+    """Return the colour of holes among normalised pictures: float32, 3×1×1; None without holes.
+
+    That of `holes` is black, that of cutout the mean colour, which is 0.
+    """
+    if augmentation.holes:
+        return _black(tuple(mean), tuple(std), device)
+    return torch.zeros(3, 1, 1, device=device) if augmentation.cutout_size else None
+
+
 @cache
 def _black(mean: tuple, std: tuple, device: torch.device) -> Tensor:
-    """Return the colour of a hole among normalised pictures: float32, 3×1×1."""
     scale, shift = _scale_and_shift(mean, std, device)
     return torch.tensor(BLACK, device=device).view(3, 1, 1) * scale - shift
 

@@ -11,8 +11,8 @@ is covered, and with it soft edges without supersampling.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,9 @@ OCCLUDED_SHARE = 0.4  # pictures with a stick across the object
 # below 0.3, as every object is wider than that in all directions and so cannot vanish behind it.
 OCCLUDER_RADIUS = (0.06, 0.26)
 OCCLUDER_OFFSET = 0.5  # furthest a stick's middle is from the object's, in x and in y
+
+#: What a picture is made of, from the front to the back.
+PARTS = ("object", "occluder", "clutter", "background")
 
 _TEXTURE_CELLS = 5  # knots on a side of the random grid that textures are interpolated from
 _BLOCK = 500  # pictures drawn together; part of the data set's definition, as each has its stream
@@ -208,16 +211,65 @@ def draw_split(
         targets=np.empty(count, np.int64),
         masks=np.empty((count, image_size, image_size), bool),
     )
+    for here, scenes in _blocks(split, seed, count):
+        images, shares = render(scenes, image_size)
+        drawn = here.stop - here.start
+        pictures.images[here] = images[:drawn]
+        pictures.targets[here] = scenes.targets[:drawn]
+        pictures.masks[here] = (shares["object"] > 0.5)[:drawn]
+    return pictures
+
+
+def _blocks(split: str, seed: int, count: int) -> Iterator[tuple[slice, Scenes]]:
+    """Yield where each block of pictures stands, and its scenes, of which the last has too many."""
     for start in range(0, count, _BLOCK):
         entropy = np.random.SeedSequence([seed, list(_SPLITS).index(split), start])
         scenes = sample_scenes(np.random.Generator(np.random.PCG64(entropy)), _BLOCK)
-        images, masks = render(scenes, image_size)
-        here = slice(start, min(start + _BLOCK, count))
-        drawn = here.stop - start
-        pictures.images[here] = images[:drawn]
-        pictures.targets[here] = scenes.targets[:drawn]
-        pictures.masks[here] = masks[:drawn]
-    return pictures
+        yield slice(start, min(start + _BLOCK, count)), scenes
+
+
+@dataclass(frozen=True)
+class DrawnParts:
+    """The same pictures, each drawn again without one of its parts.
+
+    Attributes:
+        images: the whole pictures, uint8, N×3×S×S: `draw_split`'s.
+        without: by part (`PARTS`), the pictures without it: uint8, N×3×S×S.
+        regions: by part, where it makes up most of what a pixel shows: bool, N×S×S. Every pixel
+            belongs to one part.
+    """
+
+    images: np.ndarray
+    without: dict[str, np.ndarray]
+    regions: dict[str, np.ndarray]
+
+
+def draw_parts(
+    split: str = "test", seed: int = 0, image_size: int = 32, count: int | None = None
+) -> DrawnParts:
+    """Draw a split's pictures, and each again without its object, clutter, occluder and background.
+
+    All else is drawn the same, to the last grain of noise. Instead of its own, a picture has the
+    background of the next, nowhere lighter than its own was: an object stays lighter than what is
+    behind it.
+
+    Args:
+        split, seed, image_size, count: as in `draw_split`.
+    """
+    count = _SPLITS[split] if count is None else count
+    shape = (count, image_size, image_size)
+    images = np.empty((count, 3, image_size, image_size), np.uint8)
+    without = {part: np.empty_like(images) for part in PARTS}
+    regions = {part: np.empty(shape, bool) for part in PARTS}
+    for here, scenes in _blocks(split, seed, count):
+        drawn = here.stop - here.start
+        whole, shares = render(scenes, image_size)
+        images[here] = whole[:drawn]
+        most = np.stack([shares[part] for part in PARTS]).argmax(axis=0)[:drawn]
+        for place, part in enumerate(PARTS):
+            without[part][here] = render(scenes, image_size, without=part)[0][:drawn]
+            regions[part][here] = most == place
+    return DrawnParts(images, without, regions)
 
 
 def sample_scenes(rng: np.random.Generator, count: int) -> Scenes:
@@ -287,27 +339,45 @@ def _sample_occluders(rng, background, centre, size):
 
 
 def render(
-    scenes: Scenes, image_size: int, *, with_object: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw scenes as images (uint8, N×3×S×S) and masks (bool, N×S×S; see DrawnPictures).
+    scenes: Scenes, image_size: int, without: str | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Draw scenes as images: uint8, N×3×S×S.
 
-    Without the object, everything else is drawn the same and the masks are empty.
+    Args:
+        scenes: what there is to draw.
+        image_size: pixels on a side.
+        without: a part to leave out (`PARTS`; for another background, see `draw_parts`), or None.
+
+    Returns:
+        the images, and which share of each pixel shows each part: float32, N×S×S in [0, 1], by
+        part. The shares of a pixel add up to 1.
     """
+    if without == "background":
+        scenes = _on_other_background(scenes)
     images = _flat_colour(scenes.background) + _interpolate(scenes.background_texture, image_size)
-    for k in range(scenes.clutter.radius.shape[1]):
-        _paint_stick(images, scenes.clutter, k)
-    visible = np.zeros((len(images), image_size, image_size), np.float32)
-    if with_object:
-        visible = _object_coverage(scenes, image_size)
+    shares = {part: np.zeros((len(images), image_size, image_size), np.float32) for part in PARTS}
+    shares["background"] += 1
+    if without != "clutter":
+        _paint_sticks(images, shares, "clutter", scenes.clutter)
+    if without != "object":
         surface = _flat_colour(scenes.colour) + _interpolate(scenes.object_texture, image_size)
-        _paint(images, surface, visible)
-    for k in range(scenes.occluders.radius.shape[1]):
-        visible = visible * (1 - _paint_stick(images, scenes.occluders, k))
+        _paint(images, shares, "object", surface, _object_coverage(scenes, image_size))
+    if without != "occluder":
+        _paint_sticks(images, shares, "occluder", scenes.occluders)
     noise = np.random.Generator(np.random.PCG64(scenes.grain_seed))
     # Uniform noise has a standard deviation of 1/√12; it is faster to draw than normal noise.
     grain = noise.random(images.shape, np.float32) - np.float32(0.5)
     images += grain * _per_picture(scenes.grain * math.sqrt(12))[..., None]
-    return (np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8), visible > 0.5
+    return (np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8), shares
+
+
+def _on_other_background(scenes: Scenes) -> Scenes:
+    """Return scenes of which each has the background of the next, nowhere lighter than its own."""
+    return replace(
+        scenes,
+        background=np.minimum(scenes.background, np.roll(scenes.background, -1, axis=0)),
+        background_texture=np.roll(scenes.background_texture, -1, axis=0),
+    )
 
 
 def _object_coverage(scenes, image_size):
@@ -322,17 +392,22 @@ def _object_coverage(scenes, image_size):
     return coverage
 
 
-def _paint_stick(images, sticks, k):
-    """Paint the k-th stick of every picture, and return the share of each pixel it covers."""
-    x, y = _local_frame(sticks.centre[:, k], sticks.angle[:, k], images.shape[-1])
-    beyond_ends = np.abs(x) - _per_picture(sticks.half_length[:, k])
-    coverage = _coverage(np.maximum(beyond_ends, np.abs(y) - _per_picture(sticks.radius[:, k])))
-    _paint(images, _flat_colour(sticks.colour[:, k]), coverage)
-    return coverage
+def _paint_sticks(images, shares, part, sticks):
+    """Paint the sticks of every picture, one on the other."""
+    for k in range(sticks.radius.shape[1]):
+        x, y = _local_frame(sticks.centre[:, k], sticks.angle[:, k], images.shape[-1])
+        beyond_ends = np.abs(x) - _per_picture(sticks.half_length[:, k])
+        beyond_sides = np.abs(y) - _per_picture(sticks.radius[:, k])
+        coverage = _coverage(np.maximum(beyond_ends, beyond_sides))
+        _paint(images, shares, part, _flat_colour(sticks.colour[:, k]), coverage)
 
 
-def _paint(images, surface, coverage):
+def _paint(images, shares, part, surface, coverage):
+    """Paint a surface where it covers (N×S×S in 0…1), and keep which share shows which part."""
     images += (surface - images) * coverage[:, None]
+    for share in shares.values():
+        share *= 1 - coverage
+    shares[part] += coverage
 
 
 def _coverage(distance):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytorch_grad_cam as grad_cam
 import torch
-from pytorch_grad_cam import ablation_cam, score_cam
+from pytorch_grad_cam import ablation_cam, eigen_cam, eigen_grad_cam, score_cam
 from pytorch_grad_cam.ablation_layer import AblationLayer
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from utils import InputError, as_percent, check_choice, counted
+from utils.models.davidnet import DavidNet
 from utils.models.network import Network
 from utils.models.registry import check_block
+from utils.models.speednet import SpeedNet
 from utils.progress import progress_bar
 
 #: The methods, by the name that parameters use.
@@ -39,6 +41,17 @@ METHODS: dict[str, type[BaseCAM]] = {
     "scorecam": grad_cam.ScoreCAM,
     "ablationcam": grad_cam.AblationCAM,
 }
+#: Further methods of the package that are measured beside these, and not offered. Not among them:
+#: GradCAMElementWise, which is LayerCAM where no channel is negative; ShapleyCAM, which needs
+#: second derivatives down to the picture (for ReLUs and maxima they are 0, and it is Grad-CAM);
+#: FinerCAM, which is Grad-CAM of another score; FullGrad, which has no block; KPCA-CAM, which takes
+#: minutes for a hundred pictures; and SegEigenCAM, which is Eigen-CAM cut to segments.
+OTHER_METHODS: dict[str, type[BaseCAM]] = {
+    "eigengradcam": grad_cam.EigenGradCAM,
+    "fem": grad_cam.FEM,
+}
+#: Which map of a network is shown first, by what `python -m utils trust` measured (docs/trust.md).
+SHOWN_FIRST = {DavidNet: ("hirescam", "layer1"), SpeedNet: ("hirescam", "block1")}
 #: What each does, in a line. A layer's output is a stack of channels, each a small picture.
 METHOD_NOTES = {
     "gradcam": "Adds up a layer's channels, each weighed by its mean gradient: the usual choice.",
@@ -61,19 +74,56 @@ for _module in (score_cam, ablation_cam):  # each opens a progress bar for every
     vars(_module)["tqdm"] = SimpleNamespace(tqdm=iter)
 
 
+def first_component(channels: np.ndarray) -> np.ndarray:
+    """Return each picture's points, projected on the first principal component of its channels.
+
+    It stands in for the package's own, which also computes the components that nobody asks for:
+    ten times as long at DavidNet's first and last blocks. The sign is as it falls out, in both.
+
+    Args:
+        channels: float, N×C×H×W.
+
+    Returns:
+        float32, N×H×W.
+    """
+    points = np.nan_to_num(channels.reshape(*channels.shape[:2], -1).transpose(0, 2, 1), nan=0.0)
+    points = points - points.mean(axis=1, keepdims=True)
+    components = np.linalg.svd(points, full_matrices=False).Vh[:, 0]
+    projected = np.einsum("npc,nc->np", points, components)
+    return projected.reshape(len(channels), *channels.shape[2:]).astype(np.float32)
+
+
+for _module in (eigen_cam, eigen_grad_cam):
+    vars(_module)["get_2d_projection"] = first_component
+
+
 def check_method(method: str) -> None:
     """Refuse an unknown method.
 
     Raises:
         InputError: with the names that are known.
     """
-    check_choice("method", method, tuple(METHODS))
+    if method not in OTHER_METHODS:
+        check_choice("method", method, tuple(METHODS))
+
+
+def first_choice(
+    network: Network, method: str | None = None, block: str | None = None
+) -> tuple[str, str]:
+    """Return by which method and at which block to draw a map, where one or both are None.
+
+    Of a network that was not measured it is HiResCAM at the last block, whose points add up to the
+    score where a linear layer follows the largest value or the mean of each channel.
+    """
+    measured = (chosen for kind, chosen in SHOWN_FIRST.items() if isinstance(network, kind))
+    default = next(measured, ("hirescam", network.blocks[-1]))
+    return method or default[0], block or default[1]
 
 
 def class_activation_maps(
     network: Network,
     images: Tensor,
-    targets: Tensor | Sequence[int] | None = None,
+    targets: Tensor | np.ndarray | Sequence[int] | None = None,
     method: str = "gradcam",
     blocks: str | Sequence[str] | None = None,
     batch_size: int = 128,
@@ -141,7 +191,7 @@ def _progress(is_visible: bool, total: int, method: str) -> Generator:
         yield bar.update
 
 
-def _as_targets(targets: Tensor | Sequence[int]) -> list[ClassifierOutputTarget]:
+def _as_targets(targets: Tensor | np.ndarray | Sequence[int]) -> list[ClassifierOutputTarget]:
     return [ClassifierOutputTarget(int(target)) for target in targets]
 
 
@@ -155,7 +205,8 @@ def _explainer(network: Network, method: str, names: list[str], before_pass=None
     layers = [copied.get_submodule(block) for block in in_order]
     handle = layers[0].register_forward_hook(_begin_gradient)
     options: Any = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
-    cam: Any = METHODS[method](copied, layers, **options)  # of a package without types
+    kind: Any = {**METHODS, **OTHER_METHODS}[method]  # of a package without types
+    cam = kind(copied, layers, **options)
     cam.batch_size = CHANNELS_AT_ONCE
     if before_pass is not None:
         cam.batch_size = CHANNELS_IN_A_STEP

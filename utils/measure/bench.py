@@ -24,9 +24,11 @@ from utils.data.augmentation import Augmentation
 from utils.data.batches import EVAL_BATCH_SIZE, PictureDataModule
 from utils.data.picture_set import PictureSet, Split
 from utils.devices import (
+    autocast,
     available_memory,
     choose_device,
     choose_precision,
+    dtype_of,
     keep_freed_memory,
 )
 from utils.explain.gradcam import class_activation_maps
@@ -168,13 +170,8 @@ def _timed(device: str, work: Callable, times: int = 1) -> Callable[[], float]:
 # Ceilings
 
 
-def _low_precision(precision: str) -> torch.dtype:
-    dtypes = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-    return dtypes.get(precision, torch.float32)
-
-
 def _ceilings(device: str, precision: str, times: int = 10) -> Iterator[Part]:
-    low = _low_precision(precision)
+    low = dtype_of(precision)
     for dtype in dict.fromkeys((torch.float32, low)):
         name = f"matrix product, {str(dtype).removeprefix('torch.')}"
         flops, work = _matrix_product(device, dtype)
@@ -289,10 +286,6 @@ def _pictures(count: int, device: str) -> torch.Tensor:
     return images.to(memory_format=torch.channels_last)
 
 
-def _autocast(device: str, precision: str) -> torch.autocast:
-    return torch.autocast(device, _low_precision(precision), enabled=precision != "32-true")
-
-
 def _bare_step(model: str, batch_size: int, device: str, precision: str) -> Callable[[], float]:
     """Return a measurement of one step without Lightning, loader, augmentation or metrics."""
     network = create_model(model, seed=0).to(device)
@@ -301,7 +294,7 @@ def _bare_step(model: str, batch_size: int, device: str, precision: str) -> Call
     targets = torch.randint(0, 10, (batch_size,), device=device)
 
     def step():
-        with _autocast(device, precision):
+        with autocast(device, precision):
             logits = network(images)
         cross_entropy(logits.float(), targets).backward()
         optimizer.step()
@@ -367,7 +360,7 @@ def _forward(
     images = _pictures(EVAL_BATCH_SIZE, device)
 
     def work():
-        with torch.inference_mode(), _autocast(device, precision):
+        with torch.inference_mode(), autocast(device, precision):
             network(images)
 
     return _timed(device, work, batches)

@@ -117,15 +117,28 @@ def train_in_turn(
     """
     for seed in range(seeds):
         for variant, recipe in variants.items():
-            plan = plan_training(
-                picture_set,
-                run_name=derive_run_name(variant, picture_set.name, seed),
-                output_dir=output_dir,
-                recipe=recipe,
-                seed=seed,
-                **options,
-            )
-            yield read_trial(variant, fit(plan))
+            run = train_one(picture_set, variant, recipe, seed, output_dir, **options)
+            yield read_trial(variant, run)
+
+
+def train_one(
+    picture_set: PictureSet,
+    variant: str,
+    recipe: Recipe,
+    seed: int,
+    output_dir: str | Path,
+    **options,
+) -> Run:
+    """Return a complete run, named by variant and seed: trained, gone on with, or only read."""
+    plan = plan_training(
+        picture_set,
+        run_name=derive_run_name(variant, picture_set.name, seed),
+        output_dir=output_dir,
+        recipe=recipe,
+        seed=seed,
+        **options,
+    )
+    return fit(plan)
 
 
 def read_trial(variant: str, run: Run) -> Trial:

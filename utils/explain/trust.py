@@ -1,0 +1,516 @@
+"""Does a class activation map show what the network used? Measures, and what they are held against.
+
+Every measure gives one number for each picture and candidate, and higher is better. A candidate is
+a method at a block, or a baseline: maps that know nothing of the network, and the object's mask.
+What a part of a picture was worth is known for the drawn shapes alone, where each picture is drawn
+again without it; that judges the maps, and it judges the other measures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import kendalltau
+from torch import Tensor
+
+from utils import InputError, counted
+from utils.data import drawn_shapes
+from utils.data.augment import hole_colour, normalise, shift_and_flip
+from utils.data.augmentation import Augmentation
+from utils.data.picture_set import PictureSet
+from utils.explain.gradcam import class_activation_maps
+from utils.explain.map_measures import (
+    FILLS,
+    LOCALISATION,
+    logits_of,
+    patch_agreement,
+    rank_correlation,
+    removal_curves,
+    removal_score,
+    structural_similarity,
+    worth,
+)
+from utils.models.network import Network
+from utils.models.randomised import randomised_from_the_head
+from utils.progress import progress_bar
+from utils.training.predictions import Predictions
+
+Candidate = tuple[str, str]
+Maps = Mapping[Candidate, np.ndarray]
+#: Maps that know nothing of the network; a measure by which one of them wins says nothing.
+KNOWS_NOTHING: tuple[Candidate, ...] = (("noise", ""), ("centre blob", ""), ("edges", ""))
+MASK: Candidate = ("object's mask", "")
+#: A map passes if, on average, another class and other weights each leave it at most so alike.
+MOST_ALIKE = 0.5
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Test pictures whose maps are judged, and what is known of them.
+
+    Attributes:
+        network: a network of the registry, in evaluation mode.
+        index: int64, N: positions in the test split.
+        raw: uint8, N×3×S×S.
+        images: float32, N×3×S×S, normalised, on the network's device.
+        targets: int64, N: the predicted class, which is the true one if ``is_right``.
+        unlikely: int64, N: the class with the lowest logit.
+        masks: bool, N×S×S, true on the object; None where the source has none.
+        regions: bool, N×P×S×S, where each part of a drawn picture (`drawn_shapes.PARTS`) is seen;
+            None for other pictures.
+        drops: float32, N×P: by how much the target's logit falls where a picture is drawn again
+            without each of its parts; None for other pictures.
+        is_right: whether the network is right about them.
+        hole: what holes in training pictures are filled with, float32, 3×1×1; None where they had
+            none.
+    """
+
+    network: Network
+    index: np.ndarray
+    raw: np.ndarray
+    images: Tensor
+    targets: np.ndarray
+    unlikely: np.ndarray
+    is_right: bool = True
+    hole: Tensor | None = None
+    masks: np.ndarray | None = None
+    regions: np.ndarray | None = None
+    drops: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def first(self, count: int) -> "Subjects":
+        """Return the first `count` of them."""
+        each = ("index", "raw", "images", "targets", "unlikely", "masks", "regions", "drops")
+        values = {name: getattr(self, name) for name in each}
+        return replace(self, **{n: v[:count] for n, v in values.items() if v is not None})
+
+
+def choose_subjects(
+    network: Network,
+    picture_set: PictureSet,
+    predictions: Predictions,
+    augmentation: Augmentation,
+    count: int,
+    seed: int = 0,
+) -> Subjects:
+    """Draw pictures of the test split that the network is right about; others if there are none.
+
+    Args:
+        network: on the device to compute on, in evaluation mode.
+        picture_set: what it was trained on.
+        predictions: its, of the test split.
+        augmentation: of its training pictures.
+        count: how many, at most.
+        seed: draws them.
+    """
+    right = np.flatnonzero(predictions.predicted == predictions.target)
+    chosen = right if len(right) else predictions.index
+    index = np.random.default_rng(seed).permutation(chosen)[:count]
+    device = next(network.parameters()).device
+    test = picture_set.test.subset(torch.from_numpy(index))
+    images = normalise(test.images.to(device), picture_set.mean, picture_set.std)
+    subjects = Subjects(
+        network,
+        index,
+        raw=test.images.numpy(),
+        images=images,
+        targets=predictions.predicted[index],
+        unlikely=predictions.logits[index].argmin(axis=1),
+        is_right=len(right) > 0,
+        hole=hole_colour(augmentation, picture_set.mean, picture_set.std, device),
+        masks=None if test.masks is None else test.masks.numpy(),
+    )
+    return _with_parts(subjects, picture_set) if picture_set.name == "shapes" else subjects
+
+
+def _with_parts(subjects: Subjects, picture_set: PictureSet) -> Subjects:
+    """Return them with what each part of their pictures was worth."""
+    drawn = drawn_shapes.draw_parts("test", image_size=picture_set.image_size)
+    places = {picture.tobytes(): place for place, picture in enumerate(drawn.images)}
+    found = [places[picture.tobytes()] for picture in subjects.raw]
+    regions = np.stack([drawn.regions[part][found] for part in drawn_shapes.PARTS], axis=1)
+    whole = logits_of(subjects.network, subjects.images, subjects.targets)
+    device, drops = subjects.images.device, []
+    for part in drawn_shapes.PARTS:
+        pixels = torch.from_numpy(drawn.without[part][found]).to(device)
+        images = normalise(pixels, picture_set.mean, picture_set.std)
+        drops.append(whole - logits_of(subjects.network, images, subjects.targets))
+    return replace(subjects, regions=regions, drops=np.stack(drops, axis=1))
+
+
+# Maps to be judged, and baselines
+
+
+def baselines(subjects: Subjects, seed: int = 0) -> dict[Candidate, np.ndarray]:
+    """Return maps that know nothing of the network, and the object's mask where there is one.
+
+    Noise in every pixel, drawn from `seed`; a Gaussian at the picture's centre, whose standard
+    deviation is a quarter of the side; and the strength of edges (Sobel's filter on luminance).
+
+    Returns:
+        float32, N×S×S each, in [0, 1].
+    """
+    side = subjects.raw.shape[-1]
+    noise = np.random.default_rng(seed).random(subjects.raw[:, 0].shape, np.float32)
+    position = np.arange(side) - (side - 1) / 2
+    bell = np.exp(-((position / (side / 4)) ** 2) / 2)
+    blob = np.broadcast_to(np.outer(bell, bell), noise.shape).astype(np.float32)
+    maps = dict(zip(KNOWS_NOTHING, (noise, blob, _edges(subjects.raw)), strict=True))
+    if subjects.masks is not None:
+        maps[MASK] = subjects.masks.astype(np.float32)
+    return maps
+
+
+def _edges(raw: np.ndarray) -> np.ndarray:
+    grey = np.pad(raw.mean(axis=1, dtype=np.float32), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    across = grey[..., 2:] - grey[..., :-2]
+    down = grey[:, 2:] - grey[:, :-2]
+    across = across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]
+    down = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
+    strength = np.hypot(across, down)
+    return strength / strength.max(axis=(1, 2), keepdims=True).clip(1e-9)
+
+
+def maps_by_candidate(
+    subjects: Subjects, methods: Sequence[str], blocks: Sequence[str]
+) -> dict[Candidate, np.ndarray]:
+    """Return the maps of every method at every block for the predicted class, N×S×S each."""
+    found: dict[Candidate, np.ndarray] = {}
+    for method in methods:
+        maps = class_activation_maps(
+            subjects.network, subjects.images, subjects.targets, method, blocks
+        )
+        found |= {(method, block): maps[:, place] for place, block in enumerate(blocks)}
+    return found
+
+
+def patch_drops(subjects: Subjects, colour: Tensor, side: int, stride: int) -> np.ndarray:
+    """Return by how much the target's logit falls without each patch (Zeiler & Fergus 2014,
+    "Visualizing and Understanding Convolutional Networks", section 4.2).
+
+    Args:
+        subjects: the pictures.
+        colour: what is put there, float, 3×1×1.
+        side, stride: of the square patches, in pixels.
+
+    Returns:
+        float32, N×G×G.
+    """
+    whole = logits_of(subjects.network, subjects.images, subjects.targets)
+    starts = range(0, subjects.images.shape[-1] - side + 1, stride)
+    drops = np.empty((len(subjects), len(starts), len(starts)), np.float32)
+    for row, top in enumerate(starts):
+        for column, left in enumerate(starts):
+            images = subjects.images.clone()
+            images[:, :, top : top + side, left : left + side] = colour
+            drops[:, row, column] = whole - logits_of(subjects.network, images, subjects.targets)
+    return drops
+
+
+# Sanity
+
+
+def sanity(subjects: Subjects, method: str, blocks: Sequence[str], own: np.ndarray) -> dict:
+    """Return whether maps follow the class, the weights and the picture.
+
+    - ``class``: 1 less the rank correlation with the map for the least likely class.
+    - ``weights``, ``weights, SSIM``: 1 less the likeness to maps of the network whose layers are
+      made random from the head down, the mean over all of these (Adebayo et al. 2018, "Sanity
+      Checks for Saliency Maps", section 3.1).
+    - ``flip``, ``shift``: the rank correlation with the map of the flipped picture, flipped back,
+      and of the picture moved by an eighth of its side, where both show the same.
+
+    Args:
+        subjects: the pictures.
+        method, blocks: whose maps.
+        own: their maps for the target, float32, N×B×S×S.
+
+    Returns:
+        by name, float64, N×B.
+    """
+
+    def maps(network=subjects.network, images=subjects.images, targets=subjects.targets):
+        return class_activation_maps(network, images, targets, method, blocks)
+
+    def by_block(measure, others, mine=own):
+        pairs = ((mine[:, place], others[:, place]) for place in range(len(blocks)))
+        return np.stack([measure(*pair) for pair in pairs], axis=1)
+
+    random = [maps(network) for network in randomised_from_the_head(subjects.network)]
+    step = subjects.images.shape[-1] // 8
+    still = torch.zeros(len(subjects), dtype=torch.int64, device=subjects.images.device)
+    moved = shift_and_flip(subjects.images, still, still + step, still > 0)
+    return {
+        "class": 1 - by_block(rank_correlation, maps(targets=subjects.unlikely)),
+        "weights": 1 - np.mean([np.abs(by_block(rank_correlation, m)) for m in random], axis=0),
+        "weights, SSIM": 1 - np.mean([by_block(structural_similarity, m) for m in random], axis=0),
+        "flip": by_block(rank_correlation, maps(images=subjects.images.flip(-1))[..., ::-1]),
+        "shift": by_block(rank_correlation, maps(images=moved)[..., :-step], own[..., step:]),
+    }
+
+
+# All of it
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the measures say of the candidates.
+
+    Attributes:
+        candidates: method and block of each; baselines have no block.
+        scores: by measure, float64, candidates×N; NaN where it was not measured.
+    """
+
+    candidates: tuple[Candidate, ...]
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def joined(self, other: "Judgement") -> "Judgement":
+        """Return both, of which `other` is of some of the same pictures, the first of them.
+
+        What is in both, such as the baselines, stays as it is here.
+        """
+        new = [place for place, c in enumerate(other.candidates) if c not in self.candidates]
+        scores = {}
+        for name, mine in self.scores.items():
+            more = np.full((len(new), mine.shape[1]), np.nan)
+            more[:, : other.scores[name].shape[1]] = other.scores[name][new]
+            scores[name] = np.concatenate([mine, more])
+        return Judgement((*self.candidates, *(other.candidates[place] for place in new)), scores)
+
+    def table(self) -> pd.DataFrame:
+        """Return a row for each candidate and measure: mean, low and high end of its 95 % interval
+        (1.96 standard errors of the mean), and n.
+        """
+        rows = []
+        for measure, scores in self.scores.items():
+            for (method, block), values in zip(self.candidates, scores, strict=True):
+                values = values[~np.isnan(values)]
+                if not len(values):
+                    continue
+                mean, error = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+                rows.append((method, block, measure, mean, mean - error, mean + error, len(values)))
+        columns = ["method", "block", "measure", "mean", "low", "high", "n"]
+        return pd.DataFrame(rows, columns=columns)
+
+
+def judge(
+    subjects: Subjects,
+    methods: Sequence[str],
+    blocks: Sequence[str] | None = None,
+    fills: Sequence[str] = tuple(FILLS),
+    sane: int = 200,
+) -> Judgement:
+    """Measure all candidates.
+
+    Args:
+        subjects: the pictures.
+        methods, blocks: which maps; None for all blocks of the network.
+        fills: which of `FILLS` to measure with.
+        sane: on how many of the pictures `sanity` is measured.
+    """
+    blocks = subjects.network.blocks if blocks is None else blocks
+    maps = baselines(subjects) | maps_by_candidate(subjects, methods, blocks)
+    scores = {}
+    if subjects.masks is not None:
+        for name, measure in LOCALISATION.items():
+            scores[name] = np.stack([measure(m, subjects.masks) for m in maps.values()])
+    if subjects.regions is not None and subjects.drops is not None:
+        scores["intervention"] = np.stack(
+            [worth(each, subjects.regions, subjects.drops) for each in maps.values()]
+        )
+    asked = subjects.network, subjects.images, subjects.targets
+    for name in fills:
+        each_map = progress_bar(maps.values(), description=f"Measuring {name}", unit="maps")
+        curves = (removal_curves(*asked, each, FILLS[name]) for each in each_map)
+        scores[name] = np.stack([removal_score(pair) for pair in curves])
+    if subjects.hole is not None:
+        side = subjects.images.shape[-1] // 4
+        cut = side, side // 2
+        drops = patch_drops(subjects, subjects.hole, *cut)
+        scores["patches"] = np.stack([patch_agreement(m, drops, *cut) for m in maps.values()])
+    scores |= _sanity_of_all(subjects.first(sane), len(subjects), methods, blocks, maps)
+    return Judgement(tuple(maps), scores)
+
+
+def _sanity_of_all(few: Subjects, count: int, methods, blocks, maps: Maps) -> dict:
+    """Return what `sanity` says of all methods; baselines, which have no network, are not asked."""
+    scores: dict[str, np.ndarray] = {}
+    places = {candidate: place for place, candidate in enumerate(maps)}
+    for method in progress_bar(methods, description="Checking sanity", unit="methods"):
+        own = np.stack([maps[method, block][: len(few)] for block in blocks], axis=1)
+        for name, values in sanity(few, method, blocks, own).items():
+            table = scores.setdefault(name, np.full((len(maps), count), np.nan))
+            for column, block in enumerate(blocks):
+                table[places[method, block], : len(few)] = values[:, column]
+    return scores
+
+
+# In tables and in words
+
+
+def summary(judgement: Judgement, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """Return some candidates' means with half of their 95 % intervals, as text to be read.
+
+    Returns:
+        a row a candidate that was judged, a column a measure; a dash where it was not measured.
+    """
+    cells = judgement.table()
+    half = (cells["high"] - cells["low"]) / 2
+    cells["told"] = [f"{m:.2f} ± {h:.2f}" for m, h in zip(cells["mean"], half, strict=True)]
+    told = cells.set_index(["method", "block", "measure"])["told"]
+    rows = {
+        named(candidate): {m: told.get((*candidate, m), "–") for m in judgement.scores}
+        for candidate in candidates
+        if candidate in judgement.candidates
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("map").reset_index()
+
+
+def named(candidate: Candidate) -> str:
+    """Return what a candidate is called: "gradcam at layer3", or a baseline's name."""
+    return " at ".join(filter(None, candidate))
+
+
+def subjects_in_words(subjects: Subjects, sane: int) -> str:
+    """Return on how many pictures maps are judged, and on how many of them `sanity`."""
+    told = f"{counted(len(subjects), 'test picture')}, of which {min(sane, len(subjects)):,} for "
+    told += "class, weights, flip and shift"
+    if subjects.is_right:
+        return f"Measured on {told}; all are predicted rightly."
+    return f"No test picture is predicted rightly. Measured, for the predicted class, on {told}."
+
+
+def judged_in_words(judgement: Judgement) -> str:
+    """Return, by each measure that baselines take part in, which map wins and what it beats."""
+    means = {name: np.nanmean(s, axis=1) for name, s in _with_baselines(judgement).items()}
+    is_known = np.array([candidate in KNOWS_NOTHING for candidate in judgement.candidates])
+    is_mask = np.array([candidate == MASK for candidate in judgement.candidates])
+    lines = []
+    for name, mean in means.items():
+        best, known = (
+            int(np.where(allowed, mean, -np.inf).argmax())
+            for allowed in (~is_known & ~is_mask, is_known)
+        )
+        winner, other = (named(judgement.candidates[place]) for place in (best, known))
+        told = f"{name}: {winner} ({mean[best]:.2f}); of what knows nothing, {other}"
+        told += f" ({mean[known]:.2f})"
+        if mean[known] >= mean[best]:
+            told += ", which wins: this measure says nothing here"
+        lines.append(told)
+    return "\n".join(lines)
+
+
+def _with_baselines(judgement: Judgement) -> dict[str, np.ndarray]:
+    """Return the scores of those measures that every candidate has."""
+    return {
+        name: scores
+        for name, scores in judgement.scores.items()
+        if not np.isnan(scores).all(axis=1).any()
+    }
+
+
+def choice_in_words(judgement: Judgement, shown: Candidate) -> str:
+    """Return whether the map that is shown first is the one that these pictures would choose."""
+    measure = deciding_measure(judgement)
+    mean = np.nanmean(judgement.scores[measure], axis=1)
+    try:
+        chosen = best_candidate(judgement, measure)
+    except InputError as nothing:
+        return str(nothing)
+    told = f"By {measure}, the rule chooses {named(chosen)} on these pictures"
+    if chosen == shown:
+        return f"{told}, the map that is shown first."
+    if shown not in judgement.candidates:
+        return f"{told}; {named(shown)}, which is shown first, was not judged."
+    of_both = (f"{mean[judgement.candidates.index(each)]:.2f}" for each in (chosen, shown))
+    return f"{told}, not {named(shown)}, which is shown first ({' against '.join(of_both)})."
+
+
+def worst_of(judgement: Judgement, shown: Candidate, count: int) -> np.ndarray:
+    """Return the pictures on which a map is worth least, by what decides: int64, the worst first.
+
+    Args:
+        judgement: of `judge`.
+        shown: the map.
+        count: how many, at most.
+    """
+    scores = judgement.scores[deciding_measure(judgement)][judgement.candidates.index(shown)]
+    return np.argsort(scores)[: min(count, int((~np.isnan(scores)).sum()))]
+
+
+# What the measures are worth, and what follows
+
+
+def deciding_measure(judgement: Judgement) -> str:
+    """Return by what maps are chosen: the intervention where there is one, else removal.
+
+    Removal agreed with the intervention, and was not broken, where both were measured.
+    """
+    return "intervention" if "intervention" in judgement.scores else "removal"
+
+
+def agreement_with_intervention(
+    judgement: Judgement, seed: int = 0, samples: int = 1000
+) -> pd.DataFrame:
+    """Return how each measure's ranking of maps agrees with what the picture's parts were worth.
+
+    Kendall's τ between the candidates' means, with a 95 % interval over `samples` samples of the
+    pictures with replacement. The mask takes no part, and no map that was
+    measured on fewer pictures than others. A measure is ``broken`` where a map that
+    knows nothing has the highest mean.
+
+    Args:
+        judgement: of drawn shapes.
+        seed: draws the samples.
+
+    Returns:
+        a row a measure: measure, tau, low, high, winner, is_broken, n.
+    """
+    worths = judgement.scores["intervention"]
+    is_whole = np.isnan(worths).sum(axis=1) == np.isnan(worths).sum(axis=1).min()
+    rated = [p for p, known in enumerate(judgement.candidates) if known != MASK and is_whole[p]]
+    reference = worths[rated]
+    whole = ~np.isnan(reference).any(axis=0)
+    count, random = int(whole.sum()), np.random.default_rng(seed)
+    weights = random.multinomial(count, np.full(count, 1 / count), size=samples) / count
+    weights = np.vstack([np.full(count, 1 / count), weights])  # the sample itself comes first
+    worths, rows = weights @ reference[:, whole].T, []
+    for name, scores in judgement.scores.items():
+        mine = scores[rated][:, whole]
+        if name == "intervention" or np.isnan(mine).any():
+            continue  # baselines have no sanity to be ranked by
+        means = weights @ mine.T
+        taus = [kendalltau(*pair).statistic for pair in zip(means, worths, strict=True)]
+        low, high = np.quantile(taus[1:], [0.025, 0.975])
+        winner = judgement.candidates[rated[int(means[0].argmax())]]
+        told = " at ".join(filter(None, winner))
+        rows.append((name, taus[0], low, high, told, winner in KNOWS_NOTHING, count))
+    columns = ["measure", "tau", "low", "high", "winner", "is_broken", "n"]
+    return pd.DataFrame(rows, columns=columns).sort_values("tau", ascending=False)
+
+
+def best_candidate(judgement: Judgement, measure: str) -> Candidate:
+    """Return the map to show first, by a rule that was written before anything was measured.
+
+    1. It must follow class and weights: `sanity`'s ``class`` and ``weights`` are at least
+       1 - `MOST_ALIKE` on average.
+    2. Of these, it has the highest mean by `measure`: on drawn shapes ``intervention``, elsewhere
+       the measure that agreed with it best there and was not broken.
+
+    Raises:
+        InputError: no candidate follows class and weights.
+    """
+    passed = np.ones(len(judgement.candidates), bool)
+    for name in ("class", "weights"):
+        means = judgement.scores[name]
+        known = ~np.isnan(means).all(axis=1)
+        passed &= known
+        passed[known] &= np.nanmean(means[known], axis=1) >= 1 - MOST_ALIKE
+    if not passed.any():
+        raise InputError("No method follows both class and weights; no map should be shown first.")
+    values = np.where(passed, np.nanmean(judgement.scores[measure], axis=1), -np.inf)
+    return judgement.candidates[int(values.argmax())]

@@ -1,0 +1,113 @@
+"""What the maps of a trained run are worth: measured, kept as tables, drawn, said."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from utils import as_markdown, check_number
+from utils.data.picture_set import PictureSet
+from utils.devices import choose_device
+from utils.explain.gradcam import CHANNEL_METHODS, METHODS, OTHER_METHODS, first_choice
+from utils.explain.trust import (
+    Judgement,
+    Subjects,
+    agreement_with_intervention,
+    choice_in_words,
+    choose_subjects,
+    judge,
+    summary,
+)
+from utils.files import replacing, write_text
+from utils.plots.trust import scores_by_measure
+from utils.runs import Run
+from utils.training.predictions import predict_test
+from utils.training.recipes import Recipe
+from utils.training.trained import load_network
+
+
+def print_trust(
+    run: Run,
+    picture_set: PictureSet,
+    count: int = 1000,
+    channel_count: int = 100,
+    folder: str | Path | None = None,
+    devices: str = "auto",
+) -> None:
+    """Measure the maps of a run by every method at every block, print the table, and keep it.
+
+    Args:
+        run: a trained run.
+        picture_set: what it was trained on.
+        count: on how many test pictures that are predicted rightly.
+        channel_count: on how many of these for methods with a forward pass for each channel;
+            0 leaves them out.
+        folder: where to write ``RUN.csv``, ``RUN.md``, ``RUN.png`` and, for drawn shapes,
+            ``RUN-measures.csv``; None writes into the run's own ``trust/``.
+        devices: as `utils.devices.choose_device` takes it.
+
+    Raises:
+        InputError: a number out of range, or no picture that is predicted rightly.
+    """
+    check_number("--count", count, 2, 1_000_000, whole=True)
+    check_number("--channel-count", channel_count, 0, 1_000_000, whole=True)
+    device, hardware = choose_device(devices)
+    recipe = Recipe.from_settings(run.settings)
+    network = load_network(run, device)
+    predictions = predict_test(run, picture_set, devices)
+    subjects = choose_subjects(network, picture_set, predictions, recipe.augmentation, count)
+    judgement = judge_all(subjects, channel_count)
+    about = (
+        f"{as_markdown(picture_set.title)}, {run.settings['model']}, recipe {recipe.name}, seed "
+        f"{run.settings['seed']}; {as_markdown(hardware)}; n = {len(subjects):,} test pictures "
+        f"that are predicted rightly, but {channel_count:,} for {' and '.join(CHANNEL_METHODS)} "
+        "and 200 for class, weights, flip and shift at most"
+    )
+    lines = [about, "", *table(judgement)]
+    if "intervention" in judgement.scores:
+        agreement = agreement_with_intervention(judgement)
+        lines += ["", *agreement_table(agreement)]
+    lines += ["", choice_in_words(judgement, first_choice(network))]
+    print("\n".join(lines))
+    keep(Path(folder) if folder else run.path("trust"), run, judgement, lines, picture_set.title)
+
+
+def judge_all(subjects: Subjects, channel_count: int) -> Judgement:
+    """Return what all measures say of all methods, those by channel on fewer pictures."""
+    by_map = [name for name in (*METHODS, *OTHER_METHODS) if name not in CHANNEL_METHODS]
+    judgement = judge(subjects, by_map)
+    if channel_count:
+        few = judge(subjects.first(channel_count), CHANNEL_METHODS)
+        judgement = judgement.joined(few)
+    return judgement
+
+
+def table(judgement: Judgement) -> Iterator[str]:
+    """Yield the lines of a Markdown table: a row a candidate, a column a measure."""
+    rows = summary(judgement, judgement.candidates)
+    yield f"| {' | '.join(rows.columns)} |"
+    yield "|" + " --- |" * len(rows.columns)
+    yield from (f"| {' | '.join(row)} |" for row in rows.to_numpy())
+
+
+def agreement_table(agreement: pd.DataFrame) -> Iterator[str]:
+    """Yield the lines of a Markdown table, of `agreement_with_intervention`."""
+    yield "| measure | Kendall's τ with the intervention | 95 % interval | highest | |"
+    yield "| --- | --- | --- | --- | --- |"
+    for row in agreement.to_dict("records"):
+        verdict = "broken" if row["is_broken"] else ""
+        interval = f"{row['low']:.2f} to {row['high']:.2f}"
+        yield f"| {row['measure']} | {row['tau']:.2f} | {interval} | {row['winner']} | {verdict} |"
+
+
+def keep(
+    folder: Path, run: Run, judgement: Judgement, lines: Sequence[str], dataset_title: str
+) -> None:
+    """Write the table as CSV and Markdown, and as a figure."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = judgement.table()
+    write_text(folder / f"{run.name}.csv", rows.round(4).to_csv(index=False))
+    write_text(folder / f"{run.name}.md", "\n".join(lines) + "\n")
+    figure = scores_by_measure(rows, dataset_title, run.settings["model"])
+    with replacing(folder / f"{run.name}.png") as beside:
+        figure.savefig(beside, format="png")
