@@ -19,6 +19,7 @@ from utils.explain.trust import (
     summary,
 )
 from utils.files import replacing, write_text
+from utils.models.registry import MODELS
 from utils.plots.trust import scores_by_measure
 from utils.runs import Run
 from utils.training.predictions import predict_test
@@ -108,6 +109,6 @@ def keep(
     rows = judgement.table()
     write_text(folder / f"{run.name}.csv", rows.round(4).to_csv(index=False))
     write_text(folder / f"{run.name}.md", "\n".join(lines) + "\n")
-    figure = scores_by_measure(rows, dataset_title, run.settings["model"])
+    figure = scores_by_measure(rows, dataset_title, MODELS[run.settings["model"]].__name__)
     with replacing(folder / f"{run.name}.png") as beside:
         figure.savefig(beside, format="png")

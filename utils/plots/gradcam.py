@@ -158,7 +158,15 @@ def methods_by_block(image, maps, methods, blocks, dataset_title, label, map_wei
 
 
 @styled
-def blocks_by_picture(images, maps, blocks, labels, dataset_title, map_weight=0.4):
+def blocks_by_picture(
+    images,
+    maps,
+    blocks,
+    labels,
+    dataset_title,
+    map_weight=0.4,
+    title="Class maps from block to block",
+):
     """Draw each picture and its maps from one block to the next.
 
     Args:
@@ -168,8 +176,8 @@ def blocks_by_picture(images, maps, blocks, labels, dataset_title, map_weight=0.
         labels: N strings, what each picture is and was taken for.
         dataset_title: how figures name the data.
         map_weight: 0..1, the map's share in an overlay.
+        title: of the figure.
     """
-    title = "Class maps from block to block"
     if not len(images):
         return message_figure(title, dataset_title, NO_PICTURE)
     return map_table(images, maps, labels, blocks, title, dataset_title, map_weight)

@@ -66,10 +66,11 @@ def _draw_panel(panel, cells, number_of_methods):
         is_baseline = row >= number_of_methods
         if is_baseline and column:
             continue
-        is_dark = cells[row, column] < (low + high) / 2
+        value = round(cells[row, column], 2) + 0.0  # no minus before a zero
+        is_dark = value < (low + high) / 2
         middle = (cells.shape[1] - 1) / 2 if is_baseline else column
         panel.text(
-            middle, row, f"{cells[row, column]:.2f}", ha="center", va="center", size=SMALL,
+            middle, row, f"{value:.2f}", ha="center", va="center", size=SMALL,
             color="white" if is_dark else "black",
         )  # fmt: skip
     panel.axhline(number_of_methods - 0.5, color=GRID, linewidth=2)
