@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from utils import InputError
+from utils.explain.gradcam import SHOWN_FIRST
 from utils.measure import bench
 from utils.models.davidnet import DavidNet
 from utils.models.registry import create_model
+from utils.models.speednet import SpeedNet
 
 pytestmark = pytest.mark.slow
 
@@ -29,14 +31,18 @@ PARTS = [
     "3×3 convolution, forward", "3×3 convolution, both ways", "copy of memory",
     *(
         f"{model}: {part}"
-        for model, augmentations in (
-            ("davidnet", ["augmentation a", "augmentation b", "augmentation c"]),
-            ("speednet", ["augmenting"]),
+        for model, augmentations, (method, block) in (
+            (
+                "davidnet", ["augmentation a", "augmentation b", "augmentation c"],
+                SHOWN_FIRST[DavidNet],
+            ),
+            ("speednet", ["augmenting"], SHOWN_FIRST[SpeedNet]),
         )
         for part in (
             "training step", *(f"loading, {augmentation}" for augmentation in augmentations),
             "training step in Trainer", "evaluation", "evaluation in Trainer",
             "forward pass, float32", "Grad-CAM, last block",
+            f"forward and gradient to {block}, float32", f"{method} at {block}",
         )
     ),
 ]  # fmt: skip

@@ -31,8 +31,9 @@ from utils.devices import (
     dtype_of,
     keep_freed_memory,
 )
-from utils.explain.gradcam import class_activation_maps
+from utils.explain.gradcam import class_activation_maps, first_choice
 from utils.files import write_text
+from utils.models.network import Network
 from utils.models.registry import MODELS, create_model
 from utils.progress import progress_bar
 from utils.training.classifier import ImageClassifier, build_optimizer
@@ -237,10 +238,35 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
     yield Part(f"{evaluation} in Trainer", *several, trainer, evaluation, EVALUATED)
     plain = f"{model}: forward pass, float32"
     yield Part(plain, "pictures", EVAL_BATCH_SIZE, _forward(model, device, "32-true", 1))
-    maps = _maps(model, device)
-    yield Part(
-        f"{model}: Grad-CAM, last block", "pictures", EVAL_BATCH_SIZE, maps, plain, EVAL_BATCH_SIZE
-    )
+    yield from _map_parts(model, device, plain)
+
+
+def _map_parts(model: str, device: str, plain: str) -> Iterator[Part]:
+    """Yield the maps of the last block beside a forward pass, and those shown first beside both."""
+    network = create_model(model, seed=0).to(device).eval().requires_grad_(False)
+    images, batch = _pictures(EVAL_BATCH_SIZE, device), ("pictures", EVAL_BATCH_SIZE)
+    last = _timed(device, lambda: class_activation_maps(network, images))
+    yield Part(f"{model}: Grad-CAM, last block", *batch, last, plain, EVAL_BATCH_SIZE)
+    method, block = first_choice(network)
+    both = f"{model}: forward and gradient to {block}, float32"
+    bare = _timed(device, lambda: _gradient(network, block, images))
+    yield Part(both, *batch, bare)
+    shown = _timed(device, lambda: class_activation_maps(network, images, None, method, block))
+    yield Part(f"{model}: {method} at {block}", *batch, shown, both, EVAL_BATCH_SIZE)
+
+
+def _gradient(network: Network, block: str, images: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of the highest logits with respect to a block's output."""
+    kept = []
+
+    def begin(module, inputs, output):
+        kept.append(output.detach().requires_grad_())
+        return kept[0]
+
+    handle = network.get_submodule(block).register_forward_hook(begin)
+    logits = network(images)
+    handle.remove()
+    return torch.autograd.grad(logits.amax(dim=1).sum(), kept[0])[0]
 
 
 def picture_flops(model: str) -> tuple[int, int]:
@@ -372,10 +398,3 @@ def _evaluation(model: str, device: str, precision: str) -> Callable[[], float]:
     classifier = ImageClassifier(create_model(model, seed=0), 10, _recipe_of(model))
     trainer = build_trainer(device, precision)
     return _timed(device, lambda: trainer.validate(classifier, datamodule=data, verbose=False))
-
-
-def _maps(model: str, device: str) -> Callable[[], float]:
-    """Return a measurement of class activation maps of the last block, for one batch."""
-    network = create_model(model, seed=0).to(device).eval()
-    images = _pictures(EVAL_BATCH_SIZE, device)
-    return _timed(device, lambda: class_activation_maps(network, images))

@@ -26,6 +26,9 @@ from utils.training.predictions import predict_test
 from utils.training.recipes import Recipe
 from utils.training.trained import load_network
 
+#: On how many pictures it is measured whether maps follow class, weights and picture.
+SANE, SANE_BY_CHANNEL = 200, 5
+
 
 def print_trust(
     run: Run,
@@ -61,9 +64,10 @@ def print_trust(
     about = (
         f"{as_markdown(picture_set.title)}, {run.settings['model']}, recipe {recipe.name}, seed "
         f"{run.settings['seed']}; {as_markdown(hardware)}; n = {len(subjects):,} test pictures "
-        f"that are predicted rightly, but {channel_count:,} for {' and '.join(CHANNEL_METHODS)} "
-        "and 200 for class, weights, flip and shift at most"
+        f"that are predicted rightly, {min(SANE, len(subjects))} for class, weights, flip and shift"
     )
+    if channel_count:
+        about += f"; for {' and '.join(CHANNEL_METHODS)} {channel_count:,} and {SANE_BY_CHANNEL}"
     lines = [about, "", *table(judgement)]
     if "intervention" in judgement.scores:
         agreement = agreement_with_intervention(judgement)
@@ -76,9 +80,9 @@ def print_trust(
 def judge_all(subjects: Subjects, channel_count: int) -> Judgement:
     """Return what all measures say of all methods, those by channel on fewer pictures."""
     by_map = [name for name in (*METHODS, *OTHER_METHODS) if name not in CHANNEL_METHODS]
-    judgement = judge(subjects, by_map)
+    judgement = judge(subjects, by_map, sane=SANE)
     if channel_count:
-        few = judge(subjects.first(channel_count), CHANNEL_METHODS)
+        few = judge(subjects.first(channel_count), CHANNEL_METHODS, sane=SANE_BY_CHANNEL)
         judgement = judgement.joined(few)
     return judgement
 
