@@ -35,7 +35,7 @@ from view import CAN_AND_CANNOT, METHOD_NAMES, NO_PICTURE, Seen, about, not_foll
 
 from utils import InputError, as_markdown
 from utils.data.pictures import EXTENSIONS
-from utils.explain.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS
+from utils.explain.gradcam import CHANNEL_METHODS, METHOD_NOTES, METHODS, first_choice
 from utils.explain.portable import Bundle, NoLongerWantedError
 from utils.plots.style import percent
 
@@ -247,10 +247,9 @@ class Page:
             picture, result = Upload(label="picture"), gr.JSON(label="result")
             top_n = gr.Number(self.start.top_n, label="top_n", minimum=1, precision=0)
             class_name = gr.Textbox("", label="class_name")
-            method = gr.Dropdown(list(METHODS), value="gradcam", label="method")
-            blocks = gr.CheckboxGroup(
-                list(bundle.blocks), value=[bundle.blocks[-1]], label="blocks"
-            )
+            first, block = first_choice(bundle.network)
+            method = gr.Dropdown(list(METHODS), value=first, label="method")
+            blocks = gr.CheckboxGroup(list(bundle.blocks), value=[block], label="blocks")
             weight = gr.Slider(0, 1, 0.6, label="weight")
 
             def classify(picture, top_n):

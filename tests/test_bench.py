@@ -43,6 +43,7 @@ PARTS = [
             "training step in Trainer", "evaluation", "evaluation in Trainer",
             "forward pass, float32", "Grad-CAM, last block",
             f"forward and gradient to {block}, float32", f"{method} at {block}",
+            "removal, nine shares in both orders, float32",
         )
     ),
 ]  # fmt: skip

@@ -111,7 +111,9 @@ def test_removal_finds_the_map_that_says_what_is_used(asked):
     used = np.zeros((3, SIDE, SIDE), np.float32)
     used[:, : SIDE // 2, : SIDE // 2] = 1.0
     scores = {
-        name: measures.removal_score(measures.removal_curves(*asked, maps, mean_colour))
+        name: measures.removal_score(
+            measures.removal_curves(*asked, maps, mean_colour, (0.1, 0.3, 0.5, 0.7, 0.9))
+        )
         for name, maps in (("used", used), ("not", 1 - used), ("noise", random_maps(3)))
     }
     assert scores["used"].min() > 0.5

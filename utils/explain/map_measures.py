@@ -116,6 +116,7 @@ def removal_curves(
     fill: Callable[[Tensor, Tensor], Tensor] = impute,
     shares: Sequence[float] = SHARES,
     seed: int = 0,
+    precision: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Remove the highest pixels of each map, or the lowest, and ask the network again.
 
@@ -131,6 +132,7 @@ def removal_curves(
         fill: returns pictures (float, M×3×S×S) in which pixels (bool, M×S×S) are replaced.
         shares: of all pixels; of 1,024, a share of 0.1 removes 102.
         seed: draws which of equal pixels go first.
+        precision: that the network computes in, one of `utils.devices.PRECISIONS`.
 
     Returns:
         the probability of each picture's target, the highest removed first and the lowest first:
@@ -138,13 +140,16 @@ def removal_curves(
     """
     ranked, pixels = torch.from_numpy(ranks(maps, seed)).to(images.device), maps[0].size
     curves = np.empty((2, len(images), len(shares)), np.float32)
+    precision, _ = choose_precision(precision, images.device.type)
     for start in range(0, len(images), _AT_ONCE):
         here = slice(start, start + _AT_ONCE)
         for place, share in enumerate(shares):
             count = round(share * pixels)
             for order, removed in enumerate((ranked[here] < count, ranked[here] >= pixels - count)):
                 filled = fill(images[here], removed)
-                curves[order, here, place] = _probabilities(network, filled, targets[here])
+                curves[order, here, place] = _probabilities(
+                    network, filled, targets[here], precision
+                )
     return curves[0], curves[1]
 
 
@@ -233,10 +238,11 @@ def logits_of(network: Network, images: Tensor, targets: np.ndarray) -> np.ndarr
 
 
 @torch.inference_mode()
-def _probabilities(network: Network, images: Tensor, targets: np.ndarray) -> np.ndarray:
-    """Return the probability of each picture's class, float32, N; in the hardware's precision."""
+def _probabilities(
+    network: Network, images: Tensor, targets: np.ndarray, precision: str
+) -> np.ndarray:
+    """Return the probability of each picture's class: float32, N."""
     images = images.contiguous(memory_format=torch.channels_last)
-    device = images.device.type
-    with autocast(device, choose_precision("auto", device)[0]):
+    with autocast(images.device.type, precision):
         logits = network(images)
     return logits.float().softmax(1).cpu().numpy()[range(len(targets)), targets]

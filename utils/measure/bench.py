@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback
 from torch.nn.functional import conv2d, cross_entropy
@@ -32,6 +33,8 @@ from utils.devices import (
     keep_freed_memory,
 )
 from utils.explain.gradcam import class_activation_maps, first_choice
+from utils.explain.imputation import impute
+from utils.explain.map_measures import removal_curves
 from utils.files import write_text
 from utils.models.network import Network
 from utils.models.registry import MODELS, create_model
@@ -44,6 +47,7 @@ from utils.training.trainer import build_trainer
 BYTES_A_PICTURE = 5_000_000
 MEAN_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 EVALUATED = 8 * EVAL_BATCH_SIZE
+NINE_SHARES = tuple(tenths / 10 for tenths in range(1, 10))
 CONVOLUTION, CONVOLUTION_FORWARD = "3×3 convolution, both ways", "3×3 convolution, forward"
 
 
@@ -242,7 +246,7 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
 
 
 def _map_parts(model: str, device: str, plain: str) -> Iterator[Part]:
-    """Yield the maps of the last block beside a forward pass, and those shown first beside both."""
+    """Yield maps of the last block, those shown first, and removal, beside bare passes."""
     network = create_model(model, seed=0).to(device).eval().requires_grad_(False)
     images, batch = _pictures(EVAL_BATCH_SIZE, device), ("pictures", EVAL_BATCH_SIZE)
     last = _timed(device, lambda: class_activation_maps(network, images))
@@ -253,6 +257,11 @@ def _map_parts(model: str, device: str, plain: str) -> Iterator[Part]:
     yield Part(both, *batch, bare)
     shown = _timed(device, lambda: class_activation_maps(network, images, None, method, block))
     yield Part(f"{model}: {method} at {block}", *batch, shown, both, EVAL_BATCH_SIZE)
+    maps, targets = np.random.default_rng(0).random(images[:, 0].shape), np.zeros(len(images), int)
+    asked = network, images, targets, maps, impute, NINE_SHARES
+    removal = _timed(device, lambda: removal_curves(*asked, precision="32-true"))
+    name = f"{model}: removal, nine shares in both orders, float32"
+    yield Part(name, *batch, removal, plain, 2 * len(NINE_SHARES) * EVAL_BATCH_SIZE)
 
 
 def _gradient(network: Network, block: str, images: torch.Tensor) -> torch.Tensor:
