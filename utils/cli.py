@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_predict,
         _add_bench,
         _add_reproduce,
+        _add_labels,
         _add_docs,
         _add_results,
         _add_badges,
@@ -378,6 +379,26 @@ def _reproduce(options) -> None:
         options.kept,
         options.table,
     )
+
+
+# labels
+
+
+def _add_labels(commands) -> None:
+    about = "Swap labels of the drawn shapes on purpose; say how many of them chapter 5 would find."
+    parser = _add_command(commands, "labels", _labels, about)
+    parser.add_argument("--seeds", type=int, default=1, help="how often, each from another seed")
+    _add_setting(parser, "data_dir")
+    parser.add_argument("--output-dir", default="outputs/swapped", help="where these runs are kept")
+
+
+def _labels(options) -> None:
+    from utils.data.sources import load_pictures
+    from utils.measure.swapped_labels import print_found
+
+    check_number("--seeds", options.seeds, 1, 1_000, whole=True)
+    picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
+    print_found(picture_set, options.seeds, options.output_dir)
 
 
 # docs, results, badges

@@ -116,15 +116,20 @@ def features(
         progress: whether to draw a progress bar.
     """
     *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
-    kept = []
+    kept = [torch.empty(0, last.in_features)]
     hook = last.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].float().cpu()))
     device = next(network.parameters()).device
-    with _autocast(device.type, precision):
-        for start in _batches(len(images), progress):
-            batch = images[start : start + BATCH_SIZE].to(device)
-            network(normalise(batch, mean, std))
-    hook.remove()
-    return torch.cat(kept).numpy() if kept else np.empty((0, last.in_features), np.float32)
+    bar = progress_bar(
+        description="Features", total=len(images), unit="pictures", is_visible=progress
+    )
+    try:
+        with bar, _autocast(device.type, precision):
+            for batch in images.split(BATCH_SIZE):
+                network(normalise(batch.to(device), mean, std))
+                bar.update(len(batch))
+    finally:
+        hook.remove()
+    return torch.cat(kept).numpy()
 
 
 def _autocast(device: str, precision: str):
@@ -132,13 +137,6 @@ def _autocast(device: str, precision: str):
         return nullcontext()
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float16
     return torch.autocast(device, dtype)
-
-
-def _batches(size: int, progress: bool):
-    starts = range(0, size, BATCH_SIZE)
-    if not progress:
-        return starts
-    return progress_bar(starts, description="Looking for what is alike", unit="batches")
 
 
 def nearest(queries: np.ndarray, references: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
