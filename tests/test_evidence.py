@@ -108,6 +108,7 @@ def test_neighbours_are_training_pictures_with_their_classes(
     monkeypatch.setitem(evidence.MOST_ON_CPU, "32-true", 6)
     few = nearest_training(run, pictures, wanted, "cpu")
     assert (few.searched, few.available) == (6, len(train))
+    assert nearest_training(run, pictures, wanted[:0], "cpu").images.shape == (0, 5, 3, 16, 16)
     assert "Searched: 6 of " in search_in_words(few) and "float32" in search_in_words(few)
 
 

@@ -73,3 +73,6 @@ def test_the_labels_in_doubt_are_counted_in_words():
     assert doubts_in_words(doubts, 90).startswith(
         "cleanlab's estimate, from the network's probabilities: 2 labels of 90 wrong. "
     )
+    alike = of_classes([0] * 5, [0] * 4 + [1])
+    told = doubts_in_words(doubted_labels(alike, mistakes_of(alike)), 5)
+    assert told == "All labels are the same, so there is no estimate of how many are wrong."

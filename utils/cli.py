@@ -235,7 +235,8 @@ def _add_predict(commands) -> None:
 def _predict(options) -> None:
     from utils.data.folders import count_endings, few
     from utils.explain.predict import find_pictures, predict_pictures
-    from utils.explain.prediction_sets import kept_thresholds, sets_in_words
+    from utils.explain.prediction_sets import sets_in_words
+    from utils.explain.promise import kept_thresholds
     from utils.runs import find_run
 
     check_number("--top", options.top, 1, 1_000, whole=True)

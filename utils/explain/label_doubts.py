@@ -19,13 +19,14 @@ class Doubts:
         positions: int64, M: in the test split.
         suggested: int64, M: the class that the evidence is for.
         evidence: float32, M: its share of the evidence, in [0, 1].
-        likely: how many labels of the split cleanlab takes for wrong, by the network alone.
+        likely: how many labels of the split cleanlab takes for wrong, by the network alone; None
+            where all labels are the same, for which it has no estimate.
     """
 
     positions: np.ndarray
     suggested: np.ndarray
     evidence: np.ndarray
-    likely: int
+    likely: int | None
 
 
 def doubted_labels(
@@ -65,7 +66,8 @@ def doubted_labels(
     others[np.arange(len(wrong)), labels] = -1
     suggested = others.argmax(axis=1)
     share = evidence[np.arange(len(wrong)), suggested].astype(np.float32)
-    likely = int(num_label_issues(predictions.target, probabilities))
+    several = len(np.unique(predictions.target)) > 1
+    likely = int(num_label_issues(predictions.target, probabilities)) if several else None
     return Doubts(wrong[order], suggested[order], share[order], likely)
 
 
@@ -83,6 +85,8 @@ def doubts_in_words(doubts: Doubts, total: int) -> str:
     """
     if not len(doubts.positions):
         return "The network agrees with every label, so none is in doubt."
+    if doubts.likely is None:
+        return "All labels are the same, so there is no estimate of how many are wrong."
     unsure = counted(doubts.likely, "label") if doubts.likely else "no label"
     return (
         f"cleanlab's estimate, from the network's probabilities: {unsure} of {total:,} wrong. "

@@ -48,14 +48,14 @@ class Found:
     first: int
     first_alone: int
     shown: int
-    likely: int
+    likely: int | None
 
     def __str__(self) -> str:
         return (
             f"{self.swapped:,} of {self.pictures:,} labels swapped; "
             f"{counted(self.mistakes, 'mistake')}, "
             f"{as_percent(self.mistakes_swapped / max(self.mistakes, 1), 0)} of them swapped "
-            f"labels; cleanlab's estimate: {self.likely:,} labels\n"
+            f"labels; cleanlab's estimate: {self.likely} labels\n"
             f"precision of the first {self.shown}: {_precision(self.first, self.shown)}; by the "
             f"network alone {_precision(self.first_alone, self.shown)}"
         )
