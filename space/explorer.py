@@ -42,7 +42,9 @@ class Explorer:
             raise InputError("There is no picture. Choose one, or drop one here.")
         pixels, preview, moves = self.bundle.read_upload(content)
         name = "Your animation's first picture" if moves else "Your picture"
-        return Seen(name, pixels, as_address(preview, "jpeg"), self.bundle.probabilities(pixels))
+        probabilities = self.bundle.probabilities(pixels)
+        members = self.bundle.set_in_words(probabilities)
+        return Seen(name, pixels, as_address(preview, "jpeg"), probabilities, members=members)
 
     def bundled(self, name: str) -> Seen | None:
         """Return an example or a mistake; None where there is none of that name."""
@@ -52,7 +54,8 @@ class Explorer:
         pixels, title = self.bundle.read(picture), name.replace("-", " ").capitalize()
         probabilities = self.bundle.probabilities(pixels)
         is_mistake = name.startswith("mistake")
-        return Seen(title, pixels, None, probabilities, picture.target, is_mistake)
+        members = self.bundle.set_in_words(probabilities)
+        return Seen(title, pixels, None, probabilities, picture.target, is_mistake, members)
 
     # what is shown
 

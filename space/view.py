@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from utils.explain.gradcam import blank
+from utils.explain.prediction_sets import PROMISE
 from utils.plots.gradcam import overlay
 from utils.plots.style import percent
 
@@ -56,6 +57,7 @@ class Seen:
         probabilities: float32, C.
         truth: the true class; None where nobody knows.
         is_mistake: whether it is one of the mistakes that come with the network.
+        members: its set of classes in words; empty where there are no sets.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Seen:
     probabilities: np.ndarray
     truth: int | None = None
     is_mistake: bool = False
+    members: str = ""
 
     @property
     def ranking(self) -> np.ndarray:
@@ -91,7 +94,7 @@ def answer(seen: Seen, classes: Sequence[str], top_n: int) -> str:
     return (
         "<section class='answer' aria-label='What the network says'>"
         f"<div class='pictures'>{''.join(pictures)}</div>"
-        f"<div class='says'><p>{_verdict(seen, classes)}</p>{_steps(seen)}"
+        f"<div class='says'><p>{_verdict(seen, classes)}</p>{_set(seen)}{_steps(seen)}"
         "<table class='classes'><thead><tr><th scope='col'>class</th>"
         "<th scope='col'>probability</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div></section>"
@@ -111,6 +114,15 @@ def _verdict(seen: Seen, classes: Sequence[str]) -> str:
         else f"In truth it is <strong>{escape(classes[seen.truth])}</strong>."
     )
     return f"{escape(seen.name)}: {says} {verdict}"
+
+
+def _set(seen: Seen) -> str:
+    if not seen.members:
+        return ""
+    return (
+        f"<p>A set that holds the right class in {percent(PROMISE)} of pictures like those it was "
+        f"tested on: <strong>{escape(seen.members)}</strong>.</p>"
+    )
 
 
 def _steps(seen: Seen) -> str:

@@ -39,7 +39,7 @@ from utils.data import sources
 from utils.data.archives import OTHERS, unpack
 from utils.data.pictures import EXTENSIONS, read_picture
 from utils.data.sources import load_pictures, pictures_of
-from utils.explain import mistakes
+from utils.explain import calibration, mistakes
 from utils.models.registry import MODELS
 from utils.pipeline import kernel, sequence
 from utils.pipeline.kernel import parameters_of
@@ -593,8 +593,8 @@ def test_damaged_predictions(run, plan):
         assert mistakes.per_class_table(found, pictures.classes)["support"].sum() == len(
             found.target
         )
-        assert mistakes.calibration_table(found)["count"].sum() == len(found.target)
-        assert 0 <= mistakes.calibration_error(found) <= 1
+        assert calibration.calibration_table(found)["count"].sum() == len(found.target)
+        assert 0 <= calibration.calibration_error(found) <= 1
         assert 0 <= found.accuracy <= 1
 
     fuzz("predictions", attempt)

@@ -1,17 +1,18 @@
 """Error analysis against scikit-learn and plain numpy."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
+from helpers.predictions import (
+    NEVER_OCCURS,
+    NEVER_PREDICTED,
+    from_probabilities,
+    make_predictions,
+    of_classes,
+)
+from utils.explain.calibration import calibration_in_words
 from utils.explain.mistakes import (
-    bins_in_words,
-    calibration_error,
-    calibration_in_words,
-    calibration_table,
     classes_in_words,
     confusion,
     in_short,
@@ -21,34 +22,10 @@ from utils.explain.mistakes import (
     per_class_table,
     result_in_words,
     surest_in_words,
-    wilson_interval,
     wrong_in_words,
 )
-from utils.training.predictions import Predictions
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox")
-NEVER_PREDICTED, NEVER_OCCURS = 2, 4
-
-
-def make_predictions(size=400, seed=0, sharpness=2.0):
-    """Random predictions, right about half of the time; confidences all over [1/6, 1]."""
-    random = np.random.default_rng(seed)
-    occurring = [c for c in range(6) if c != NEVER_OCCURS]
-    target = random.choice(occurring, size)
-    logits = random.normal(size=(size, 6)) * sharpness
-    logits[np.arange(size), target] += 2
-    logits[:, NEVER_PREDICTED] = -20
-    logits = logits.astype(np.float32)
-    return Predictions(np.arange(size), target, logits.argmax(1), logits)
-
-
-def from_probabilities(probabilities, target):
-    """Predictions with exactly these probabilities."""
-    probabilities = np.asarray(probabilities, np.float64)
-    return Predictions(
-        np.arange(len(target)), np.asarray(target), probabilities.argmax(1),
-        np.log(probabilities).astype(np.float32),
-    )  # fmt: skip
 
 
 # Tables
@@ -131,91 +108,7 @@ def test_most_confused_is_an_empty_table_where_nothing_is_wrong():
     assert table.empty
 
 
-# Calibration
-
-
-def direct_bins(predictions, bins):
-    """Guo et al. 2017: bin m holds confidences in ((m − 1)/M, m/M]."""
-    probabilities = np.exp(predictions.logits.astype(np.float64))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    confidence = probabilities.max(axis=1)
-    right = predictions.logits.argmax(1) == predictions.target
-    edges = np.linspace(0, 1, bins + 1)
-    rows = []
-    for low, high in pairwise(edges):
-        inside = (confidence > low) & (confidence <= high)
-        if inside.any():
-            rows.append((confidence[inside].mean(), right[inside].mean(), inside.sum()))
-    return np.array(rows)
-
-
-@pytest.mark.parametrize("bins", [5, 15])
-@pytest.mark.parametrize("seed", range(3))
-def test_calibration_error_is_the_weighted_gap_of_the_bins(seed, bins):
-    predictions = make_predictions(seed=seed, sharpness=3.0)
-    confidence, accuracy, count = direct_bins(predictions, bins).T
-    expected = (np.abs(confidence - accuracy) * count).sum() / count.sum()
-    assert expected > 0.01
-    assert calibration_error(predictions, bins) == pytest.approx(expected, abs=1e-5)
-
-
-def test_calibration_error_of_known_cases():
-    sure_and_wrong = from_probabilities([[0.99999, 0.00001]] * 10, [1] * 10)
-    assert calibration_error(sure_and_wrong) == pytest.approx(1, abs=1e-3)
-    honest = from_probabilities([[0.75, 0.25]] * 100, [0] * 75 + [1] * 25)
-    assert calibration_error(honest) == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_calibration_table_has_a_row_a_filled_bin(seed):
-    predictions = make_predictions(seed=seed)
-    table = calibration_table(predictions)
-    np.testing.assert_allclose(
-        table[["confidence", "accuracy", "count"]], direct_bins(predictions, 15), atol=1e-5
-    )
-    assert table["count"].sum() == 400
-
-
-def test_full_confidence_falls_into_the_last_bin():
-    predictions = Predictions(
-        np.arange(2), np.zeros(2, int), np.zeros(2, int),
-        np.array([[90, -90], [0.1, 0]], np.float32),
-    )  # fmt: skip
-    table = calibration_table(predictions, bins=10)
-    assert table["confidence"].tolist() == pytest.approx([0.525, 1.0], abs=1e-3)
-    assert table["count"].tolist() == [1, 1]
-
-
-COUNTED = [(0, 1), (1, 1), (0, 7), (3, 7), (7, 7), (50, 100), (9_300, 10_000), (10_000, 10_000)]
-
-
-@pytest.mark.parametrize(("right", "count"), COUNTED)
-def test_an_interval_is_that_of_scipy(right, count):
-    expected = binomtest(right, count).proportion_ci(0.95, method="wilson")
-    low, high = wilson_interval([right], [count])
-    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_a_bin_has_its_edges_and_its_interval():
-    predictions = make_predictions()
-    table = calibration_table(predictions)
-    assert ((table["start"] <= table["confidence"]) & (table["confidence"] <= table["stop"])).all()
-    np.testing.assert_allclose(table["stop"] - table["start"], 1 / 15)
-    for row in table.itertuples():
-        right = round(row.accuracy * row.count)
-        expected = binomtest(right, row.count).proportion_ci(method="wilson")
-        assert (row.low, row.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-        assert 0 <= row.low <= row.accuracy <= row.high <= 1
-
-
 # In words
-
-
-def of_classes(target, predicted, sure=0.75):
-    """Predictions of three classes, all as sure."""
-    probabilities = np.full((len(target), 3), (1 - sure) / 2)
-    probabilities[np.arange(len(target)), predicted] = sure
-    return from_probabilities(probabilities, target)
 
 
 def test_how_many_are_wrong_is_said():
@@ -270,40 +163,15 @@ def test_the_best_and_worst_class_are_said_and_the_untested_ones_named():
     )
 
 
-def test_confidence_beside_accuracy_is_said():
-    too_sure = of_classes([0, 0, 0, 0], [0, 0, 1, 1])
-    assert calibration_in_words(too_sure) == (
-        "Its mean confidence is 75.00%, its accuracy 50.00%: too sure by 25.00 points."
-    )
-    assert calibration_in_words(of_classes([0, 1], [0, 1])).endswith(
-        ": not sure enough by 25.00 points."
-    )
-    honest = of_classes([0, 0, 0, 0], [0, 0, 0, 1])
-    assert calibration_in_words(honest).endswith("accuracy 75.00%: as sure as it is right.")
-
-
-def test_bins_that_chance_does_not_explain_are_counted():
-    too_sure = calibration_table(of_classes([0] * 40, [0] * 10 + [1] * 30, sure=0.9))
-    assert bins_in_words(too_sure) == (
-        "In 1 of 1 bin confidence lies outside the 95% interval: too sure in 1, not sure enough in "
-        "0. Of a network whose confidence is right, about one bin in 20 would lie there by chance."
-    )
-    modest = calibration_table(of_classes([0] * 40, [0] * 40, sure=0.5))
-    assert "too sure in 0, not sure enough in 1." in bins_in_words(modest)
-    honest = calibration_table(of_classes([0] * 4, [0, 0, 0, 1]))
-    assert bins_in_words(honest) == (
-        "In none of 1 bin does confidence lie outside the 95% interval."
-    )
-
-
 def test_what_is_nearly_right_is_not_said_to_be_wholly_right():
     nearly = of_classes([0] * 5_000, [0] * 4_999 + [1])
     assert result_in_words(nearly) == (
-        "1 of 5,000 test pictures is wrong, accuracy 99.98% (float32, one view)"
+        "1 of 5,000 test pictures is wrong; accuracy in float32, one view: 99.98% (95% interval "
+        "99.89% to 99.996%)"
     )
     told = classes_in_words(per_class_table(nearly, ("ant", "bee", "cat")))
     assert "(99.99%; recall 99.98%, precision 100.0%: " in told
-    assert "accuracy 99.98%" in calibration_in_words(nearly)
+    assert "its accuracy 99.98% (" in calibration_in_words(nearly)
     matrix = np.diag([9_000, 9_000])
     matrix[0, 1] = 1
     pairs = most_confused(matrix, ("ant", "bee"))
@@ -317,11 +185,12 @@ def test_the_surest_tenth_is_said_with_its_mistakes():
     target = probabilities.argmax(axis=1)
     target[surest[[0, 2, 9]]] = 1 - target[surest[[0, 2, 9]]]
     assert surest_in_words(from_probabilities(probabilities, target)) == (
-        "Among the 4 predictions that it was surest of, a tenth of all, 2 are wrong."
+        "Among the 4 predictions that it was surest of, a tenth of all, 2 are wrong; right: 50.0% "
+        "(95% interval 15.0% to 85.0%)."
     )
-    assert surest_in_words(of_classes([0], [1])).endswith(" 1 is wrong.")
-    assert surest_in_words(of_classes([0], [0])) == (
-        "Among the 1 prediction that it was surest of, a tenth of all, none are wrong."
+    assert " 1 is wrong; right: 0.0% (" in surest_in_words(of_classes([0], [1]))
+    assert surest_in_words(of_classes([0], [0])).startswith(
+        "Among the 1 prediction that it was surest of, a tenth of all, none are wrong; right: 100.0"
     )
 
 

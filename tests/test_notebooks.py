@@ -179,7 +179,7 @@ def test_every_figure_shown_is_kept_and_has_ink(tiny_run):
         notebook = nbformat.read(tiny_run.path("notebooks", f"{name}.ipynb"), as_version=4)
         shown += sum("image/png" in output.get("data", {}) for output in outputs(notebook))
     figures = sorted(tiny_run.path("figures").glob("*.png"))
-    assert len(figures) == shown >= 18
+    assert len(figures) == shown >= 23
     for path in figures:
         pixels = np.asarray(Image.open(path).convert("RGB"))[::3, ::3]
         background = (pixels == pixels[0, 0]).all(axis=-1).mean()
@@ -201,7 +201,8 @@ def test_the_run_is_complete_and_timed(tiny_run):
     record = tiny_run.record
     assert record["status"] == "complete"
     assert set(record["seconds"]) == {"training", "watching", *NOTEBOOKS}
-    assert {"per_class", "calibration_error", "maps"} <= set(tiny_run.read_json("metrics.json"))
+    added = {"per_class", "calibration_error", "temperatures", "prediction_sets", "near_copies"}
+    assert {*added, "maps"} <= set(tiny_run.read_json("metrics.json"))
 
 
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"])

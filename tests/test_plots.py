@@ -223,6 +223,44 @@ def misclassified_grid(number=10, count=12, columns=5, size=32):
     return errors.misclassified_grid(images, *missed(count, number), names, TITLE, columns)
 
 
+def doubted_labels(number=10, count=10, size=32):
+    names = class_names(number)
+    return errors.doubted_labels(pictures(count, size), *missed(count, number), names, TITLE)
+
+
+def prediction_sets(number=10, count=9, size=32):
+    names = class_names(number)
+    sets = ["I do not know", names[0], " or ".join(names[:3])] * (count // 3)
+    actual = np.arange(count) % number
+    return errors.prediction_sets(pictures(count, size), actual, sets, names, TITLE)
+
+
+def nearest_training(number=10, count=5, size=32):
+    neighbours = pictures(5 * count, size).reshape(count, 5, 3, size, size)
+    targets = rng().integers(0, number, (count, 5))
+    mistakes = pictures(count, size), *missed(count, number)[:2]
+    return errors.nearest_training(*mistakes, neighbours, targets, class_names(number), TITLE)
+
+
+def near_copies(number=10, count=7, size=32):
+    images, targets = (pictures(count, size),) * 2, missed(count, number)[:2]
+    return errors.near_copies(*images, *targets, class_names(number), TITLE)
+
+
+def answered_table(number=200):
+    answered = np.arange(1, number + 1) / number
+    accuracy = 1 - 0.1 * answered**2
+    half = 0.4 / np.sqrt(10_000 * answered)
+    ends = {"low": accuracy - half, "high": np.minimum(accuracy + half, 1)}
+    return pd.DataFrame({"answered": answered, "accuracy": accuracy, **ends})
+
+
+def answered_curve(number=200):
+    curve = answered_table(number)
+    refusals = curve.iloc[[-1, -3, -11, -21]].assign(refused=[0, 0.01, 0.05, 0.1])
+    return errors.answered_curve(curve, refusals, TITLE)
+
+
 def misclassified_maps(number=10, count=5, columns=2, size=32):
     return gradcam.misclassified_maps(
         pictures(count, size),
@@ -277,6 +315,14 @@ FIGURES = {
     "per_class_bars": lambda: errors.per_class_bars(class_table(10), TITLE),
     "misclassified_grid": misclassified_grid,
     "reliability": lambda: errors.reliability(reliability_table(), 0.0231, TITLE),
+    "reliability_scaled": lambda: errors.reliability(
+        reliability_table(), 0.0231, TITLE, reliability_table(12)
+    ),
+    "answered_curve": answered_curve,
+    "prediction_sets": prediction_sets,
+    "nearest_training": nearest_training,
+    "doubted_labels": doubted_labels,
+    "near_copies": near_copies,
     "most_confused": lambda: errors.most_confused(pair_table(12), TITLE),
     "misclassified_maps": misclassified_maps,
     "methods_by_block": methods_by_block,
@@ -291,6 +337,9 @@ BY_CLASS_COUNT = {
     "confusion_matrix": confusion_matrix,
     "per_class_bars": lambda number: errors.per_class_bars(class_table(number), TITLE),
     "misclassified_grid": misclassified_grid,
+    "nearest_training": nearest_training,
+    "doubted_labels": doubted_labels,
+    "near_copies": near_copies,
     "most_confused": lambda number: errors.most_confused(pair_table(number), TITLE),
     "misclassified_maps": misclassified_maps,
 }
@@ -315,6 +364,17 @@ EMPTY = {
         NO_PICTURES, NOTHING, NOTHING, NOTHING, NAMES, TITLE
     ),
     "reliability": lambda: errors.reliability(reliability_table()[:0], 0.0, TITLE),
+    "answered_curve": lambda: errors.answered_curve(answered_table(0), answered_table(0), TITLE),
+    "prediction_sets": lambda: errors.prediction_sets(NO_PICTURES, NOTHING, [], NAMES, TITLE),
+    "nearest_training": lambda: errors.nearest_training(
+        NO_PICTURES, NOTHING, NOTHING, NO_PICTURES[None], NOTHING, NAMES, TITLE
+    ),
+    "doubted_labels": lambda: errors.doubted_labels(
+        NO_PICTURES, NOTHING, NOTHING, NOTHING, NAMES, TITLE
+    ),
+    "near_copies": lambda: errors.near_copies(
+        NO_PICTURES, NO_PICTURES, NOTHING, NOTHING, NAMES, TITLE
+    ),
     "most_confused": lambda: errors.most_confused(pair_table(3)[:0], TITLE),
     "misclassified_maps": lambda: gradcam.misclassified_maps(
         NO_PICTURES, NO_MAPS, NO_MAPS, NOTHING, NOTHING, NOTHING, NAMES, TITLE
@@ -653,6 +713,39 @@ def test_reliability_draws_the_interval_and_the_count_of_each_bin():
 
 def test_reliability_names_the_calibration_error():
     assert "2.31 %" in words(FIGURES["reliability"]())
+
+
+def test_reliability_draws_what_a_temperature_made_of_it():
+    panel = FIGURES["reliability_scaled"]().axes[0]
+    (line,) = [line for line in panel.lines if line.get_label() == "after temperature scaling"]
+    np.testing.assert_allclose(line.get_xdata(), 100 * reliability_table(12)["confidence"])
+    assert "temperature" not in words(FIGURES["reliability"]())
+
+
+def test_refusals_stand_on_the_curve_and_are_named_with_their_accuracy():
+    figure = answered_curve()
+    *_, points = figure.axes[0].lines
+    np.testing.assert_allclose(points.get_xdata(), [100, 99, 95, 90])
+    np.testing.assert_allclose(points.get_ydata(), 100 - 10 * np.array([1, 0.99, 0.95, 0.9]) ** 2)
+    assert "refused: none (90.00 % right), 1 % (90.20 % right)" in words(figure)
+
+
+def test_neighbours_are_marked_by_what_they_speak_for():
+    targets = np.array([[0, 1, 2]])
+    figure = errors.nearest_training(
+        pictures(1), [0], [1], pictures(3)[None], targets, ["cat", "dog", "elk"], TITLE
+    )
+    written = words(figure).splitlines()
+    assert {"cat", "→ dog", "cat *", "dog =", "elk"} <= set(written)
+    assert len(figure.axes[0].images) == 4
+
+
+def test_near_copies_stand_in_pairs():
+    test, train = pictures(4)[:2], pictures(4)[2:]
+    figure = errors.near_copies(test, train, [0, 1], [1, 1], ["cat", "dog"], TITLE)
+    shown = [np.asarray(tile.get_array()) for tile in figure.axes[0].images]
+    expected = [np.moveaxis(image, 0, -1) for image in (test[0], train[0], test[1], train[1])]
+    np.testing.assert_array_equal(shown, expected)
 
 
 def test_the_valley_of_a_range_test_fills_its_figure():

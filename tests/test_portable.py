@@ -12,6 +12,8 @@ from utils import InputError
 from utils.explain.gradcam import CHANNEL_METHODS
 from utils.explain.mistakes import misclassified
 from utils.explain.portable import Bundle, NoLongerWantedError
+from utils.explain.prediction_sets import sets_in_words
+from utils.explain.promise import kept_thresholds
 from utils.training.predictions import load_predictions
 
 
@@ -25,6 +27,17 @@ def test_the_network_says_what_the_run_said(bundle, tiny_run):
         assert (mistake.target, mistake.predicted) == (
             predictions.target[position], predictions.predicted[position],
         )  # fmt: skip
+
+
+def test_the_network_says_the_set_that_predict_says(bundle, tiny_run, monkeypatch):
+    probabilities = bundle.probabilities(bundle.read(bundle.examples[0]))
+    (expected,) = sets_in_words(probabilities[None], kept_thresholds(tiny_run), bundle.classes)
+    assert bundle.set_in_words(probabilities) == expected
+    only_first = [2.0, *[-2.0] * 9]
+    monkeypatch.setitem(bundle.about, "thresholds", only_first)
+    assert bundle.set_in_words(probabilities) == bundle.classes[0]
+    monkeypatch.setitem(bundle.about, "thresholds", None)
+    assert bundle.set_in_words(probabilities) == ""
 
 
 def test_maps_come_for_each_class_and_block(bundle):

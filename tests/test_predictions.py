@@ -1,5 +1,7 @@
 """Predictions of the whole test split: as a direct pass gives them, kept, and read back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,12 @@ from pytorch_lightning import Trainer
 from helpers.records import valid_record
 from helpers.training import SmallDavidNet
 from utils import InputError
-from utils.data.batches import EVAL_BATCH_SIZE
+from utils.data.batches import EVAL_BATCH_SIZE, hold_out
 from utils.data.picture_set import PictureSet, Split
 from utils.models.registry import MODELS, create_model
 from utils.runs import Run
 from utils.training import predictions
-from utils.training.predictions import load_predictions, predict_test
+from utils.training.predictions import load_predictions, predict_held_out, predict_test
 from utils.training.recipes import RECIPES
 from utils.training.trained import save_network
 
@@ -75,6 +77,29 @@ def test_predictions_are_written_and_reused(trained, monkeypatch):
     again = predict_test(run, pictures, devices="cpu")
     for name in ("index", "target", "predicted", "logits"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+
+
+def test_held_out_pictures_are_predicted_where_there_are_any(trained):
+    run, pictures, network = trained
+    assert predict_held_out(run, pictures, devices="cpu") is None
+    run.update_record(settings={**run.settings, "val_fraction": 0.5})
+    more = Split(
+        *(torch.cat([values] * 3) for values in (pictures.test.images, pictures.test.targets))
+    )
+    copies_apart = more.images.clone()
+    copies_apart[:, 0, 0, 0] = torch.arange(len(more)) % 251
+    copies_apart[:, 0, 0, 1] = torch.arange(len(more)) // 251
+    pictures = replace(pictures, train=Split(copies_apart, more.targets))
+    _, held_out = hold_out(pictures, 0.5)
+    assert 2 * EVAL_BATCH_SIZE > len(held_out) > EVAL_BATCH_SIZE
+    found = predict_held_out(run, pictures, devices="cpu")
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (pictures.mean, pictures.std))
+    with torch.no_grad():
+        expected = network((held_out.images.float() / 255 - mean) / std).numpy()
+    np.testing.assert_allclose(found.logits, expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(found.target, held_out.targets)
+    np.testing.assert_array_equal(found.predicted, found.logits.argmax(1))
+    assert not run.path("predictions.npz").exists()
 
 
 def test_damaged_predictions_are_refused(trained):

@@ -24,6 +24,12 @@ def test_what_was_done_before_counts_as_done_but_not_as_speed(capsys):
     assert capsys.readouterr().err.startswith("\rGoing on:  75%")
 
 
+def test_progress_that_nobody_wants_to_see_is_not_drawn(capsys):
+    with progress_bar(total=4, description="Quietly", is_visible=False) as bar:
+        bar.update(4)
+    assert capsys.readouterr() == ("", "")
+
+
 class Shown:
     """Stands in for a notebook: keeps what is displayed, and what replaces it."""
 

@@ -34,6 +34,16 @@ def test_nothing_is_drawn_where_nothing_is_said(bundle):
     assert text.count("class='bar'") == 2
 
 
+def test_the_set_is_said_as_it_is_where_there_is_one(bundle):
+    pixels = bundle.read(bundle.examples[0])
+    probabilities = np.eye(10, dtype=np.float32)[0]
+    text = answer(
+        Seen("a", pixels, None, probabilities, members="<b>ant or bee"), bundle.classes, 1
+    )
+    assert "in 90 % of pictures like those it was tested on: <strong>&lt;b&gt;ant or bee" in text
+    assert "A set" not in answer(Seen("a", pixels, None, probabilities), bundle.classes, 1)
+
+
 def test_a_link_brings_its_settings(bundle):
     query = {
         "source": "mistake-2", "top_n": "3", "method": "layercam", "blocks": "layer3,prep",

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_reproduce,
         _add_trust,
         _add_shortcut,
+        _add_labels,
         _add_docs,
         _add_results,
         _add_badges,
@@ -224,12 +225,20 @@ def _add_predict(commands) -> None:
     parser.add_argument("--output-dir", default="outputs", help="where runs are kept")
     parser.add_argument("--top", type=int, default=3, help="how many classes to show (default: 3)")
     parser.add_argument("--csv", action="store_true", help="print every class's probability as CSV")
+    parser.add_argument(
+        "--sets",
+        action="store_true",
+        help="also print a set of classes that holds the right one as often as chapter 5 promised, "
+        "or that the network does not know",
+    )
     parser.add_argument("pictures", nargs="+", help="picture files, or folders of them")
 
 
 def _predict(options) -> None:
     from utils.data.folders import count_endings, few
     from utils.explain.predict import find_pictures, predict_pictures
+    from utils.explain.prediction_sets import sets_in_words
+    from utils.explain.promise import kept_thresholds
     from utils.runs import find_run
 
     check_number("--top", options.top, 1, 1_000, whole=True)
@@ -238,11 +247,16 @@ def _predict(options) -> None:
         raise InputError(
             f"There is no trained run in {options.output_dir}. Train one with: python -m utils run"
         )
+    thresholds = kept_thresholds(run) if options.sets else None
     paths, others = find_pictures(options.pictures)
     classes, probabilities, failures = predict_pictures(run, paths)
     classes = [printable(name) for name in classes]
     readable = [printable(str(p)) for position, p in enumerate(paths) if position not in failures]
-    (_print_csv if options.csv else _print_table)(readable, classes, probabilities, options.top)
+    sets = None if thresholds is None else sets_in_words(probabilities, thresholds, classes)
+    if options.csv:
+        _print_csv(readable, classes, probabilities, sets)
+    else:
+        _print_table(readable, classes, probabilities, sets, options.top)
     problems = list(failures.values())
     if others:
         problems.append(
@@ -253,18 +267,22 @@ def _predict(options) -> None:
         sys.exit("\n".join(printable(f"error: {problem}") for problem in problems))
 
 
-def _print_csv(paths, classes, probabilities, top) -> None:
+def _print_csv(paths, classes, probabilities, sets) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["picture", "predicted", *classes])
-    for path, row in zip(paths, probabilities, strict=True):
-        writer.writerow([path, classes[row.argmax()], *(f"{p:.6f}" for p in row)])
+    writer.writerow(["picture", "predicted", *classes, *(["set"] if sets is not None else [])])
+    for number, (path, row) in enumerate(zip(paths, probabilities, strict=True)):
+        told = [sets[number]] if sets is not None else []
+        writer.writerow([path, classes[row.argmax()], *(f"{p:.6f}" for p in row), *told])
 
 
-def _print_table(paths, classes, probabilities, top) -> None:
+def _print_table(paths, classes, probabilities, sets, top) -> None:
     width = max((len(path) for path in paths), default=0)
-    for path, row in zip(paths, probabilities, strict=True):
+    wide = max((len(told) for told in sets or ()), default=0)
+    for number, (path, row) in enumerate(zip(paths, probabilities, strict=True)):
         best = row.argsort()[::-1][:top]
-        print(f"{path:{width}}  " + "   ".join(f"{classes[i]} {as_percent(row[i])}" for i in best))
+        told = f"{sets[number]:{wide}}  " if sets is not None else ""
+        shown = "   ".join(f"{classes[i]} {as_percent(row[i])}" for i in best)
+        print(f"{path:{width}}  {told}{shown}")
 
 
 # bench
@@ -420,6 +438,26 @@ def _shortcut(options) -> None:
 
     picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
     print_shortcut(picture_set, options.seeds, options.count, options.output_dir, options.table)
+
+
+# labels
+
+
+def _add_labels(commands) -> None:
+    about = "Swap labels of the drawn shapes on purpose; say how many of them chapter 5 would find."
+    parser = _add_command(commands, "labels", _labels, about)
+    parser.add_argument("--seeds", type=int, default=1, help="how often, each from another seed")
+    _add_setting(parser, "data_dir")
+    parser.add_argument("--output-dir", default="outputs/swapped", help="where these runs are kept")
+
+
+def _labels(options) -> None:
+    from utils.data.sources import load_pictures
+    from utils.measure.swapped_labels import print_found
+
+    check_number("--seeds", options.seeds, 1, 1_000, whole=True)
+    picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
+    print_found(picture_set, options.seeds, options.output_dir)
 
 
 # docs, results, badges

@@ -52,6 +52,7 @@ def progress_bar(
     unit: str = "it",
     scale: bool = False,
     initial: int = 0,
+    is_visible: bool = True,
 ):
     """Return a tqdm progress bar with a rate and an estimate, drawn as plain text.
 
@@ -62,6 +63,7 @@ def progress_bar(
         unit: what is counted, e.g. ``"pictures"``.
         scale: show large numbers as k, M, G.
         initial: number of units done before, which the rate leaves out.
+        is_visible: False counts nothing and draws nothing.
     """
     return tqdm(
         iterable,
@@ -70,6 +72,7 @@ def progress_bar(
         unit=f" {unit}",
         unit_scale=scale,
         initial=initial,
+        disable=not is_visible,
         file=_NotebookLine() if in_notebook() else sys.stderr,
         ncols=BAR_WIDTH if in_notebook() else None,
         mininterval=0.5,

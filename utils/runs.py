@@ -463,7 +463,14 @@ _SCHEMAS = {
         test_acc=_NUMBER,
         test_loss=_NUMBER,
         test_size=_COUNT,
-        optional={"averaged": _object(test_acc=_NUMBER, seconds=_NUMBER)},
+        optional={
+            "averaged": _object(test_acc=_NUMBER, seconds=_NUMBER),
+            "prediction_sets": _object(
+                promise=_NUMBER,
+                pictures=_COUNT,
+                thresholds={"type": "array", "items": _NUMBER, "minItems": 2},
+            ),
+        },
     ),
     "space/model.json": _object(
         examples=_PICTURES, mistakes=_PICTURES, wrong={"type": "array", "items": _COUNT}

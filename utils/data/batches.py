@@ -51,7 +51,7 @@ class PictureDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.seed = seed
         self.sides = sides
-        self.train, self.watched = _hold_out(picture_set, val_fraction)
+        self.train, self.watched = hold_out(picture_set, val_fraction)
         self.per_epoch = pictures_per_epoch(len(self.train), skipped)
         self.losses = torch.full((len(self.train),), torch.inf)
 
@@ -100,7 +100,17 @@ class PictureDataModule(LightningDataModule):
         return images, targets, indices
 
 
-def _hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split]:
+def hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split]:
+    """Return the pictures that a network is trained on, and those that are watched meanwhile.
+
+    Args:
+        picture_set: the data.
+        val_fraction: share of the training split to hold out and watch, the same pictures each
+            time; 0 trains on all of it, and watches the test split.
+
+    Raises:
+        InputError: so small a share, or split, that nothing is held out.
+    """
     if val_fraction == 0:
         return picture_set.train, picture_set.test
     whole = picture_set.train

@@ -1,11 +1,8 @@
-"""What a network gets wrong: confusion, classes, calibration, single mistakes."""
-
-from statistics import NormalDist
+"""What a network gets wrong: confusion, classes, single mistakes."""
 
 import numpy as np
 import pandas as pd
 import torch
-from torchmetrics.functional import calibration_error as torchmetrics_calibration_error
 from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
     multiclass_f1_score,
@@ -14,11 +11,9 @@ from torchmetrics.functional.classification import (
 )
 
 from utils import as_markdown, as_percent, counted
+from utils.explain.calibration import calibration_error
+from utils.explain.intervals import share_in_words
 from utils.training.predictions import Predictions
-
-CALIBRATION_BINS = 15
-#: Of the intervals around accuracies.
-COVERAGE = 0.95
 
 
 def confusion(predictions: Predictions) -> np.ndarray:
@@ -71,57 +66,6 @@ def misclassified(predictions: Predictions) -> np.ndarray:
     return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
 
 
-def calibration_table(predictions: Predictions, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
-    """Compare confidence with accuracy in bins of equal width (Guo et al. 2017, section 2).
-
-    Returns:
-        a row a filled bin: start and stop of the bin, mean confidence, accuracy, low and high end
-        of the accuracy's `wilson_interval`, count; all but the count in [0, 1].
-    """
-    right = predictions.predicted == predictions.target
-    table = pd.DataFrame({"confidence": predictions.confidence, "accuracy": right})
-    table["bin"] = np.minimum((table["confidence"] * bins).astype(int), bins - 1)
-    grouped = table.groupby("bin")
-    means, count = grouped[["confidence", "accuracy"]].mean(), grouped.size()
-    low, high = wilson_interval(grouped["accuracy"].sum(), count)
-    start, stop = means.index / bins, (means.index + 1) / bins
-    filled = means.assign(start=start, stop=stop, low=low, high=high, count=count)
-    return filled.reset_index(drop=True)
-
-
-def wilson_interval(right, count):
-    """Return between which accuracies the true one probably lies, as `right` of `count` are right.
-
-    The score interval (Wilson 1927, "Probable inference, the law of succession, and statistical
-    inference"): the accuracies that `COVERAGE` of all samples of this size would agree with. It
-    stays in [0, 1], and is of use where all or none are right, and where there are few pictures.
-
-    Args:
-        right, count: arrays of the same length; counts are at least 1.
-
-    Returns:
-        the low and the high ends, in [0, 1].
-    """
-    z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
-    right, count = np.asarray(right, dtype=float), np.asarray(count, dtype=float)
-    centre = (right + z**2 / 2) / (count + z**2)
-    half = z / (count + z**2) * np.sqrt(right * (count - right) / count + z**2 / 4)
-    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
-
-
-def calibration_error(predictions: Predictions, bins: int = CALIBRATION_BINS) -> float:
-    """Return the expected calibration error, in [0, 1] (Guo et al. 2017, equation 3)."""
-    return float(
-        torchmetrics_calibration_error(
-            torch.from_numpy(predictions.probabilities),
-            torch.from_numpy(predictions.target),
-            task="multiclass",
-            num_classes=predictions.num_classes,
-            n_bins=bins,
-        )
-    )
-
-
 # In words
 
 
@@ -134,8 +78,9 @@ def wrong_in_words(predictions: Predictions) -> str:
 
 def result_in_words(predictions: Predictions) -> str:
     """Return how many of the test pictures are wrong, and the accuracy with how it was measured."""
-    accuracy = as_percent(predictions.accuracy, 2)
-    return f"{wrong_in_words(predictions)}, accuracy {accuracy} (float32, one view)"
+    right = int((predictions.predicted == predictions.target).sum())
+    accuracy = share_in_words(right, len(predictions.target), 2)
+    return f"{wrong_in_words(predictions)}; accuracy in float32, one view: {accuracy}"
 
 
 def pairs_in_words(pairs: pd.DataFrame, matrix: np.ndarray, classes: tuple[str, ...]) -> str:
@@ -192,41 +137,15 @@ def _weakness(recall: float, precision: float) -> str:
     return "it is missed" if recall < precision else "it is called too often"
 
 
-def calibration_in_words(predictions: Predictions) -> str:
-    """Return how sure the network is beside how often it is right."""
-    sure, right = predictions.confidence.mean(), predictions.accuracy
-    points = 100 * (sure - right)
-    told = f"Its mean confidence is {as_percent(sure, 2)}, its accuracy {as_percent(right, 2)}: "
-    if abs(points) < 0.005:
-        return f"{told}as sure as it is right."
-    return f"{told}{'too sure' if points > 0 else 'not sure enough'} by {abs(points):.2f} points."
-
-
-def bins_in_words(table: pd.DataFrame) -> str:
-    """Return in how many bins chance alone does not explain that accuracy is not confidence.
-
-    Args:
-        table: from `calibration_table`.
-    """
-    sure, number = table["confidence"], counted(len(table), "bin")
-    above, below = int((sure > table["high"]).sum()), int((sure < table["low"]).sum())
-    if not above + below:
-        return f"In none of {number} does confidence lie outside the {COVERAGE:.0%} interval."
-    return (
-        f"In {above + below} of {number} confidence lies outside the {COVERAGE:.0%} interval: "
-        f"too sure in {above}, not sure enough in {below}. Of a network whose confidence is "
-        f"right, about one bin in {round(1 / (1 - COVERAGE))} would lie there by chance."
-    )
-
-
 def surest_in_words(predictions: Predictions) -> str:
     """Return how many of the surest tenth of all predictions, at least one, are wrong."""
     surest = predictions.confidence.argsort()[::-1][: max(1, len(predictions.target) // 10)]
     missed = int((predictions.predicted[surest] != predictions.target[surest]).sum())
     number = f"{missed:,}" if missed else "none"
+    right = share_in_words(len(surest) - missed, len(surest))
     return (
         f"Among the {counted(len(surest), 'prediction')} that it was surest of, a tenth of all, "
-        f"{number} {'is' if missed == 1 else 'are'} wrong."
+        f"{number} {'is' if missed == 1 else 'are'} wrong; right: {right}."
     )
 
 

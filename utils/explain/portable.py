@@ -26,6 +26,7 @@ from utils.data.pictures import (
     upright,
 )
 from utils.explain.gradcam import CHANNEL_METHODS, CHANNELS_IN_A_STEP, class_activation_maps
+from utils.explain.prediction_sets import sets_in_words
 from utils.models.weights import read_network
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
@@ -123,6 +124,17 @@ class Bundle:
         # one thread for all who ask: the maps' package is patched while it works, and torch and
         # malloc keep memory for every thread that ever computed
         self._worker = Worker()
+
+    def set_in_words(self, probabilities: np.ndarray) -> str:
+        """Return the set of classes for a picture's probabilities (float32, C).
+
+        Empty where the run has no prediction sets, as one that chapter 5 has not looked at.
+        """
+        thresholds = self.about.get("thresholds")
+        if thresholds is None:
+            return ""
+        (told,) = sets_in_words(probabilities[None], np.array(thresholds), self.classes)
+        return told
 
     def read(self, picture: BundledPicture) -> np.ndarray:
         """Return a picture of the bundle: uint8, S×S×3."""

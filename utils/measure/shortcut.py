@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
 
 from utils import as_percent, check_number
 from utils.data.augment import normalise
@@ -166,10 +166,12 @@ def ask(networks: dict[str, Network], picture_set: PictureSet, count: int) -> Ou
             for maps in [class_activation_maps(network, images, before, method, network.blocks)]
             for place, block in enumerate(network.blocks)
         }
-    is_marked = np.repeat([1, 0], len(targets))
+    is_marked = torch.tensor([1, 0]).repeat_interleave(len(targets))
     auroc = {
-        key: float(roc_auc_score(is_marked, np.concatenate([marked, energies[CLEAN][key]])))
-        for key, marked in energies[MARKED].items()
+        key: float(
+            binary_auroc(torch.from_numpy(np.append(found, energies[CLEAN][key])), is_marked)
+        )
+        for key, found in energies[MARKED].items()
     }
     return Outcome((accuracy[MARKED], accuracy[CLEAN]), (flipped[MARKED], flipped[CLEAN]), auroc)
 

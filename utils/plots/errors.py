@@ -25,6 +25,7 @@ from utils.plots.style import (
     styled,
 )
 
+SCALED = {"color": INK, "marker": "^", "linestyle": "-.", "linewidth": 1.2}
 MOST_ROWS = 40
 MOST_ANNOTATED = 20
 MOST_NAMED = 45
@@ -181,30 +182,229 @@ def misclassified_grid(images, actual, predicted, confidences, classes, dataset_
     title = "Misclassified pictures"
     if not len(images):
         return message_figure(title, dataset_title, "No picture was misclassified.")
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    sheet = TileSheet(
-        rows,
+    note = "Above each picture the actual class, then the prediction and how sure the model was."
+    return class_pairs(
+        images,
+        (actual, predicted, confidences),
+        classes,
+        (title, dataset_title, note),
+        ("actual ", "predicted "),
         columns,
-        title,
-        dataset_title,
-        caption=0.42,
-        note="Above each picture the actual class, then the prediction and how sure the model was.",
     )
+
+
+@styled
+def doubted_labels(images, labels, suggested, evidence, classes, dataset_title, columns=5):
+    """Draw pictures whose label is in doubt, each with the label and what the evidence is for.
+
+    Args:
+        images: uint8 N×3×H×W.
+        labels, suggested: int N, indices into `classes`.
+        evidence: float N in 0..1, the share of the evidence that is for the class suggested.
+        classes: names of all classes.
+        dataset_title: how figures name the data.
+        columns: pictures per row.
+    """
+    title = "Labels most at odds with the evidence"
+    if not len(images):
+        return message_figure(title, dataset_title, "No label is at odds with the network.")
+    note = (
+        "Above each picture its label, then the class that the evidence is for, and its share: "
+        "the mean of the network's probability and of the nearest training pictures' classes."
+    )
+    return class_pairs(
+        images,
+        (labels, suggested, evidence),
+        classes,
+        (title, dataset_title, note),
+        ("label ", "evidence "),
+        columns,
+    )
+
+
+def class_pairs(images, given, classes, headings, words, columns):
+    """Draw pictures in rows, above each a class, and another with its share.
+
+    Args:
+        images: uint8 N×3×H×W.
+        given: the two classes, int N each, and the share of the second, float N.
+        classes: names of all classes.
+        headings: title, data set's title and note.
+        words: before the two classes, where there is room for words.
+        columns: pictures per row.
+    """
+    columns = min(columns, len(images))
+    title, dataset_title, note = headings
+    rows = -(-len(images) // columns)
+    sheet = TileSheet(rows, columns, title, dataset_title, caption=0.42, note=note)
     # Words where there is room for them, as the system reproduced here has them.
-    before = ("actual ", "predicted ") if sheet.tile >= 1.5 else ("", "→ ")
-    for index, image in enumerate(images):
+    before = words if sheet.tile >= 1.5 else ("", "→ ")
+    for index, (image, above, below, share) in enumerate(zip(images, *given, strict=True)):
         row, column = divmod(index, columns)
         sheet.picture(row, column, channels_last(image))
-        first = shorten_to_width(classes[actual[index]], sheet.tile, before[0], among=classes)
-        sure = f", {percent(confidences[index])}"
-        second = shorten_to_width(classes[predicted[index]], sheet.tile, before[1], sure, classes)
+        first = shorten_to_width(classes[above], sheet.tile, before[0], among=classes)
+        sure = f", {percent(share)}"
+        second = shorten_to_width(classes[below], sheet.tile, before[1], sure, classes)
         sheet.write_caption(row, column, f"{first}\n{second}")
     return sheet.figure
 
 
 @styled
-def reliability(table, calibration_error, dataset_title):
+def prediction_sets(images, actual, sets, classes, dataset_title, columns=6):
+    """Draw pictures, each with its actual class and the set of classes predicted for it.
+
+    Args:
+        images: uint8 N×3×H×W.
+        actual: int N, indices into `classes`.
+        sets: N texts.
+        classes: names of all classes.
+        dataset_title: how figures name the data.
+        columns: pictures per row.
+    """
+    title = "Some pictures and their sets of classes"
+    if not len(images):
+        return message_figure(title, dataset_title, "There are no predictions to show.")
+    columns = min(columns, len(images))
+    sheet = TileSheet(
+        -(-len(images) // columns),
+        columns,
+        title,
+        dataset_title,
+        caption=0.42,
+        note="Above each picture the actual class, and then its set.",
+    )
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        sheet.picture(row, column, channels_last(image))
+        first = shorten_to_width(classes[actual[index]], sheet.tile, among=classes)
+        second = shorten_to_width(sets[index], sheet.tile, "→ ")
+        sheet.write_caption(row, column, f"{first}\n{second}")
+    return sheet.figure
+
+
+@styled
+def nearest_training(images, actual, predicted, neighbours, targets, classes, dataset_title):
+    """Draw mistakes, a row each, beside the training pictures that look most alike to the network.
+
+    Args:
+        images: uint8 N×3×H×W.
+        actual, predicted: int N, indices into `classes`.
+        neighbours: uint8 N×K×3×H×W.
+        targets: int N×K, the neighbours' classes.
+        classes: names of all classes.
+        dataset_title: how figures name the data.
+    """
+    title = "What the network had seen that looked like its mistakes"
+    if not len(images):
+        return message_figure(title, dataset_title, "No picture was misclassified.")
+    sheet = TileSheet(
+        len(images),
+        1 + neighbours.shape[1],
+        title,
+        dataset_title,
+        caption=0.42,
+        breaks=(1,),
+        note="Left a test picture, with its actual class and the one predicted; right the training "
+        "pictures nearest to it in the network's last features, the nearest first, with their "
+        "classes: = is the class that was predicted, * the actual one.",
+    )
+    for row, image in enumerate(images):
+        sheet.picture(row, 0, channels_last(image))
+        first = shorten_to_width(classes[actual[row]], sheet.tile, among=classes)
+        second = shorten_to_width(classes[predicted[row]], sheet.tile, "→ ", among=classes)
+        sheet.write_caption(row, 0, f"{first}\n{second}")
+        marks = {actual[row]: " *", predicted[row]: " ="}
+        for column, target in enumerate(targets[row], start=1):
+            sheet.picture(row, column, channels_last(neighbours[row, column - 1]))
+            mark = marks.get(target, "")
+            name = shorten_to_width(classes[target], sheet.tile, after=mark, among=classes)
+            sheet.write_caption(row, column, name)
+    return sheet.figure
+
+
+@styled
+def near_copies(test, train, test_targets, train_targets, classes, dataset_title, pairs=3):
+    """Draw test pictures beside the training pictures that are nearly the same.
+
+    Args:
+        test, train: uint8 N×3×H×W, a pair each.
+        test_targets, train_targets: int N, indices into `classes`.
+        classes: names of all classes.
+        dataset_title: how figures name the data.
+        pairs: how many in a row.
+    """
+    title = "Test pictures that are nearly training pictures"
+    if not len(test):
+        return message_figure(
+            title, dataset_title, "No test picture is nearly the same as a training picture."
+        )
+    pairs = min(pairs, len(test))
+    sheet = TileSheet(
+        -(-len(test) // pairs),
+        2 * pairs,
+        title,
+        dataset_title,
+        caption=0.24,
+        breaks=range(2, 2 * pairs, 2),
+        note="Of each pair, left the test picture and right the training picture, with their "
+        "classes.",
+    )
+    for index in range(len(test)):
+        row, column = divmod(index, pairs)
+        pair = ((test, test_targets), (train, train_targets))
+        for place, (images, targets) in enumerate(pair, start=2 * column):
+            sheet.picture(row, place, channels_last(images[index]))
+            name = shorten_to_width(classes[targets[index]], sheet.tile, among=classes)
+            sheet.write_caption(row, place, name)
+    return sheet.figure
+
+
+@styled
+def answered_curve(curve, refusals, dataset_title):
+    """Draw the accuracy among the surest pictures, by how many of them are answered.
+
+    Args:
+        curve: DataFrame with columns answered, accuracy, low and high (the ends of its 95 %
+            interval), all 0..1, in ascending order of answered.
+        refusals: DataFrame of the same columns, and refused (0..1): the points to be named.
+        dataset_title: how figures name the data.
+    """
+    title = "How much saying nothing gains"
+    if not len(curve):
+        return message_figure(title, dataset_title, "There are no predictions to judge.")
+    figure, axes = new_figure(
+        title,
+        dataset_title,
+        note="The least certain pictures are refused first. At the left, few are left to judge by, "
+        "and the interval is wide.",
+    )
+    answered, accuracy, low, high = (
+        100 * np.asarray(curve[name], dtype=float)
+        for name in ("answered", "accuracy", "low", "high")
+    )
+    axes.fill_between(
+        answered, low, high, color=TRAIN["color"], alpha=0.25, lw=0, label="95 % interval (Wilson)"
+    )
+    axes.plot(answered, accuracy, color=TRAIN["color"], label="right among those answered")
+    points = 100 * np.asarray(refusals["answered"]), 100 * np.asarray(refusals["accuracy"])
+    axes.plot(*points, color=INK, marker="o", linestyle="none", label=_refusals_named(refusals))
+    lowest = min(accuracy.min(), low[answered >= 20].min(initial=100))
+    axes.set(xlabel="answered, % of the test pictures", ylabel="right, %", xlim=(0, 101))
+    axes.set_ylim(max(0, lowest - 1), 100 + 0.05 * (101 - lowest))
+    legend_above(axes, columns=1)
+    return figure
+
+
+def _refusals_named(refusals):
+    named = (
+        (percent(row.refused) if row.refused else "none", percent(row.accuracy, 2))
+        for row in refusals.itertuples()
+    )
+    return "refused: " + ", ".join(f"{share} ({right} right)" for share, right in named)
+
+
+@styled
+def reliability(table, calibration_error, dataset_title, scaled=None):
     """Draw how often the model is right, by how sure it is.
 
     Args:
@@ -213,6 +413,7 @@ def reliability(table, calibration_error, dataset_title):
             (pictures). Empty bins may be missing or have count 0.
         calibration_error: expected calibration error, 0..1.
         dataset_title: how figures name the data.
+        scaled: such a table after temperature scaling; None draws none.
     """
     title = "Is the model as often right as it is sure?"
     counts = np.asarray(table["count"])
@@ -249,6 +450,9 @@ def reliability(table, calibration_error, dataset_title):
     upper.vlines(
         confidence, confidence, accuracy, color=WATCHED["color"], linewidth=1.2, label="difference"
     )
+    if scaled is not None:
+        points = 100 * scaled["confidence"], 100 * scaled["accuracy"]
+        upper.plot(*points, label="after temperature scaling", **SCALED)
     upper.set(ylabel="right, %", xlim=(0, 102), ylim=(0, 102))
     bars = lower.bar(start, counts, stop - start, align="edge", color=FAINT, edgecolor=MUTED)
     lower.bar_label(bars, [f"{count:,.0f}" for count in counts], padding=2, size=SMALL)

@@ -1,13 +1,13 @@
 """What a trained network says about each test picture: computed once, kept, checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from utils import InputError, first_line
-from utils.data.batches import PictureDataModule
+from utils.data.batches import PictureDataModule, hold_out
 from utils.data.picture_set import PictureSet
 from utils.devices import choose_device
 from utils.runs import Run
@@ -77,12 +77,7 @@ def predict_test(run: Run, picture_set: PictureSet, devices: str = "auto") -> Pr
         InputError: the file is damaged, or about other pictures.
     """
     if not run.path("predictions.npz").exists():
-        device, _ = choose_device(devices)
-        recipe = Recipe.from_settings(run.settings)
-        classifier = ImageClassifier(load_network(run), len(picture_set.classes), recipe)
-        data = PictureDataModule(picture_set, recipe.batch_size)
-        _, logits = evaluate_in_float32(classifier, data, device)
-        write_predictions(run, logits, picture_set.test.targets)
+        write_predictions(run, _logits(run, picture_set, devices), picture_set.test.targets)
     predictions = load_predictions(run)
     same = np.array_equal(predictions.target, picture_set.test.targets.numpy())
     if not same or predictions.num_classes != len(picture_set.classes):
@@ -91,6 +86,35 @@ def predict_test(run: Run, picture_set: PictureSet, devices: str = "auto") -> Pr
             "run again."
         )
     return predictions
+
+
+def predict_held_out(
+    run: Run, picture_set: PictureSet, devices: str = "auto"
+) -> Predictions | None:
+    """Return a run's predictions for the training pictures it held out: one pass, float32.
+
+    Args:
+        run, picture_set, devices: as for `predict_test`.
+
+    Returns:
+        None where the run held none out. The indices count within what was held out.
+    """
+    if not run.settings["val_fraction"]:
+        return None
+    _, held_out = hold_out(picture_set, run.settings["val_fraction"])
+    logits = _logits(run, replace(picture_set, test=held_out), devices)
+    predicted, targets = logits.argmax(1).numpy(), held_out.targets.numpy()
+    return Predictions(np.arange(len(logits)), targets, predicted, logits.numpy())
+
+
+def _logits(run: Run, picture_set: PictureSet, devices: str) -> Tensor:
+    """Return what a run's network says about a test split: float32, N×C."""
+    device, _ = choose_device(devices)
+    recipe = Recipe.from_settings(run.settings)
+    classifier = ImageClassifier(load_network(run), len(picture_set.classes), recipe)
+    data = PictureDataModule(picture_set, recipe.batch_size)
+    _, logits = evaluate_in_float32(classifier, data, device)
+    return logits
 
 
 def load_predictions(run: Run) -> Predictions:
