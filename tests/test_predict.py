@@ -8,12 +8,16 @@ from PIL import Image
 from helpers.training import SmallDavidNet
 from utils import InputError
 from utils.cli import main
+from utils.data.augment import normalise
 from utils.data.sources import load_pictures
-from utils.explain.predict import find_pictures, predict_pictures
+from utils.explain.gradcam import class_activation_maps, first_choice
+from utils.explain.predict import ENLARGED, find_pictures, predict_pictures, write_maps
 from utils.models.registry import MODELS
+from utils.plots.gradcam import overlay
 from utils.training.fit import fit
 from utils.training.plan import plan_training
 from utils.training.predictions import predict_test
+from utils.training.trained import load_network
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,29 @@ def test_any_kind_of_picture_file_is_read_as_training_pictures_are(trained, tmp_
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
     np.testing.assert_allclose(found[1], expected, atol=1e-5)
     assert np.abs(other - expected).max() > 1e-3  # another picture would show
+
+
+def test_maps_are_written_beside_their_pictures_and_nothing_else_is_touched(trained, tmp_path):
+    run, pictures, files = trained
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "mine.txt").write_text("mine")
+    (tmp_path / "text.png").write_text("no picture")
+    given = [files[4], tmp_path / "text.png", files[2]]
+    told = write_maps(run, given, tmp_path / "maps")
+    network = load_network(run)
+    method, block = first_choice(network)
+    assert told == f"2 maps by {method} at {block}: {tmp_path / 'maps'}"
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names == ["0001_004.png", "0002_002.png", "mine.txt"]
+    image = pictures.test.images[[2]]
+    found = class_activation_maps(
+        network, normalise(image, pictures.mean, pictures.std), None, method, block
+    )
+    written = np.asarray(Image.open(tmp_path / "maps" / names[1]))
+    assert written.shape == (16 * ENLARGED, 32 * ENLARGED, 3)
+    small = written[ENLARGED // 2 :: ENLARGED, ENLARGED // 2 :: ENLARGED]
+    assert np.array_equal(small[:, :16], image[0].permute(1, 2, 0).numpy())
+    assert np.array_equal(small[:, 16:], overlay(image[0].numpy(), found[0]))
 
 
 def test_unreadable_files_are_told_by_position_and_the_others_classified(trained, tmp_path):

@@ -231,12 +231,17 @@ def _add_predict(commands) -> None:
         help="also print a set of classes that holds the right one as often as chapter 5 promised, "
         "or that the network does not know",
     )
+    parser.add_argument(
+        "--maps",
+        metavar="FOLDER",
+        help="also write each picture beside the map for the class it is predicted to be",
+    )
     parser.add_argument("pictures", nargs="+", help="picture files, or folders of them")
 
 
 def _predict(options) -> None:
     from utils.data.folders import count_endings, few
-    from utils.explain.predict import find_pictures, predict_pictures
+    from utils.explain.predict import find_pictures, predict_pictures, write_maps
     from utils.explain.prediction_sets import sets_in_words
     from utils.explain.promise import kept_thresholds
     from utils.runs import find_run
@@ -257,6 +262,8 @@ def _predict(options) -> None:
         _print_csv(readable, classes, probabilities, sets)
     else:
         _print_table(readable, classes, probabilities, sets, options.top)
+    if options.maps:
+        print(printable(write_maps(run, paths, Path(options.maps))), file=sys.stderr)
     problems = list(failures.values())
     if others:
         problems.append(
