@@ -1,6 +1,7 @@
 """The results of several runs, as they are written into pages."""
 
 import html
+import json
 import re
 import shutil
 import statistics
@@ -91,6 +92,28 @@ def test_both_pages_get_the_same_and_keep_what_stands_around_it(runs, pages, tmp
         assert (tmp_path / "docs" / "results" / f"{name}.png").stat().st_size > 100
     write_results(runs[0], runs[1:], pages, tmp_path / "docs" / "results")
     assert [page.read_text() for page in pages] == texts
+
+
+def test_columns_of_recipes_that_are_not_given_stay_as_they_were(runs, pages, tmp_path):
+    folder = tmp_path / "docs" / "results"
+    write_results(runs[0], runs[1:], pages, folder)
+    both = rows(pages[0])
+    write_results(runs[0], (), pages, folder)
+    assert rows(pages[0]) == both
+    kept = json.loads((folder / results.COLUMNS).read_text())
+    (fingerprint,) = kept
+    del kept[fingerprint]["fast"]["loss on test pictures"]  # of a version without that row
+    kept[fingerprint]["fast"]["n"] = "7"
+    kept["other pictures"] = {"speed": kept[fingerprint]["fast"]}
+    (folder / results.COLUMNS).write_text(json.dumps(kept))
+    write_results(runs[0], (), pages, folder)
+    table = rows(pages[0])
+    assert table["n"] == ["1", "1", "7"]
+    assert table["loss on test pictures"][2] == "–"
+    assert "other pictures" in json.loads((folder / results.COLUMNS).read_text())
+    (folder / results.COLUMNS).write_text("{")
+    with pytest.raises(InputError, match=r"columns\.json does not hold the columns"):
+        write_results(runs[0], (), pages, folder)
 
 
 def test_a_page_without_a_place_for_results_is_named(runs, pages, tmp_path):

@@ -1,5 +1,6 @@
 """The results: several runs beside each other and beside the system this project reproduces."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ ORIGINAL = {
     "loss on test pictures": "0.232",
     "n": "1",
 }
+#: Where the columns of earlier runs are kept, beside the figures.
+COLUMNS = "columns.json"
 #: Between these lines of a page stands what `write_results` wrote.
 BEGIN, END = "<!-- results: written by `python -m utils results` -->", "<!-- end of results -->"
 
@@ -48,24 +51,45 @@ def write_results(
 ) -> None:
     """Write the results of runs into pages that have a place for them, and the figures beside.
 
+    The columns are kept beside the figures, by pictures and recipe: those of recipes that are not
+    among these runs stay as they were.
+
     Args:
         reference: whose figures are shown.
         others: complete runs to compare with it; those of one recipe share a column.
         pages: Markdown files with the lines ``BEGIN`` and ``END``.
-        pictures: folder for the figures.
+        pictures: folder for the figures, and ``columns.json``.
 
     Raises:
         InputError: a run is not complete, lacks a figure or has another file in its place, or was
             trained on other pictures; or a page has no place for results.
     """
-    columns = [_column(runs) for runs in _by_recipe([reference, *others])]
+    mine = {runs[0].settings["recipe"]: _column(runs) for runs in _by_recipe([reference, *others])}
+    kept = _kept_columns(pictures / COLUMNS)
+    fingerprint = reference.record["data"]["fingerprint"]
+    columns = mine | {n: c for n, c in kept.get(fingerprint, {}).items() if n not in mine}
     for name, content in {name: _figure(reference, name) for name in FIGURES}.items():
         with replacing(pictures / f"{name}.png") as beside:
             beside.write_bytes(content)
+    text = json.dumps({**kept, fingerprint: columns}, indent=1, ensure_ascii=False)
+    write_text(pictures / COLUMNS, text + "\n")
     for page in pages:
         folder = pictures.relative_to(page.parent).as_posix()
-        text = "\n".join([*_table(columns), "", *_remarks(reference), "", *_shown(folder)])
+        text = "\n".join(
+            [*_table(list(columns.values())), "", *_remarks(reference), "", *_shown(folder)]
+        )
         _put(page, text)
+
+
+def _kept_columns(file: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Return the columns of earlier runs, by the pictures' fingerprint and by recipe."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise InputError(
+            f"{brief_path(file)} does not hold the columns of earlier runs ({first_line(error)}). "
+            "Bring it back, or remove it."
+        ) from error
 
 
 def _figure(run: Run, name: str) -> bytes:
@@ -136,7 +160,7 @@ def _pooled(trial: Trial) -> float | None:
 
 def _table(columns: list[dict[str, str]]) -> list[str]:
     columns = [ORIGINAL, *columns]
-    rows = [[row, *(column[row] for column in columns)] for row in ORIGINAL]
+    rows = [[row, *(column.get(row, "–") for column in columns)] for row in ORIGINAL]
     rows.insert(1, ["---"] * len(rows[0]))
     return [f"| {' | '.join(row)} |" for row in rows]
 
