@@ -191,7 +191,7 @@ UNSAID = {
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("original", epochs=20, batch_size=512, max_lr=1e-2, augmentation=CANDIDATES["b"]),
+        Recipe("original", epochs=20, batch_size=512, max_lr=1e-2),
         QUICK,
         FAST,
         SPEED,
@@ -211,22 +211,12 @@ def without_each_part(recipe: Recipe) -> dict[str, Recipe]:
         "no label smoothing": {"label_smoothing": 0.0},
         "flips at random": {"alternate_flips": False},
         "first layer learned": {"whitening": False} if recipe.model == "speednet" else {},
-        **_as_candidate_c(recipe),
+        "crops of the original": {"crop_padding": plain.augmentation.crop_padding},
+        "cutout of the original": {"cutout_size": plain.augmentation.cutout_size},
         "colours as they are": {"jitter": 0.0},
     }
     variants = {what: recipe.changed(**change) for what, change in changes.items()}
     return {what: variant for what, variant in variants.items() if variant != recipe}
-
-
-def _as_candidate_c(recipe: Recipe) -> dict[str, dict]:
-    """Return what crops and holes were at first, for a recipe that has crops of its own."""
-    if not recipe.augmentation.crop_padding:
-        return {}
-    first = CANDIDATES["c"]
-    return {
-        "crops of candidate c": {"crop_padding": first.crop_padding},
-        "cutout of candidate c": {"cutout_size": first.cutout_size},
-    }
 
 
 def _without_skipping(recipe: Recipe) -> dict:
