@@ -736,7 +736,7 @@ def test_neighbours_are_marked_by_what_they_speak_for():
         pictures(1), [0], [1], pictures(3)[None], targets, ["cat", "dog", "elk"], TITLE
     )
     written = words(figure).splitlines()
-    assert {"cat", "→ dog", "cat *", "dog =", "elk"} <= set(written)
+    assert {"cat", "→ dog", "cat +", "dog =", "elk"} <= set(written)
     assert len(figure.axes[0].images) == 4
 
 

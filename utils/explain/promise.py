@@ -63,13 +63,13 @@ def kept_thresholds(run: Run) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Promise:
-    """What became of the promise where one half of the test split gave the thresholds.
+    """What became of the promise where each half of the test split was judged by the other.
 
     Attributes:
         splits: a row a split into halves: coverage (share of sets that hold the right class), size
             (mean number of classes in a set), single, unknown (shares of such sets).
-        by_class: float64, C: the mean coverage in each class; NaN where it had fewer than
-            ``ENOUGH`` pictures to be calibrated by.
+        by_class: float64, C: the mean coverage in each class; NaN where a half had fewer than
+            ``ENOUGH`` pictures of it to give a threshold.
     """
 
     splits: pd.DataFrame
@@ -77,7 +77,7 @@ class Promise:
 
 
 def try_promise(predictions: Predictions, splits: int = SPLITS, seed: int = 0) -> Promise:
-    """Halve the test split at random, class by class, and judge one half by the other.
+    """Halve the test split at random, class by class, and judge each half by the other.
 
     Args:
         predictions: of the test split.
@@ -88,14 +88,14 @@ def try_promise(predictions: Predictions, splits: int = SPLITS, seed: int = 0) -
     random = np.random.default_rng(seed)
     rows, by_class = [], []
     for _ in range(splits):
-        judged = _half(targets, random)
-        sets = prediction_sets(
-            probabilities[judged], class_thresholds(probabilities[~judged], targets[~judged])
-        )
-        held = sets[np.arange(len(sets)), targets[judged]]
-        sizes = sets.sum(axis=1)
+        first = _half(targets, random)
+        sets = np.empty(probabilities.shape, dtype=bool)
+        for judged in (first, ~first):
+            thresholds = class_thresholds(probabilities[~judged], targets[~judged])
+            sets[judged] = prediction_sets(probabilities[judged], thresholds)
+        held, sizes = sets[np.arange(len(sets)), targets], sets.sum(axis=1)
         rows.append((held.mean(), sizes.mean(), (sizes == 1).mean(), is_unknown(sets).mean()))
-        by_class.append(_by_class(held, targets, judged, predictions.num_classes))
+        by_class.append(_by_class(held, targets, first, predictions.num_classes))
     columns = ["coverage", "size", "single", "unknown"]
     return Promise(pd.DataFrame(rows, columns=columns), np.mean(by_class, axis=0))
 
@@ -113,12 +113,12 @@ def _half(targets: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _by_class(
-    held: np.ndarray, targets: np.ndarray, judged: np.ndarray, num_classes: int
+    held: np.ndarray, targets: np.ndarray, first: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    calibrated_by = np.bincount(targets[~judged], minlength=num_classes)
-    count = np.bincount(targets[judged], minlength=num_classes)
-    right = np.bincount(targets[judged], held, minlength=num_classes)
-    return np.where(calibrated_by >= ENOUGH, right / np.maximum(count, 1), np.nan)
+    halves = [np.bincount(targets[half], minlength=num_classes) for half in (first, ~first)]
+    right = np.bincount(targets, held, minlength=num_classes)
+    share = right / np.maximum(sum(halves), 1)
+    return np.where(np.minimum(*halves) >= ENOUGH, share, np.nan)
 
 
 # In words

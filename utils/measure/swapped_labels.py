@@ -12,7 +12,7 @@ from utils import as_percent, check_number, counted
 from utils.data.picture_set import PictureSet, Split
 from utils.explain.evidence import nearest_training
 from utils.explain.intervals import share_in_words
-from utils.explain.label_doubts import doubted_labels
+from utils.explain.labels import doubted_labels
 from utils.explain.mistakes import misclassified
 from utils.settings import derive_run_name
 from utils.training.fit import fit

@@ -306,14 +306,14 @@ def nearest_training(images, actual, predicted, neighbours, targets, classes, da
         breaks=(1,),
         note="Left a test picture, with its actual class and the one predicted; right the training "
         "pictures nearest to it in the network's last features, the nearest first, with their "
-        "classes: = is the class that was predicted, * the actual one.",
+        "classes: = is the class that was predicted, + the actual one.",
     )
     for row, image in enumerate(images):
         sheet.picture(row, 0, channels_last(image))
         first = shorten_to_width(classes[actual[row]], sheet.tile, among=classes)
         second = shorten_to_width(classes[predicted[row]], sheet.tile, "→ ", among=classes)
         sheet.write_caption(row, 0, f"{first}\n{second}")
-        marks = {actual[row]: " *", predicted[row]: " ="}
+        marks = {actual[row]: " +", predicted[row]: " ="}
         for column, target in enumerate(targets[row], start=1):
             sheet.picture(row, column, channels_last(neighbours[row, column - 1]))
             mark = marks.get(target, "")

@@ -33,7 +33,7 @@ RENDERED = DOCS / "rendered"
 #: The site fetches nothing from elsewhere, so it has a badge of its own.
 LOCAL_BADGE = "../_static/open-in-colab.svg"
 #: Bytes that one chapter, and all together, may take.
-MOST_OF_A_CHAPTER, MOST_OF_ALL = 1_000_000, 5_000_000
+MOST_OF_A_CHAPTER, MOST_OF_ALL = 2_000_000, 8_000_000
 #: Bytes that an executed notebook may have to be read at all.
 MOST_OF_A_NOTEBOOK = 100_000_000
 #: Characters that the cell may have in which papermill sets parameters.

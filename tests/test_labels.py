@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.predictions import from_probabilities, of_classes
-from utils.explain.label_doubts import doubted_labels, doubts_in_words
+from utils.explain.labels import doubted_labels, doubts_in_words
 from utils.training.predictions import Predictions
 
 SIZE, SWAPPED = 4_000, 120
