@@ -514,13 +514,14 @@ NONE = RAMP[:0]
 def test_pairs_of_maps_are_compared_where_neither_is_blank():
     blame = np.concatenate([RAMP, 1 - RAMP, RAMP, EMPTY])
     missed = np.concatenate([RAMP, RAMP, EMPTY, RAMP])
-    figures = compare_pairs(blame, missed)
+    third = np.concatenate([RAMP, 1 - RAMP, EMPTY, EMPTY])
+    figures = compare_pairs(blame, missed, third)
     assert figures == {
         "pictures": 4, "blank": 2, "mean_correlation": pytest.approx(0, abs=1e-6),
-        "of_other_pictures": pytest.approx(-1),
+        "third_class": pytest.approx(1), "of_other_pictures": pytest.approx(-1),
     }  # fmt: skip
-    assert compare_pairs(RAMP, RAMP) == {"pictures": 1, "blank": 0}
-    assert compare_pairs(NONE, NONE) == {"pictures": 0, "blank": 0}
+    assert compare_pairs(RAMP, RAMP, RAMP) == {"pictures": 1, "blank": 0}
+    assert compare_pairs(NONE, NONE, NONE) == {"pictures": 0, "blank": 0}
 
 
 def test_the_largest_difference_is_said_with_its_n():
@@ -539,9 +540,9 @@ def test_maps_are_said_picture_by_picture():
     missed = np.concatenate([RAMP, EMPTY, 1 - RAMP, RAMP])
     assert maps_in_words(blame, missed, ["ant", "bee", "cat", "dog"]).splitlines() == [
         "Of the 4 maps for the true class, 1 is blank. The first of the pictures above:",
-        "ant: its two maps correlate by +1.00",
+        "ant: its two maps correlate at +1.00",
         "bee: the true class's map is blank",
-        "cat: its two maps correlate by -1.00",
+        "cat: its two maps correlate at -1.00",
     ]
     assert maps_in_words(RAMP, RAMP, ["ant"]).startswith(
         "Of the 1 map for the true class, 0 are blank."
@@ -565,7 +566,7 @@ def test_blank_maps_are_counted_in_words():
 def test_the_agreement_of_methods_is_said_with_its_extremes():
     maps = np.concatenate([RAMP, 1 - RAMP, *[RAMP] * (len(METHODS) - 2)])
     said = agreement_in_words(agreement(maps), "layer3")
-    assert said.startswith("At layer3 the 28 pairs of methods correlate by 0.50 on average, best ")
+    assert said.startswith("At layer3 the 28 pairs of methods correlate at 0.50 on average, best ")
     assert "(+1.00), worst " in said
     assert said.endswith("(-1.00): they agree only in part (n = 1 picture).")
     assert "gradcam++" in said.partition("worst")[2]
@@ -588,24 +589,55 @@ def test_the_agreement_at_each_block_is_said():
     assert agreement_by_block_in_words(both, ("prep", "layer3")) == (
         "Mean correlation of two methods: +1.00 at prep, +0.50 at layer3."
     )
+    both[1:3, 0] = 0
+    both[:-1, 1] = 0
+    assert agreement_by_block_in_words(both, ("prep", "layer3")) == (
+        "Mean correlation of two methods: +1.00 at prep (2 maps blank), none at layer3 "
+        "(7 maps blank)."
+    )
+    assert agreement_in_words(agreement(both[:, 1]), "layer3") == (
+        "At layer3 there are no two maps to compare: the others are blank."
+    )
+
+
+def test_blank_maps_are_no_disagreement():
+    maps = np.concatenate([RAMP] * len(METHODS))
+    maps[[0, 2]] = 0
+    table = agreement(maps)
+    assert len(table) == 15
+    assert not {"gradcam", "hirescam"} & {*table["first"], *table["second"]}
+    assert table["correlation"].min() == pytest.approx(1)
 
 
 def test_how_alike_maps_of_one_and_of_two_pictures_are_is_said():
-    figures = {"pictures": 9, "blank": 0, "mean_correlation": 0.371, "of_other_pictures": -0.03}
+    figures = {
+        "pictures": 9, "blank": 0, "mean_correlation": 0.371, "third_class": 0.118,
+        "of_other_pictures": -0.03,
+    }  # fmt: skip
     assert pairs_in_words(figures) == (
         "Same picture, map for the predicted and for the true class: correlation +0.37 on average. "
+        "Same picture, map for the predicted and for the least likely class: +0.12. "
         "Two different mistakes, each the map for its predicted class: -0.03."
     )
     assert pairs_in_words({"pictures": 1, "blank": 0}).startswith("There are too few")
 
 
 def test_the_maps_in_short_hold_the_figures_or_say_that_there_are_too_few():
-    figures = {"pictures": 12, "blank": 2, "mean_correlation": 0.456, "of_other_pictures": -0.1}
-    assert in_short(figures, "gradcam", "layer3", "r") == (
-        "gradcam at layer3, 12 mistakes of run **r**: in 2 of them a map is blank. In the other 10 "
-        "the maps for the predicted and for the true class correlate by **0.46** on average, and "
-        "the maps for the predicted class of two different mistakes by -0.10."
+    figures = {
+        "pictures": 12, "blank": 2, "mean_correlation": 0.456, "third_class": 0.2,
+        "of_other_pictures": -0.1,
+    }  # fmt: skip
+    told = (
+        "In the 10 pairs left the maps for the predicted and for the true class correlate at "
+        "**0.46** on average, those for the predicted and the least likely class at 0.20, and the "
+        "maps for the predicted class of two different mistakes at -0.10."
     )
-    assert in_short(compare_pairs(RAMP, RAMP), "gradcam", "layer3", "r") == (
+    assert in_short(figures, "gradcam", "layer3", "r") == (
+        f"gradcam at layer3, 12 mistakes of run **r**: a map is blank in 2. {told}"
+    )
+    assert in_short(figures | {"blank": 0, "pictures": 10}, "gradcam", "layer3", "r") == (
+        f"gradcam at layer3, 10 mistakes of run **r**: no map is blank. {told}"
+    )
+    assert in_short(compare_pairs(RAMP, RAMP, RAMP), "gradcam", "layer3", "r") == (
         "gradcam at layer3, 1 mistake of run **r**: there were too few pairs of maps to compare."
     )

@@ -149,13 +149,18 @@ def test_the_best_and_worst_class_are_said_and_the_untested_ones_named():
     predictions = of_classes([0, 0, 0, 1, 1], [0, 0, 1, 1, 0])
     assert classes_in_words(per_class_table(predictions, ("ant", "bee", "cat"))) == (
         "Highest F1: ant (66.7%). Lowest: bee (50.0%; recall 50.0%, precision 50.0%: it is missed "
-        "about as often as it is called wrongly).\nNot tested, for want of test pictures: cat."
+        "about as often as it is wrongly named).\nNot tested, for want of test pictures: cat."
     )
     all_tested = per_class_table(of_classes([0, 1, 2], [0, 1, 2]), ("ant", "bee", "cat"))
     assert "Not tested" not in classes_in_words(all_tested)
     missed = of_classes([0] * 10 + [1] * 10 + [2] * 10, [0] * 10 + [1] * 4 + [2] * 6 + [2] * 10)
     assert "Lowest: bee (57.1%; recall 40.0%, precision 100.0%: it is missed)" in classes_in_words(
         per_class_table(missed, ("ant", "bee", "cat"))
+    )
+    # six missed and two wrongly named: a difference that chance makes
+    near = of_classes([0] * 10 + [1] * 10, [0] * 8 + [1] * 2 + [1] * 4 + [0] * 6)
+    assert "it is missed about as often as it is wrongly named" in classes_in_words(
+        per_class_table(near, ("ant", "bee", "cat"))
     )
     called = of_classes([0] * 10 + [1] * 10 + [2] * 2, [2] * 6 + [0] * 4 + [1] * 10 + [2] * 2)
     assert "precision 25.0%: it is called too often)" in classes_in_words(

@@ -275,15 +275,15 @@ def misclassified_maps(number=10, count=5, columns=2, size=32):
 
 def judged_maps(methods=12, blocks=BLOCKS, measures=11):
     rows = [
-        (f"method {m}", block, f"measure {i}", rng().random() + m / 10)
+        (f"method {m}", block, f"measure {i}", rng().random() + m / 10, 1000)
         for i in range(measures) for m in range(methods) for block in blocks
     ]  # fmt: skip
     rows += [
-        (name, "", f"measure {i}", 0.1 * i)
+        (name, "", f"measure {i}", 0.1 * i, 1000)
         for i in range(measures // 2)
         for name in ("noise", "centre blob", "edges", "object's mask")
     ]
-    return pd.DataFrame(rows, columns=["method", "block", "measure", "mean"])
+    return pd.DataFrame(rows, columns=["method", "block", "measure", "mean", "n"])
 
 
 def methods_by_block():

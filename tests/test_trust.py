@@ -360,6 +360,37 @@ def test_the_winner_is_told_with_what_it_beats_or_that_it_beats_nothing():
         "fooled: b at x (0.70); of what knows nothing, edges (0.90), which wins: this measure says "
         "nothing here",
     ]
+    failing = made_up(
+        removal=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.6], **sane_but(weights="b", **{"class": "b"})
+    )
+    assert trust.judged_in_words(failing) == (
+        "removal: b at x (0.70, but it does not follow the class and weights); of what knows "
+        "nothing, edges (0.30)"
+    )
+
+
+def test_a_map_s_standing_against_what_knows_nothing_is_told_by_measure():
+    judgement = made_up(
+        removal=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.6], energy=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.3],
+        IoU=[0.1, 0.9, 0.3, 1.0, 0.5, 0.7, 0.6], **sane_but(),
+    )  # fmt: skip
+    judgement.scores["energy"][6] = judgement.scores["energy"][2] + np.tile([0.1, -0.1], 100)
+    assert trust.standing_in_words(judgement, ("c", "x")) == (
+        "c at x, against the best of what knows nothing: beats edges by removal; cannot be told "
+        "from edges by energy; loses to centre blob by IoU."
+    )
+
+
+def test_what_a_map_lies_on_is_told_with_what_it_is_worth(subjects):
+    maps = subjects.regions[:, 0].astype(np.float32)
+    chosen = np.array([5, 2])
+    lines = trust.parts_in_words(subjects, chosen, maps[chosen], drawn_shapes.CLASSES).splitlines()
+    drop = subjects.drops[5, 0]
+    name = drawn_shapes.CLASSES[subjects.targets[5]]
+    assert lines[0].startswith(f"{name}: object 100% ({-drop:+.1f}), occluder 0% (")
+    assert len(lines) == 2
+    plain = replace(subjects, regions=None, drops=None)
+    assert trust.parts_in_words(plain, chosen, maps[chosen], drawn_shapes.CLASSES) == ""
 
 
 def test_the_choice_is_told_beside_what_is_shown():

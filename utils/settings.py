@@ -212,7 +212,7 @@ SETTINGS = _settings(
     ),
     Setting(
         "judged_pictures", WHOLE, SHOWN, "on how many right predictions maps are measured",
-        default=60, chapters="6", low=4, high=100_000, is_identity=False,
+        default=50, chapters="6", low=5, high=100_000, is_identity=False,
     ),
 )  # fmt: skip
 

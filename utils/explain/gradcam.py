@@ -304,13 +304,15 @@ def compare_methods(network: Network, image: Tensor, target: Sequence[int]) -> n
 def agreement(maps: np.ndarray) -> pd.DataFrame:
     """Return how alike the maps of one picture are by each two methods, the least alike first.
 
+    Blank maps are left out.
+
     Args:
         maps: float, methods×S×S, in the order of ``METHODS``.
 
     Returns:
         a row a pair: first, second, correlation (`similarity`).
     """
-    pairs = list(combinations(range(len(maps)), 2))
+    pairs = list(combinations(np.flatnonzero(~blank(maps)), 2))
     first, second = (maps[[pair[side] for pair in pairs]] for side in (0, 1))
     names = list(METHODS)
     table = pd.DataFrame([(names[i], names[j]) for i, j in pairs], columns=["first", "second"])
@@ -363,22 +365,27 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide((first * second).sum(axis=1), norms, out=np.zeros(len(first)), where=norms > 0)
 
 
-def compare_pairs(blame: np.ndarray, missed: np.ndarray) -> dict[str, int | float]:
+def compare_pairs(
+    blame: np.ndarray, missed: np.ndarray, third: np.ndarray
+) -> dict[str, int | float]:
     """Compare the maps for the predicted and for the true class of the same mistakes.
 
     Args:
         blame, missed: float in [0, 1], N×S×S.
+        third: maps of the same pictures for a class that is neither, such as the least likely one.
 
     Returns:
         how many pairs there are (``pictures``), and in how many a map is ``blank``; where more than
-        one is left, also the ``mean_correlation`` of their two maps, and of the maps for the
-        predicted class ``of_other_pictures``, each with the next mistake's.
+        one is left, also the ``mean_correlation`` of their two maps, that of the first with the map
+        for the ``third_class``, and that of the maps for the predicted class
+        ``of_other_pictures``, each with the next mistake's.
     """
     unlit = blank(blame) | blank(missed)
     figures: dict[str, int | float] = {"pictures": len(blame), "blank": int(unlit.sum())}
     lit = blame[~unlit]
     if len(lit) > 1:
         figures["mean_correlation"] = float(similarity(lit, missed[~unlit]).mean())
+        figures["third_class"] = float(similarity(lit, third[~unlit]).mean())
         figures["of_other_pictures"] = float(similarity(lit, np.roll(lit, 1, axis=0)).mean())
     return figures
 
@@ -420,7 +427,7 @@ def maps_in_words(blame: np.ndarray, missed: np.ndarray, labels: Sequence[str]) 
     lines = [f"{whole} {'is' if empty == 1 else 'are'} blank. The first of the pictures above:"]
     alike = similarity(blame, missed)
     for place, label in enumerate(labels[:3]):
-        told = f"its two maps correlate by {alike[place]:+.2f}"
+        told = f"its two maps correlate at {alike[place]:+.2f}"
         if blank(missed)[place]:
             told = "the true class's map is blank"
         lines.append(f"{label}: {told}")
@@ -429,6 +436,8 @@ def maps_in_words(blame: np.ndarray, missed: np.ndarray, labels: Sequence[str]) 
 
 def agreement_in_words(pairs: pd.DataFrame, block: str) -> str:
     """Return how far the methods agree about one picture at a block, of `agreement`."""
+    if pairs.empty:
+        return f"At {block} there are no two maps to compare: the others are blank."
     worst, best = (
         f"{pair['first']} and {pair['second']} ({pair['correlation']:+.2f})"
         for _, pair in pairs.iloc[[0, -1]].iterrows()
@@ -441,7 +450,7 @@ def agreement_in_words(pairs: pd.DataFrame, block: str) -> str:
     elif mean < 0.3:
         verdict = "they scatter, and none of them is the explanation"
     return (
-        f"At {block} the {counted(len(pairs), 'pair')} of methods correlate by {mean:.2f} on "
+        f"At {block} the {counted(len(pairs), 'pair')} of methods correlate at {mean:.2f} on "
         f"average, best {best}, worst {worst}: {verdict} (n = 1 picture)."
     )
 
@@ -453,9 +462,14 @@ def agreement_by_block_in_words(maps: np.ndarray, blocks: Sequence[str]) -> str:
         maps: of `compare_methods`.
         blocks: their names.
     """
-    means = [agreement(maps[:, place])["correlation"].mean() for place in range(len(blocks))]
-    told = ", ".join(f"{mean:+.2f} at {block}" for mean, block in zip(means, blocks, strict=True))
-    return f"Mean correlation of two methods: {told}."
+    parts = []
+    for place, block in enumerate(blocks):
+        pairs, unlit = agreement(maps[:, place]), int(blank(maps[:, place]).sum())
+        told = (
+            f"{pairs['correlation'].mean():+.2f} at {block}" if len(pairs) else f"none at {block}"
+        )
+        parts.append(f"{told} ({counted(unlit, 'map')} blank)" if unlit else told)
+    return f"Mean correlation of two methods: {', '.join(parts)}."
 
 
 def pairs_in_words(figures: dict) -> str:
@@ -464,8 +478,9 @@ def pairs_in_words(figures: dict) -> str:
         return "There are too few pairs of maps to compare."
     return (
         f"Same picture, map for the predicted and for the true class: correlation "
-        f"{figures['mean_correlation']:+.2f} on average. Two different mistakes, each the map for "
-        f"its predicted class: {figures['of_other_pictures']:+.2f}."
+        f"{figures['mean_correlation']:+.2f} on average. Same picture, map for the predicted and "
+        f"for the least likely class: {figures['third_class']:+.2f}. Two different mistakes, each "
+        f"the map for its predicted class: {figures['of_other_pictures']:+.2f}."
     )
 
 
@@ -485,9 +500,13 @@ def in_short(figures: dict, method: str, block: str, run_name: str) -> str:
     told = f"{method} at {block}, {counted(mistakes, 'mistake')} of run **{run_name}**: "
     if "mean_correlation" not in figures:
         return f"{told}there were too few pairs of maps to compare."
+    left = counted(mistakes - figures["blank"], "pair")
+    blanks = (
+        "no map is blank" if not figures["blank"] else f"a map is blank in {figures['blank']:,}"
+    )
     return (
-        f"{told}in {figures['blank']:,} of them a map is blank. In the other "
-        f"{mistakes - figures['blank']:,} the maps for the predicted and for the true class "
-        f"correlate by **{figures['mean_correlation']:.2f}** on average, and the maps for the "
-        f"predicted class of two different mistakes by {figures['of_other_pictures']:.2f}."
+        f"{told}{blanks}. In the {left} left the maps for the predicted and for the true class "
+        f"correlate at **{figures['mean_correlation']:.2f}** on average, those for the predicted "
+        f"and the least likely class at {figures['third_class']:.2f}, and the maps for the "
+        f"predicted class of two different mistakes at {figures['of_other_pictures']:.2f}."
     )

@@ -195,10 +195,15 @@ def worth(maps: np.ndarray, regions: np.ndarray, drops: np.ndarray) -> np.ndarra
     Returns:
         float64, N, at least -1; NaN where no part's absence lowers the logit.
     """
-    on_part = np.einsum("nhw,nphw->np", _as_shares(maps), regions.astype(np.float64))
+    on_part = part_shares(maps, regions)
     most = drops.max(axis=1)
     expected = (on_part * drops).sum(axis=1)
     return np.where(most > 0, np.clip(expected / np.where(most > 0, most, 1), -1, 1), np.nan)
+
+
+def part_shares(maps: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Return which share of each map lies on each part: float64, N×P; arguments as for `worth`."""
+    return np.einsum("nhw,nphw->np", _as_shares(maps), regions.astype(np.float64))
 
 
 # Likeness

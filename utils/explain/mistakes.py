@@ -123,7 +123,7 @@ def classes_in_words(table: pd.DataFrame) -> str:
     told = (
         f"Highest F1: {best['class']} ({as_percent(best.f1)}). Lowest: {weakest['class']} "
         f"({as_percent(weakest.f1)}; recall {as_percent(weakest.recall)}, precision "
-        f"{as_percent(weakest.precision)}: {_weakness(weakest.recall, weakest.precision)})."
+        f"{as_percent(weakest.precision)}: {_weakness(weakest)})."
     )
     untested = table["class"][table["support"] == 0]
     if len(untested):
@@ -131,10 +131,14 @@ def classes_in_words(table: pd.DataFrame) -> str:
     return told
 
 
-def _weakness(recall: float, precision: float) -> str:
-    if abs(recall - precision) < 0.02:
-        return "it is missed about as often as it is called wrongly"
-    return "it is missed" if recall < precision else "it is called too often"
+def _weakness(row: pd.Series) -> str:
+    """Return whether a class is missed more often than it is wrongly named, beyond chance."""
+    found = row.recall * row.support
+    missed = row.support - found
+    named = found / row.precision - found if row.precision else 0.0
+    if abs(missed - named) <= 2 * np.sqrt(missed + named):  # two standard errors of the difference
+        return "it is missed about as often as it is wrongly named"
+    return "it is missed" if missed > named else "it is called too often"
 
 
 def surest_in_words(predictions: Predictions) -> str:

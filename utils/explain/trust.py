@@ -15,7 +15,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from utils import InputError, counted
+from utils import InputError, as_percent, counted
 from utils.data import drawn_shapes
 from utils.data.augment import hole_colour, normalise, shift_and_flip
 from utils.data.augmentation import Augmentation
@@ -25,6 +25,7 @@ from utils.explain.map_measures import (
     FILLS,
     LOCALISATION,
     logits_of,
+    part_shares,
     patch_agreement,
     rank_correlation,
     removal_curves,
@@ -396,12 +397,40 @@ def judged_in_words(judgement: Judgement) -> str:
             for allowed in (~is_known & ~is_mask, is_known)
         )
         winner, other = (named(judgement.candidates[place]) for place in (best, known))
-        told = f"{name}: {winner} ({mean[best]:.2f}); of what knows nothing, {other}"
-        told += f" ({mean[known]:.2f})"
+        told = f"{name}: {winner} ({mean[best]:.2f}{_failing(judgement, best)}); of what knows "
+        told += f"nothing, {other} ({mean[known]:.2f})"
         if mean[known] >= mean[best]:
             told += ", which wins: this measure says nothing here"
         lines.append(told)
     return "\n".join(lines)
+
+
+def _failing(judgement: Judgement, place: int) -> str:
+    """Return what a map does not follow, of class and weights."""
+    checks = [name for name in ("class", "weights") if name in judgement.scores]
+    means = {name: np.nanmean(judgement.scores[name][place]) for name in checks}
+    failed = [name for name, mean in means.items() if mean < 1 - MOST_ALIKE]
+    return f", but it does not follow the {' and '.join(failed)}" if failed else ""
+
+
+def standing_in_words(judgement: Judgement, candidate: Candidate) -> str:
+    """Return by which measures a map beats all that know nothing, beyond chance, and by which not.
+
+    Picture by picture: by a measure, the mean difference to the best of them has a 95 % interval.
+    """
+    place = judgement.candidates.index(candidate)
+    known = [at for at, each in enumerate(judgement.candidates) if each in KNOWS_NOTHING]
+    told: dict[str, list[str]] = {"beats": [], "cannot be told from": [], "loses to": []}
+    for name, scores in _with_baselines(judgement).items():
+        best = max(known, key=lambda at: np.nanmean(scores[at]))
+        gain = scores[place] - scores[best]
+        gain = gain[~np.isnan(gain)]
+        error = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
+        verdict = "beats" if gain.mean() > error else "loses to"
+        verdict = "cannot be told from" if abs(gain.mean()) <= error else verdict
+        told[verdict].append(f"{named(judgement.candidates[best])} by {name}")
+    parts = [f"{verdict} {', '.join(which)}" for verdict, which in told.items() if which]
+    return f"{named(candidate)}, against the best of what knows nothing: {'; '.join(parts)}."
 
 
 def _with_baselines(judgement: Judgement) -> dict[str, np.ndarray]:
@@ -440,6 +469,35 @@ def worst_of(judgement: Judgement, shown: Candidate, count: int) -> np.ndarray:
     """
     scores = judgement.scores[deciding_measure(judgement)][judgement.candidates.index(shown)]
     return np.argsort(scores)[: min(count, int((~np.isnan(scores)).sum()))]
+
+
+def parts_in_words(
+    subjects: Subjects, chosen: np.ndarray, maps: np.ndarray, classes: Sequence[str]
+) -> str:
+    """Return, a line a picture, what a map lies on, and what each part's absence does to the logit.
+
+    Args:
+        subjects: of `choose_subjects`.
+        chosen: int64, M: which of them.
+        maps: float, M×S×S.
+        classes: names of all classes.
+
+    Returns:
+        an empty text for pictures whose parts are not known.
+    """
+    if subjects.regions is None or subjects.drops is None:
+        return ""
+    lines = []
+    shares = part_shares(maps, subjects.regions[chosen])
+    for row, place in enumerate(chosen):
+        drops = zip(drawn_shapes.PARTS, shares[row], subjects.drops[place], strict=True)
+        parts = (
+            f"{part} {as_percent(round(share, 4), 0)} ({round(-drop, 1) + 0.0:+.1f})"
+            for part, share, drop in drops
+        )
+        told = ", ".join(parts)
+        lines.append(f"{classes[subjects.targets[place]]}: {told}")
+    return "\n".join(lines)
 
 
 # What the measures are worth, and what follows

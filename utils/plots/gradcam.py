@@ -89,6 +89,7 @@ def misclassified_maps(
     dataset_title,
     map_weight=0.4,
     columns=2,
+    title="Misclassified pictures and their class maps",
 ):
     """Draw misclassified pictures beside their maps for the predicted and the true class.
 
@@ -101,8 +102,8 @@ def misclassified_maps(
         dataset_title: how figures name the data.
         map_weight: 0..1, the map's share in an overlay.
         columns: pictures per row, each with its two overlays.
+        title: of the figure.
     """
-    title = "Misclassified pictures and their class maps"
     if not len(images):
         return message_figure(title, dataset_title, "No picture was misclassified.")
     columns = min(columns, len(images))

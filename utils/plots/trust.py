@@ -12,8 +12,6 @@ COLUMNS = 4
 def scores_by_measure(table, dataset_title, network):
     """Draw every measure's mean as a small heat map, methods by blocks, over what knows nothing.
 
-    Colours run from the lowest to the highest mean of each measure on its own.
-
     Args:
         table: DataFrame with columns method, block (empty for a baseline), measure, mean and n.
         dataset_title: how figures name the data.
@@ -30,7 +28,8 @@ def scores_by_measure(table, dataset_title, network):
     across, down = min(COLUMNS, len(measures)), -(-len(measures) // COLUMNS)
     height = 0.19 * (len(methods) + len(known)) + 0.75
     note = (
-        "Means over the pictures; higher is better in every panel. Below the line: maps that know "
+        "Means over n pictures; colours run from the lowest to the highest of each panel. Higher "
+        "is better, but for class and weights, where 0.5 passes. Below the line: maps that know "
         "nothing of the network, and the object's mask. Empty: not measured."
     )
     figure, axes = new_figure(
@@ -51,7 +50,8 @@ def scores_by_measure(table, dataset_title, network):
         cells = [[rows.get((method, block), np.nan) for block in blocks] for method in methods]
         cells += [[rows.get((name, ""), np.nan)] * len(blocks) for name in known]
         _draw_panel(panel, np.array(cells, float), len(methods))
-        panel.set_title(measures[place], size=NORMAL)
+        count = table["n"][table["measure"] == measures[place]].max()
+        panel.set_title(f"{measures[place]}, n = {count:,}", size=NORMAL)
         panel.set_xticks(range(len(blocks)), blocks, size=SMALL)
         names = [*methods, *known] if place % across == 0 else []
         panel.set_yticks(range(len(methods) + len(known)) if names else [], names, size=SMALL)
