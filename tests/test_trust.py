@@ -416,3 +416,26 @@ def test_where_a_map_is_worth_least_comes_first():
     scores[9:] = np.nan
     assert trust.worst_of(judgement, ("b", "x"), 2).tolist() == [7, 3]
     assert len(trust.worst_of(judgement, ("b", "x"), 50)) == 9
+
+
+# As coarse as another block
+
+
+def test_a_coarse_map_is_one_of_fewer_cells(subjects):
+    assert trust.cells_of(subjects.network, subjects.images[:1], "layer1") == 16
+    assert trust.cells_of(subjects.network, subjects.images[:1], "layer3") == 4
+    fine = subjects.masks.astype(np.float32)
+    coarse = trust.coarsened(fine, 4)
+    assert coarse.shape == fine.shape and coarse.dtype == np.float32
+    means = fine.reshape(COUNT, 4, 8, 4, 8).mean(axis=(2, 4))
+    assert coarse[:, 3:5, 3:5].mean(axis=(1, 2)) == pytest.approx(means[:, 0, 0], abs=0.1)
+    assert trust.coarsened(np.ones_like(fine), 4) == pytest.approx(1)
+
+
+def test_further_maps_are_judged_by_all_but_sanity(subjects):
+    few = subjects.first(4)
+    own = {("mine", "layer1"): few.masks.astype(np.float32)}
+    judgement = judge(few, ["gradcam"], ["layer3"], fills=[], sane=2, further=own)
+    place = judgement.candidates.index(("mine", "layer1"))
+    assert judgement.scores["energy"][place] == pytest.approx(np.ones(4))
+    assert np.isnan(judgement.scores["class"][place]).all()

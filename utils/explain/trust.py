@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from utils import InputError, as_percent, counted
 from utils.data import drawn_shapes
@@ -304,6 +305,7 @@ def judge(
     blocks: Sequence[str] | None = None,
     fills: Sequence[str] = tuple(FILLS),
     sane: int = 200,
+    further: Maps | None = None,
 ) -> Judgement:
     """Measure all candidates.
 
@@ -312,9 +314,10 @@ def judge(
         methods, blocks: which maps; None for all blocks of the network.
         fills: which of `FILLS` to measure with.
         sane: on how many of the pictures `sanity` is measured.
+        further: other maps to judge, by the names to give them.
     """
     blocks = subjects.network.blocks if blocks is None else blocks
-    maps = baselines(subjects) | maps_by_candidate(subjects, methods, blocks)
+    maps = baselines(subjects) | maps_by_candidate(subjects, methods, blocks) | dict(further or {})
     scores = {}
     if subjects.masks is not None:
         for name, measure in LOCALISATION.items():
@@ -348,6 +351,30 @@ def _sanity_of_all(few: Subjects, count: int, methods, blocks, maps: Maps) -> di
             for column, block in enumerate(blocks):
                 table[places[method, block], : len(few)] = values[:, column]
     return scores
+
+
+@torch.inference_mode()
+def cells_of(network: Network, images: Tensor, block: str) -> int:
+    """Return how many cells on a side a block has for these pictures (float, N×3×S×S)."""
+    sides = []
+    layer = network.get_submodule(block)
+    handle = layer.register_forward_hook(
+        lambda module, inputs, output: sides.append(output.shape[-1])
+    )
+    network(images)
+    handle.remove()
+    return sides[0]
+
+
+def coarsened(maps: np.ndarray, cells: int) -> np.ndarray:
+    """Return maps as a block of fewer cells would give them: averaged, and interpolated again.
+
+    Args:
+        maps: float32, N×S×S.
+        cells: on a side.
+    """
+    means = adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(maps))[:, None], cells)
+    return interpolate(means, maps.shape[-2:], mode="bilinear")[:, 0].numpy()
 
 
 # In tables and in words

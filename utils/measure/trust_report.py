@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from utils import as_markdown, check_number
@@ -10,12 +11,16 @@ from utils.data.picture_set import PictureSet
 from utils.devices import choose_device
 from utils.explain.gradcam import CHANNEL_METHODS, METHODS, OTHER_METHODS, first_choice
 from utils.explain.trust import (
+    Candidate,
     Judgement,
     Subjects,
     agreement_with_intervention,
+    cells_of,
     choice_in_words,
     choose_subjects,
+    coarsened,
     judge,
+    maps_by_candidate,
     summary,
 )
 from utils.files import replacing, write_text
@@ -80,11 +85,19 @@ def print_trust(
 def judge_all(subjects: Subjects, channel_count: int) -> Judgement:
     """Return what all measures say of all methods, those by channel on fewer pictures."""
     by_map = [name for name in (*METHODS, *OTHER_METHODS) if name not in CHANNEL_METHODS]
-    judgement = judge(subjects, by_map, sane=SANE)
+    judgement = judge(subjects, by_map, sane=SANE, further=_coarse(subjects))
     if channel_count:
         few = judge(subjects.first(channel_count), CHANNEL_METHODS, sane=SANE_BY_CHANNEL)
         judgement = judgement.joined(few)
     return judgement
+
+
+def _coarse(subjects: Subjects) -> dict[Candidate, np.ndarray]:
+    """Return the maps shown first with as few cells as the last block's: is it the method?"""
+    method, block = first_choice(subjects.network)
+    maps = maps_by_candidate(subjects, [method], [block])[method, block]
+    cells = cells_of(subjects.network, subjects.images[:1], subjects.network.blocks[-1])
+    return {(f"{method}, {cells}×{cells} cells", block): coarsened(maps, cells)}
 
 
 def table(judgement: Judgement) -> Iterator[str]:
