@@ -358,9 +358,7 @@ def cells_of(network: Network, images: Tensor, block: str) -> int:
     """Return how many cells on a side a block has for these pictures (float, N×3×S×S)."""
     sides = []
     layer = network.get_submodule(block)
-    handle = layer.register_forward_hook(
-        lambda module, inputs, output: sides.append(output.shape[-1])
-    )
+    handle = layer.register_forward_hook(lambda *parts: sides.append(parts[-1].shape[-1]))
     network(images)
     handle.remove()
     return sides[0]
