@@ -109,13 +109,13 @@ def test_where_nothing_is_right_the_predicted_class_is_judged_and_that_is_said(
     chosen = choose_subjects(network, picture_set, predictions, UNCHANGED, 5)
     assert np.array_equal(chosen.targets, predictions.predicted[chosen.index])
     assert trust.subjects_in_words(chosen, 2) == (
-        "No test picture is predicted rightly. Measured, for the predicted class, on 5 test "
+        "No test picture is predicted correctly. Measured, for the predicted class, on 5 test "
         "pictures, of which 2 for class, weights, flip and shift."
     )
     right = choose_subjects(network, picture_set, right_about(picture_set), UNCHANGED, 5)
     assert trust.subjects_in_words(right, 9) == (
         "Measured on 5 test pictures, of which 5 for class, weights, flip and shift; all are "
-        "predicted rightly."
+        "predicted correctly."
     )
 
 

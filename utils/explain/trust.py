@@ -406,8 +406,8 @@ def subjects_in_words(subjects: Subjects, sane: int) -> str:
     told = f"{counted(len(subjects), 'test picture')}, of which {min(sane, len(subjects)):,} for "
     told += "class, weights, flip and shift"
     if subjects.is_right:
-        return f"Measured on {told}; all are predicted rightly."
-    return f"No test picture is predicted rightly. Measured, for the predicted class, on {told}."
+        return f"Measured on {told}; all are predicted correctly."
+    return f"No test picture is predicted correctly. Measured, for the predicted class, on {told}."
 
 
 def judged_in_words(judgement: Judgement) -> str:

@@ -48,7 +48,7 @@ def print_trust(
     Args:
         run: a trained run.
         picture_set: what it was trained on.
-        count: on how many test pictures that are predicted rightly.
+        count: on how many test pictures that are predicted correctly.
         channel_count: on how many of these for methods with a forward pass for each channel;
             0 leaves them out.
         folder: where to write ``RUN.csv``, ``RUN.md``, ``RUN.png`` and, for drawn shapes,
@@ -56,7 +56,7 @@ def print_trust(
         devices: as `utils.devices.choose_device` takes it.
 
     Raises:
-        InputError: a number out of range, or no picture that is predicted rightly.
+        InputError: a number out of range, or no picture that is predicted correctly.
     """
     check_number("--count", count, 2, 1_000_000, whole=True)
     check_number("--channel-count", channel_count, 0, 1_000_000, whole=True)
@@ -68,8 +68,9 @@ def print_trust(
     judgement = judge_all(subjects, channel_count)
     about = (
         f"{as_markdown(picture_set.title)}, {run.settings['model']}, recipe {recipe.name}, seed "
-        f"{run.settings['seed']}; {as_markdown(hardware)}; n = {len(subjects):,} test pictures "
-        f"that are predicted rightly, {min(SANE, len(subjects))} for class, weights, flip and shift"
+        f"{run.settings['seed']} (training pictures {recipe.augmentation.in_words()}); "
+        f"{as_markdown(hardware)}; n = {len(subjects):,} test pictures predicted correctly, "
+        f"{min(SANE, len(subjects))} for class, weights, flip and shift"
     )
     if channel_count:
         about += f"; for {' and '.join(CHANNEL_METHODS)} {channel_count:,} and {SANE_BY_CHANNEL}"
