@@ -22,7 +22,12 @@ extensions = [
     "sphinx.ext.napoleon",  # their "Args:" and "Returns:"
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["ablation.md", "candidates.md", "trust/*", "_templates"]  # not pages by themselves
+exclude_patterns = [
+    "ablation.md",
+    "candidates.md",
+    "trust/*",
+    "_templates",
+]  # not pages by themselves
 
 nb_execution_mode = "off"  # what a chapter shows is what the run computed
 nb_render_markdown_format = "myst"  # so that links between chapters are found
