@@ -52,14 +52,21 @@ OTHER_METHODS: dict[str, type[BaseCAM]] = {
 }
 #: Which map of a network is shown first, by what `python -m utils trust` measured (docs/trust.md).
 SHOWN_FIRST = {DavidNet: ("hirescam", "layer1"), SpeedNet: ("hirescam", "block1")}
-#: What each does, in a line. A layer's output is a stack of channels, each a small picture.
+#: What each does, and what was measured of it on drawn shapes (docs/trust.md). A layer's output is
+#: a stack of channels, each a small picture.
 METHOD_NOTES = {
-    "gradcam": "Adds up a layer's channels, each weighed by its mean gradient: the usual choice.",
-    "gradcam++": "Weighs by positive gradients only; meant for several objects in one picture.",
-    "hirescam": "Gradient times channel, point by point: in the last layer, what each point added.",
-    "layercam": "Positive gradients only, point by point; the one made for early layers.",
-    "xgradcam": "Grad-CAM with weights scaled by how active a channel is.",
-    "eigencam": "What most of the channels have in common; it does not look at the class at all.",
+    "gradcam": "Adds up a layer's channels, each weighed by its mean gradient: the usual choice. "
+    "Measured: coarse in the last layer, and unsteady before it.",
+    "gradcam++": "Weighs by positive gradients only; meant for several objects in one picture. "
+    "Measured: nearly the same map for any class.",
+    "hirescam": "Gradient times channel, point by point: in the last layer, what each point added. "
+    "Measured: worth most, in an early layer.",
+    "layercam": "Positive gradients only, point by point; made for early layers. Measured: finds "
+    "the object there, with nearly the same map for any class.",
+    "xgradcam": "Grad-CAM with weights scaled by how active a channel is. Measured: steadier than "
+    "Grad-CAM before the last layer.",
+    "eigencam": "What most of the channels have in common; it does not look at the class at all, "
+    "and its sign is arbitrary, so a map may come out inverted.",
     "scorecam": "No gradient: tries every channel as a mask, so it takes the longest.",
     "ablationcam": "No gradient: switches off every channel in turn, so it takes long.",
 }

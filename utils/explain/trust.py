@@ -531,7 +531,8 @@ def parts_in_words(
 def deciding_measure(judgement: Judgement) -> str:
     """Return by what maps are chosen: the intervention where there is one, else removal.
 
-    Removal agreed with the intervention, and was not broken, where both were measured.
+    Where both were measured, removal put the same map first, and ranked the others differently
+    (docs/trust.md): away from drawn shapes the choice is the weaker one.
     """
     return "intervention" if "intervention" in judgement.scores else "removal"
 
@@ -581,8 +582,7 @@ def best_candidate(judgement: Judgement, measure: str) -> Candidate:
 
     1. It must follow class and weights: `sanity`'s ``class`` and ``weights`` are at least
        1 - `MOST_ALIKE` on average.
-    2. Of these, it has the highest mean by `measure`: on drawn shapes ``intervention``, elsewhere
-       the measure that agreed with it best there and was not broken.
+    2. Of these, it has the highest mean by `measure`: `deciding_measure`.
 
     Raises:
         InputError: no candidate follows class and weights.
