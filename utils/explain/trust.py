@@ -386,7 +386,8 @@ def summary(judgement: Judgement, candidates: Sequence[Candidate]) -> pd.DataFra
     """
     cells = judgement.table()
     half = (cells["high"] - cells["low"]) / 2
-    cells["told"] = [f"{m:.2f} ± {h:.2f}" for m, h in zip(cells["mean"], half, strict=True)]
+    means = cells["mean"].round(2) + 0.0  # no minus before a zero
+    cells["told"] = [f"{m:.2f} ± {h:.2f}" for m, h in zip(means, half, strict=True)]
     told = cells.set_index(["method", "block", "measure"])["told"]
     rows = {
         named(candidate): {m: told.get((*candidate, m), "–") for m in judgement.scores}

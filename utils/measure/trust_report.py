@@ -1,6 +1,6 @@
 """What the maps of a trained run are worth: measured, kept as tables, drawn, said."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,8 @@ def print_trust(
         count: on how many test pictures that are predicted correctly.
         channel_count: on how many of these for methods with a forward pass for each channel;
             0 leaves them out.
-        folder: where to write ``RUN.csv``, ``RUN.md``, ``RUN.png`` and, for drawn shapes,
-            ``RUN-measures.csv``; None writes into the run's own ``trust/``.
+        folder: where to write ``RUN.csv``, ``RUN.md`` and ``RUN.png`` (what every map is worth) and
+            ``RUN-measures.md`` (what the measures are); None writes into the run's own ``trust/``.
         devices: as `utils.devices.choose_device` takes it.
 
     Raises:
@@ -74,13 +74,15 @@ def print_trust(
     )
     if channel_count:
         about += f"; for {' and '.join(CHANNEL_METHODS)} {channel_count:,} and {SANE_BY_CHANNEL}"
-    lines = [about, "", *table(judgement)]
+    scores = [about, "", *table(judgement)]
+    measures = [choice_in_words(judgement, first_choice(network))]
     if "intervention" in judgement.scores:
-        agreement = agreement_with_intervention(judgement)
-        lines += ["", *agreement_table(agreement)]
-    lines += ["", choice_in_words(judgement, first_choice(network))]
-    print("\n".join(lines))
-    keep(Path(folder) if folder else run.path("trust"), run, judgement, lines, picture_set.title)
+        measures = [*agreement_table(agreement_with_intervention(judgement)), "", *measures]
+    print("\n".join([*scores, "", *measures]))
+    place = Path(folder) if folder else run.path("trust")
+    write_text(place / f"{run.name}.md", "\n".join(scores) + "\n")
+    write_text(place / f"{run.name}-measures.md", "\n".join(measures) + "\n")
+    keep(place, run, judgement, picture_set.title)
 
 
 def judge_all(subjects: Subjects, channel_count: int) -> Judgement:
@@ -106,27 +108,25 @@ def table(judgement: Judgement) -> Iterator[str]:
     rows = summary(judgement, judgement.candidates)
     yield f"| {' | '.join(rows.columns)} |"
     yield "|" + " --- |" * len(rows.columns)
-    yield from (f"| {' | '.join(row)} |" for row in rows.to_numpy())
+    for row in rows.to_numpy():
+        cells = (cell.replace(" ± ", "\u00a0±\u00a0") for cell in row)  # on one line in a page
+        yield f"| {' | '.join(cells)} |"
 
 
 def agreement_table(agreement: pd.DataFrame) -> Iterator[str]:
     """Yield the lines of a Markdown table, of `agreement_with_intervention`."""
-    yield "| measure | Kendall's τ with the intervention | 95 % interval | highest | |"
+    yield "| measure | Kendall's τ with the intervention | 95 % interval | highest | verdict |"
     yield "| --- | --- | --- | --- | --- |"
     for row in agreement.to_dict("records"):
-        verdict = "broken" if row["is_broken"] else ""
+        verdict = "broken" if row["is_broken"] else "stands"
         interval = f"{row['low']:.2f} to {row['high']:.2f}"
         yield f"| {row['measure']} | {row['tau']:.2f} | {interval} | {row['winner']} | {verdict} |"
 
 
-def keep(
-    folder: Path, run: Run, judgement: Judgement, lines: Sequence[str], dataset_title: str
-) -> None:
-    """Write the table as CSV and Markdown, and as a figure."""
-    folder.mkdir(parents=True, exist_ok=True)
+def keep(folder: Path, run: Run, judgement: Judgement, dataset_title: str) -> None:
+    """Write what every map is worth as CSV, and as a figure."""
     rows = judgement.table()
     write_text(folder / f"{run.name}.csv", rows.round(4).to_csv(index=False))
-    write_text(folder / f"{run.name}.md", "\n".join(lines) + "\n")
     figure = scores_by_measure(rows, dataset_title, MODELS[run.settings["model"]].__name__)
     with replacing(folder / f"{run.name}.png") as beside:
         figure.savefig(beside, format="png")
