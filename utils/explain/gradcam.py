@@ -51,7 +51,7 @@ OTHER_METHODS: dict[str, type[BaseCAM]] = {
     "fem": grad_cam.FEM,
 }
 #: Which map of a network is shown first, by what `python -m utils trust` measured (docs/trust.md).
-SHOWN_FIRST = {DavidNet: ("hirescam", "layer1"), SpeedNet: ("hirescam", "block1")}
+SHOWN_FIRST = {DavidNet: ("hirescam", "layer1"), SpeedNet: ("hirescam", "block2")}
 #: What each does, and what was measured of it on drawn shapes (docs/trust.md). A layer's output is
 #: a stack of channels, each a small picture.
 METHOD_NOTES = {
