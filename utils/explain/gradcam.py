@@ -60,7 +60,7 @@ METHOD_NOTES = {
     "gradcam++": "Weighs by positive gradients only; meant for several objects in one picture. "
     "Measured: nearly the same map for any class.",
     "hirescam": "Gradient times channel, point by point: in the last layer, what each point added. "
-    "Measured: worth most, in an early layer.",
+    "Measured: worth most, before the last layer.",
     "layercam": "Positive gradients only, point by point; made for early layers. Measured: finds "
     "the object there, with nearly the same map for any class.",
     "xgradcam": "Grad-CAM with weights scaled by how active a channel is. Measured: steadier than "
