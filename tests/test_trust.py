@@ -374,23 +374,23 @@ def test_what_a_map_lies_on_is_told_with_what_it_is_worth(subjects):
 
 def test_the_choice_is_told_beside_what_is_shown():
     worth = [0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.6]
-    judgement = made_up(removal=worth, **sane_but())
+    judgement = made_up(deletion=worth, **sane_but())
     assert trust.choice_in_words(judgement, ("b", "x")) == (
-        "By removal, the rule chooses b at x on these pictures, the map that is shown first."
+        "By deletion, the rule chooses b at x on these pictures, the map that is shown first."
     )
     assert trust.choice_in_words(judgement, ("c", "x")).endswith(
         "not c at x, which is shown first (0.70 against 0.60)."
     )
     assert trust.choice_in_words(judgement, ("d", "x")).endswith("was not judged.")
-    by_worth = made_up(removal=worth, intervention=worth[::-1], **sane_but())
+    by_worth = made_up(deletion=worth, intervention=worth[::-1], **sane_but())
     assert trust.choice_in_words(by_worth, ("a", "x")).startswith("By intervention, the rule")
-    none = made_up(removal=worth, **sane_but(weights="abc"))
+    none = made_up(deletion=worth, **sane_but(weights="abc"))
     assert "no map should be shown first" in trust.choice_in_words(none, ("a", "x"))
 
 
 def test_where_a_map_is_worth_least_comes_first():
-    judgement = made_up(removal=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.6], **sane_but())
-    scores = judgement.scores["removal"][5]
+    judgement = made_up(deletion=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.6], **sane_but())
+    scores = judgement.scores["deletion"][5]
     scores[[7, 3]] = -1.0, -0.5
     scores[9:] = np.nan
     assert trust.worst_of(judgement, ("b", "x"), 2).tolist() == [7, 3]

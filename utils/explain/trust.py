@@ -530,12 +530,12 @@ def parts_in_words(
 
 
 def deciding_measure(judgement: Judgement) -> str:
-    """Return by what maps are chosen: the intervention where there is one, else removal.
+    """Return by what maps are chosen: the intervention where there is one, else deletion.
 
-    Where both were measured, removal put the same map first, and ranked the others differently
-    (docs/trust.md): away from drawn shapes the choice is the weaker one.
+    Of the measures that any pictures allow, deletion agreed with the intervention best, though not
+    well: away from drawn shapes the choice is the weaker one (docs/trust.md).
     """
-    return "intervention" if "intervention" in judgement.scores else "removal"
+    return "intervention" if "intervention" in judgement.scores else "deletion"
 
 
 def agreement_with_intervention(

@@ -30,14 +30,14 @@ def scores_by_measure(table, dataset_title, network):
     note = (
         "Means over n pictures; colours run from the lowest to the highest of each panel. Higher "
         "is better, but for class and weights, where 0.5 passes. Below the line: maps that know "
-        "nothing of the network, and the object's mask. Empty: not measured."
+        "nothing of the network, and the object's mask where it is known. Empty: not measured."
     )
     figure, axes = new_figure(
         title,
         dataset_title,
         down,
         across,
-        width=2.0 + 0.5 * across * max(len(blocks), 3),
+        width=2.0 + 0.5 * across * max(len(blocks), 4),
         height=1.3 + height * down,
         note=note,
         squeeze=False,
