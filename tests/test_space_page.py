@@ -185,7 +185,7 @@ def test_the_number_of_classes_follows_its_slider(page):
 
 
 def test_layers_are_chosen_and_none_is_said(page):
-    for name in ("prep", "layer1"):
+    for name in ("prep", "layer2"):
         page.get_by_label(name, exact=True).check()
     page.wait_for_function("() => document.querySelectorAll('.maps figure').length === 8")
     for name in ("prep", "layer1", "layer2", "layer3"):
@@ -438,7 +438,7 @@ def test_the_page_is_accessible_and_fits(browser, running, width, scheme, tmp_pa
     page.wait_for_selector("text=Example 3:")
     top = "document.querySelector('.answer').getBoundingClientRect().top"
     page.wait_for_function(f"() => {top} >= 0 && {top} < 300")
-    for name in ("prep", "layer1"):
+    for name in ("prep", "layer2"):
         page.get_by_label(name, exact=True).check()
     page.wait_for_selector(".tiles > :nth-child(4)")
     columns = "getComputedStyle(document.querySelector('.tiles')).gridTemplateColumns"

@@ -229,8 +229,9 @@ def attacked(tiny_run, tmp_path_factory):
     })  # fmt: skip
     (pages / "api").mkdir()
     (pages / "api" / "index.md").write_text("# Code\n")
+    (pages / "trust.md").write_text("# Maps\n")
     (pages / "index.md").write_text(
-        "# Book\n\n```{toctree}\n:glob:\nrendered/*\nyour_pictures\napi/index\n```\n"
+        "# Book\n\n```{toctree}\n:glob:\nrendered/*\nyour_pictures\ntrust\napi/index\n```\n"
     )
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
@@ -333,7 +334,13 @@ def test_honest_outputs_beside_them_look_as_they_do_without(attacked, tiny_run):
         assert (
             len(re.findall('<img alt="[^"]+" src="../_images', text)) == figures + 1
         )  # of the attack
-        assert len(re.findall('_images/[^>]*width="900"|_images/[^>]*width="650"', text)) == figures
+        sizes = [
+            output.metadata["image/png"]
+            for output in outputs
+            if "image/png" in output.get("data", {})
+        ]
+        shown = map(int, re.findall(r'_images/[^>]*width="(\d+)"', text))
+        assert sorted(shown) == sorted(size["width"] for size in sizes)
         tables = [kinds["text/html"] for kinds in data if "text/html" in kinds]
         assert text.count("<table>") == len(tables) + 1
         for table in tables:

@@ -247,6 +247,8 @@ def test_without_objects_or_holes_less_is_measured(subjects):
     plain = replace(subjects, masks=None, regions=None, drops=None, hole=None).first(4)
     judgement = judge(plain, ["gradcam"], ["layer3"], fills=[], sane=2)
     assert set(judgement.scores) == {"class", "weights", "weights, SSIM", "flip", "shift"}
+    assert trust.fills_for(subjects) == ["removal"]
+    assert trust.fills_for(plain) == ["removal", "deletion"]
     assert MASK not in judgement.candidates
 
 

@@ -299,6 +299,11 @@ class Judgement:
         return pd.DataFrame(rows, columns=columns)
 
 
+def fills_for(subjects: Subjects) -> list[str]:
+    """Return which of `FILLS` a look at a run's maps needs: deletion where it is what decides."""
+    return ["removal"] if subjects.regions is not None else ["removal", "deletion"]
+
+
 def judge(
     subjects: Subjects,
     methods: Sequence[str],

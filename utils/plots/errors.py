@@ -250,7 +250,7 @@ def class_pairs(images, given, classes, headings, words, columns):
 
 
 @styled
-def prediction_sets(images, actual, sets, classes, dataset_title, columns=4):
+def prediction_sets(images, actual, sets, classes, dataset_title, columns=6):
     """Draw pictures, each with its actual class and the set of classes predicted for it.
 
     Args:
