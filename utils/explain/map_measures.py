@@ -235,11 +235,15 @@ def structural_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 # What a network says
 
 
-@torch.inference_mode()
 def logits_of(network: Network, images: Tensor, targets: np.ndarray) -> np.ndarray:
     """Return the logit of each picture's class: float32, N."""
-    parts = [network(part).float().cpu() for part in images.split(_AT_ONCE)]
-    return torch.cat(parts).numpy()[range(len(targets)), targets]
+    return all_logits(network, images).numpy()[range(len(targets)), targets]
+
+
+@torch.inference_mode()
+def all_logits(network: Network, images: Tensor) -> Tensor:
+    """Return the logits of all classes, batch by batch: float32, N×C, on the CPU."""
+    return torch.cat([network(part).float().cpu() for part in images.split(_AT_ONCE)])
 
 
 @torch.inference_mode()

@@ -283,6 +283,13 @@ class Judgement:
             scores[name] = np.concatenate([mine, more])
         return Judgement((*self.candidates, *(other.candidates[place] for place in new)), scores)
 
+    def means(self, measure: str) -> np.ndarray:
+        """Return each candidate's mean: float64, NaN where it was not measured."""
+        scores = self.scores[measure]
+        means, is_measured = np.full(len(scores), np.nan), ~np.isnan(scores).all(axis=1)
+        means[is_measured] = np.nanmean(scores[is_measured], axis=1)
+        return means
+
     def table(self) -> pd.DataFrame:
         """Return a row for each candidate and measure: mean, low and high end of its 95 % interval
         (1.96 standard errors of the mean), and n.
@@ -293,10 +300,15 @@ class Judgement:
                 values = values[~np.isnan(values)]
                 if not len(values):
                     continue
-                mean, error = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+                mean, error = values.mean(), _half_interval(values)
                 rows.append((method, block, measure, mean, mean - error, mean + error, len(values)))
         columns = ["method", "block", "measure", "mean", "low", "high", "n"]
         return pd.DataFrame(rows, columns=columns)
+
+
+def _half_interval(values: np.ndarray) -> float:
+    """Return half of the 95 % interval of a mean: 1.96 standard errors."""
+    return 1.96 * values.std(ddof=1) / np.sqrt(len(values))
 
 
 def fills_for(subjects: Subjects) -> list[str]:
@@ -418,7 +430,7 @@ def subjects_in_words(subjects: Subjects, sane: int) -> str:
 
 def judged_in_words(judgement: Judgement) -> str:
     """Return, by each measure that baselines take part in, which map wins and what it beats."""
-    means = {name: np.nanmean(s, axis=1) for name, s in _with_baselines(judgement).items()}
+    means = {name: judgement.means(name) for name in _with_baselines(judgement)}
     is_known = np.array([candidate in KNOWS_NOTHING for candidate in judgement.candidates])
     is_mask = np.array([candidate == MASK for candidate in judgement.candidates])
     lines = []
@@ -439,8 +451,7 @@ def judged_in_words(judgement: Judgement) -> str:
 def _failing(judgement: Judgement, place: int) -> str:
     """Return what a map does not follow, of class and weights."""
     checks = [name for name in ("class", "weights") if name in judgement.scores]
-    means = {name: np.nanmean(judgement.scores[name][place]) for name in checks}
-    failed = [name for name, mean in means.items() if mean < 1 - MOST_ALIKE]
+    failed = [name for name in checks if judgement.means(name)[place] < 1 - MOST_ALIKE]
     return f", but it does not follow the {' and '.join(failed)}" if failed else ""
 
 
@@ -456,7 +467,7 @@ def standing_in_words(judgement: Judgement, candidate: Candidate) -> str:
         best = max(known, key=lambda at: np.nanmean(scores[at]))
         gain = scores[place] - scores[best]
         gain = gain[~np.isnan(gain)]
-        error = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
+        error = _half_interval(gain)
         verdict = "beats" if gain.mean() > error else "loses to"
         verdict = "cannot be told from" if abs(gain.mean()) <= error else verdict
         told[verdict].append(f"{named(judgement.candidates[best])} by {name}")
@@ -476,7 +487,7 @@ def _with_baselines(judgement: Judgement) -> dict[str, np.ndarray]:
 def choice_in_words(judgement: Judgement, shown: Candidate) -> str:
     """Return whether the map that is shown first is the one that these pictures would choose."""
     measure = deciding_measure(judgement)
-    mean = np.nanmean(judgement.scores[measure], axis=1)
+    mean = judgement.means(measure)
     try:
         chosen = best_candidate(judgement, measure)
     except InputError as nothing:
@@ -577,8 +588,8 @@ def agreement_with_intervention(
         taus = [kendalltau(*pair).statistic for pair in zip(means, worths, strict=True)]
         low, high = np.quantile(taus[1:], [0.025, 0.975])
         winner = judgement.candidates[rated[int(means[0].argmax())]]
-        told = " at ".join(filter(None, winner))
-        rows.append((name, taus[0], low, high, told, winner in KNOWS_NOTHING, count))
+        is_broken = winner in KNOWS_NOTHING
+        rows.append((name, taus[0], low, high, named(winner), is_broken, count))
     columns = ["measure", "tau", "low", "high", "winner", "is_broken", "n"]
     return pd.DataFrame(rows, columns=columns).sort_values("tau", ascending=False)
 
@@ -594,12 +605,9 @@ def best_candidate(judgement: Judgement, measure: str) -> Candidate:
         InputError: no candidate follows class and weights.
     """
     passed = np.ones(len(judgement.candidates), bool)
-    for name in ("class", "weights"):
-        means = judgement.scores[name]
-        known = ~np.isnan(means).all(axis=1)
-        passed &= known
-        passed[known] &= np.nanmean(means[known], axis=1) >= 1 - MOST_ALIKE
+    for name in ("class", "weights"):  # what was not measured does not pass
+        passed &= judgement.means(name) >= 1 - MOST_ALIKE
     if not passed.any():
         raise InputError("No method follows both class and weights; no map should be shown first.")
-    values = np.where(passed, np.nanmean(judgement.scores[measure], axis=1), -np.inf)
+    values = np.where(passed, judgement.means(measure), -np.inf)
     return judgement.candidates[int(values.argmax())]

@@ -19,7 +19,7 @@ from utils import as_percent, check_number
 from utils.data.augment import normalise
 from utils.data.picture_set import PictureSet, Split
 from utils.explain.gradcam import CHANNEL_METHODS, METHODS, class_activation_maps
-from utils.explain.map_measures import energy_on_object
+from utils.explain.map_measures import all_logits, energy_on_object
 from utils.measure import trials
 from utils.models.network import Network
 from utils.training.recipes import RECIPES
@@ -132,11 +132,9 @@ def _trained_pair(picture_set, seed: int, output_dir, **options) -> dict[str, Ne
     return networks
 
 
-@torch.inference_mode()
 def _predicted(network: Network, images: Tensor, picture_set: PictureSet) -> Tensor:
-    parts = images.split(256)
-    logits = [network(normalise(part, picture_set.mean, picture_set.std)) for part in parts]
-    return torch.cat(logits).argmax(1)
+    normalised = normalise(images, picture_set.mean, picture_set.std)
+    return all_logits(network, normalised).argmax(1)
 
 
 def ask(networks: dict[str, Network], picture_set: PictureSet, count: int) -> Outcome:

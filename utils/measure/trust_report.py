@@ -56,7 +56,7 @@ def print_trust(
         devices: as `utils.devices.choose_device` takes it.
 
     Raises:
-        InputError: a number out of range, or no picture that is predicted correctly.
+        InputError: a number out of range.
     """
     check_number("--count", count, 2, 1_000_000, whole=True)
     check_number("--channel-count", channel_count, 0, 1_000_000, whole=True)
