@@ -370,17 +370,6 @@ def _sanity_of_all(few: Subjects, count: int, methods, blocks, maps: Maps) -> di
     return scores
 
 
-@torch.inference_mode()
-def cells_of(network: Network, images: Tensor, block: str) -> int:
-    """Return how many cells on a side a block has for these pictures (float, N×3×S×S)."""
-    sides = []
-    layer = network.get_submodule(block)
-    handle = layer.register_forward_hook(lambda *parts: sides.append(parts[-1].shape[-1]))
-    network(images)
-    handle.remove()
-    return sides[0]
-
-
 def coarsened(maps: np.ndarray, cells: int) -> np.ndarray:
     """Return maps as a block of fewer cells would give them: averaged, and interpolated again.
 

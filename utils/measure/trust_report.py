@@ -15,7 +15,6 @@ from utils.explain.trust import (
     Judgement,
     Subjects,
     agreement_with_intervention,
-    cells_of,
     choice_in_words,
     choose_subjects,
     coarsened,
@@ -25,6 +24,7 @@ from utils.explain.trust import (
 )
 from utils.files import replacing, write_text
 from utils.models.registry import MODELS
+from utils.models.summary import stages
 from utils.plots.trust import scores_by_measure
 from utils.runs import Run
 from utils.training.predictions import predict_test
@@ -99,7 +99,9 @@ def _coarse(subjects: Subjects) -> dict[Candidate, np.ndarray]:
     """Return the maps shown first with as few cells as the last block's: is it the method?"""
     method, block = first_choice(subjects.network)
     maps = maps_by_candidate(subjects, [method], [block])[method, block]
-    cells = cells_of(subjects.network, subjects.images[:1], subjects.network.blocks[-1])
+    found = stages(subjects.network, maps.shape[-1])
+    sides = {stage.name: stage.side for stage in found if stage.side is not None}
+    cells = sides[subjects.network.blocks[-1]]
     return {(f"{method}, {cells}×{cells} cells", block): coarsened(maps, cells)}
 
 
