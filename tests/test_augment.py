@@ -102,6 +102,13 @@ def test_a_draw_depends_on_nothing_but_its_own_picture():
     assert torch.equal(uniform(7, 3, torch.tensor([41]), 2), everything[41:42])
 
 
+def test_draws_for_several_purposes_at_once_are_those_for_each():
+    indices = torch.tensor([0, 5, 2**33, 49_999])
+    together = uniform(7 + 2**40, 3, indices, torch.arange(20)[:, None])
+    alone = torch.stack([uniform(7 + 2**40, 3, indices, purpose) for purpose in range(20)])
+    assert torch.equal(together, alone)
+
+
 def test_draws_leave_the_global_generator_alone():
     before = torch.get_rng_state()
     augment(random_pictures(4), torch.arange(4), Augmentation(), MEAN, STD, seed=0, epoch=0)

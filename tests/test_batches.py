@@ -1,5 +1,7 @@
 """Batches: what is held out, in which order pictures come, and what a network is given."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pytorch_lightning import Trainer
@@ -8,7 +10,8 @@ from helpers.pictures import MEAN, STD, counts_of, made_set
 from utils import InputError
 from utils.data import batches
 from utils.data.augment import Augmentation, augment, normalise, resize
-from utils.data.batches import EpochShuffle, InOrder, PictureDataModule
+from utils.data.batches import ROOM, EpochShuffle, InOrder, PictureDataModule
+from utils.data.picture_set import Split
 from utils.models.registry import create_model
 from utils.training.classifier import ImageClassifier
 from utils.training.recipes import choose_recipe
@@ -201,6 +204,25 @@ def test_validation_and_test_see_the_pictures_normalised_and_not_augmented(tmp_p
     seen.clear()
     recorder.trainer.test(recorder.classifier, datamodule=module, verbose=False)
     assert torch.equal(torch.cat(seen), expected)
+
+
+def test_pictures_are_kept_once_on_a_gpu_that_has_room_and_else_stay_where_they_are(monkeypatch):
+    moved = []
+
+    def to(split, device):
+        moved.append(device)
+        return replace(split)
+
+    module = PictureDataModule(made_set([0, 1, 2] * 3), 8)
+    assert module.near(module.train) is module.train  # on a CPU
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(PictureDataModule, "device", gpu)
+    monkeypatch.setattr(Split, "to", to)
+    monkeypatch.setattr(batches, "_free", lambda device: ROOM * module.train.images.nbytes - 1)
+    assert module.near(module.train) is module.train
+    monkeypatch.setattr(batches, "_free", lambda device: ROOM * module.train.images.nbytes)
+    assert module.near(module.train) is module.near(module.train) is not module.train
+    assert moved == [gpu]
 
 
 def test_pictures_grow_from_epoch_to_epoch_and_are_tested_at_full_size(tmp_path):

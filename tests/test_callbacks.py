@@ -77,7 +77,9 @@ def test_tensorboard_holds_losses_accuracies_and_learning_rate(trained):
     events.Reload()
     tags = set(events.Tags()["scalars"])
     assert {"train_loss", "train_acc", "val_loss", "val_acc"} <= tags
-    assert any(tag.startswith("lr") for tag in tags)
+    rates = [event.value for event in events.Scalars("learning_rate")]
+    steps = [float(row["lr"]) for row in read_table(trained.run, "steps.csv")]
+    assert rates == pytest.approx(steps, rel=1e-5)
     logged = [event.value for event in events.Scalars("val_loss")]
     table = [float(row["val_loss"]) for row in read_table(trained.run, "metrics.csv")]
     assert logged == pytest.approx(table, rel=1e-5)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from utils.training import optimizers
 from utils.training.optimizers import ADAM_MEMORY, QUINTIC, Muon, orthogonalised
 
 
@@ -69,6 +70,38 @@ def test_convolutions_turn_along_the_orthogonal_matrix_at_their_own_norm():
         optimizer.step()
     for mine, expected in zip(groups_of(network)[4], weights, strict=True):
         torch.testing.assert_close(mine.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_recorded_update_of_a_gpu_is_the_one_that_was_recorded(monkeypatch):
+    def after(steps):
+        network = small_network().cuda()
+        optimizer = Muon(network, lr=0.1, momentum=0.6)
+        for step in range(steps):
+            gradients(network, step)
+            for p in network.parameters():
+                p.grad = p.grad.cuda()
+            for group in optimizer.param_groups:
+                group["lr"], group["momentum"] = 0.1 / (1 + step), 0.6 + 0.01 * step
+            optimizer.step()
+        return [p.detach() for p in network.parameters()]
+
+    recorded = after(8)
+    replayed = optimizers._Recorded.turn
+
+    def one_by_one(self, *asked):
+        self.made = 0
+        replayed(self, *asked)
+
+    monkeypatch.setattr(optimizers._Recorded, "turn", one_by_one)
+    assert all(torch.equal(a, b) for a, b in zip(recorded, after(8), strict=True))
+
+
+def test_matrices_are_orthogonalised_alone_as_together():
+    torch.manual_seed(2)
+    matrices = torch.randn(3, 8, 40)
+    alone = torch.stack([orthogonalised(matrix) for matrix in matrices])
+    torch.testing.assert_close(orthogonalised(matrices), alone, rtol=1e-2, atol=1e-2)  # bfloat16
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])

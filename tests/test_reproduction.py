@@ -51,7 +51,7 @@ def test_a_distance_is_the_mean_over_the_points_at_which_the_log_was_read():
 
 def test_curves_pool_training_and_test_pictures_as_the_original_did(tmp_path):
     trial = made(tmp_path, "run", train_acc=0.5, val_acc=0.75)  # 8 pictures shown, 4 watched
-    curves = curves_of(summary_of(trial))
+    (curves,) = curves_of(summary_of([trial]))
     assert curves["pooled"].tolist() == pytest.approx([(8 * 0.5 + 4 * 0.75) / 12] * 20, abs=1e-5)
     assert curves["train_loss"].tolist() == [0.5] * 20
     assert curves["test_loss"].tolist() == [0.4] * 20
@@ -65,8 +65,10 @@ def trained(tmp_path, monkeypatch):
 
     def train(picture_set, variants, seeds, output_dir, **options):
         asked.update(variants=variants, seeds=seeds, place=output_dir, **options)
-        for name in variants:
-            yield made(tmp_path, name, val_loss=0.1 * "abc".index(name[-1]))
+        for seed in range(seeds):
+            for name in variants:
+                loss = 0.1 * "abc".index(name[-1]) + seed
+                yield made(tmp_path / str(seed), name, train_loss=0.5 + seed, val_loss=loss)
 
     monkeypatch.setattr(trials, "train_in_turn", train)
     return asked
@@ -96,6 +98,20 @@ def test_candidates_are_trained_and_stand_in_the_table_beside_the_log(trained, t
     assert list(trained["variants"].values()) == recipes
 
 
+def test_of_several_seeds_stand_the_mean_curve_and_the_spread_of_distances(
+    trained, tmp_path, capsys
+):
+    print_candidates("pictures", ["c"], "place", tmp_path / "kept.json", seeds=2)
+    printed = capsys.readouterr().out
+    assert "| 0.770, 0.370, 0.290, 0.190 | 1.000, 1.000, 1.000, 1.000 |" in printed
+    far = [(LOGGED["train_loss"] - loss).abs().mean() for loss in (0.5, 1.5)]
+    spread = abs(far[1] - far[0]) / 2**0.5
+    assert f"| – | {sum(far) / 2:.3f} ± {spread:.3f} |" in printed
+    assert "| n | 1 | 2 |" in printed
+    with pytest.raises(InputError, match="--seeds is 0"):
+        print_candidates("pictures", ["c"], "place", tmp_path / "kept.json", seeds=0)
+
+
 def test_candidates_that_were_trained_elsewhere_are_compared_too(trained, tmp_path, capsys):
     kept = tmp_path / "kept.json"
     print_candidates("pictures", ["c"], "place", kept)
@@ -111,7 +127,7 @@ def test_what_cannot_be_compared_is_refused(trained, tmp_path):
         print_candidates("pictures", ["a", "d"], "place", tmp_path / "kept.json")
     assert not trained
     damaged = tmp_path / "kept.json"
-    for content in ("", "[]", '{"a": {}}', '{"a": {"curves": {"train_loss": ["x"]}}}'):
+    for content in ("", "[]", '{"a": {}}', '{"a": {"runs": [{"curves": {"train_loss": ["x"]}}]}}'):
         damaged.write_text(content)
         with pytest.raises(InputError, match="does not hold the curves of candidates"):
             print_candidates("pictures", ["a"], "place", damaged)

@@ -370,6 +370,7 @@ def _add_reproduce(commands) -> None:
     parser.add_argument(
         "--only", metavar="a,b", default="a,b,c", help="train with these (default: a,b,c)"
     )
+    parser.add_argument("--seeds", type=int, default=1, help="how often with each (default: once)")
     parser.add_argument(
         "--kept",
         metavar="FILE",
@@ -388,6 +389,7 @@ def _reproduce(options) -> None:
         options.output_dir,
         options.kept,
         options.table,
+        options.seeds,
     )
 
 

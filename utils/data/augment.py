@@ -7,6 +7,7 @@ on every device, and in a run that was interrupted and resumed.
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,31 +19,35 @@ from utils.data.picture_set import CIFAR10_MEAN
 _MASK = 0xFFFFFFFF
 _CROP_Y, _CROP_X, _FLIP, _CUT_Y, _CUT_X, _CONTRAST, _BRIGHTNESS = range(7)
 _AFFINE, _SHIFT_Y, _SHIFT_X, _SCALE, _TURN, _SHRINK, _HOLES, _COUNT = range(7, 15)
+_PURPOSES = 15  # of those above
 _HOLE = 100  # and the purposes after it: four for each hole
+Number = TypeVar("Number", int, Tensor)
 #: How the original fills a hole: with CIFAR-10's mean for pixels from 0 to 1, but on pixels from 0
 #: to 255, where it is black.
 BLACK = CIFAR10_MEAN
 
 
-def uniform(seed: int, epoch: int, indices: Tensor, purpose: int) -> Tensor:
-    """Draw one number in [0, 1) for each picture.
+def uniform(seed: int, epoch: int, indices: Tensor, purpose: int | Tensor) -> Tensor:
+    """Draw one number in [0, 1) for each picture, and each purpose.
 
     Args:
-        seed, epoch, purpose: any whole numbers; draws for different ones are independent.
-        indices: int64 tensor of the pictures' positions in their split.
+        seed, epoch, purpose: any whole numbers; draws for different ones are independent. Several
+            purposes are an int64 tensor, P×1, and drawn for at once: a GPU then has few things to
+            begin rather than many.
+        indices: int64, N: the pictures' positions in their split.
 
     Returns:
-        float32 tensor like `indices`, the same on every device.
+        float32, N or P×N, the same on every device.
     """
-    key = _mix(torch.as_tensor(seed & _MASK))
+    key: int | Tensor = _mix(seed & _MASK)
     for number in (seed >> 32, epoch, purpose):
         key = _mix(key ^ (number & _MASK))
-    hashed = _mix(_mix(indices ^ key.item()) ^ (indices >> 32))
+    hashed = _mix(_mix(indices ^ key) ^ (indices >> 32))
     return (hashed >> 8).float() / (1 << 24)  # 24 bits: what a float32 holds exactly
 
 
-def _mix(x: Tensor) -> Tensor:
-    """Scramble 32-bit numbers held in int64 (the finaliser of MurmurHash3, Appleby 2011)."""
+def _mix(x: Number) -> Number:
+    """Scramble 32-bit numbers, in int64 (the finaliser of MurmurHash3, Appleby 2011)."""
     x = (x + 0x9E3779B9) & _MASK
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK
     x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _MASK
@@ -96,10 +101,7 @@ def augment(
     Returns:
         float32, N×3×H×W, channels-last.
     """
-
-    def draw(purpose: int) -> Tensor:
-        return uniform(seed, epoch, indices, purpose)
-
+    draw = _draws(augmentation, seed, epoch, indices).__getitem__
     height, width = images.shape[-2:]
     span = 2 * augmentation.crop_padding + 1
     shift_y = (draw(_CROP_Y) * span).long() - augmentation.crop_padding
@@ -124,6 +126,13 @@ def augment(
         black = _black(tuple(mean), tuple(std), images.device)
         images = torch.where(holes(images, augmentation.holes, draw), black, images)
     return images
+
+
+def _draws(augmentation: Augmentation, seed: int, epoch: int, indices: Tensor) -> Tensor:
+    """Return the draws for every purpose that an augmentation has: float32, a row a purpose."""
+    holes_ = augmentation.holes
+    purposes = _HOLE + 4 * holes_.most if holes_ else _PURPOSES
+    return uniform(seed, epoch, indices, torch.arange(purposes, device=indices.device)[:, None])
 
 
 def shift_and_flip(images: Tensor, shift_y: Tensor, shift_x: Tensor, flip: Tensor) -> Tensor:

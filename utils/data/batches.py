@@ -14,6 +14,10 @@ from utils.data.augmentation import UNCHANGED, Augmentation
 from utils.data.picture_set import SPLIT_SEED, PictureSet, Split, stratified_part
 
 EVAL_BATCH_SIZE = 256
+#: On a GPU, which would have nothing to do for most of the time that a smaller one takes to begin.
+GPU_EVAL_BATCH_SIZE = 2048
+#: The pictures are kept on a GPU that has this many times their size free.
+ROOM = 8
 
 
 class PictureDataModule(LightningDataModule):
@@ -21,7 +25,7 @@ class PictureDataModule(LightningDataModule):
 
     Args:
         picture_set: the data.
-        batch_size: of training; evaluation uses ``EVAL_BATCH_SIZE``.
+        batch_size: of training; that of evaluation depends on the device.
         augmentation: of training pictures.
         seed: of the order and of the augmentation.
         val_fraction: share of the training split to hold out, stratified, and watch during
@@ -54,6 +58,7 @@ class PictureDataModule(LightningDataModule):
         self.train, self.watched = hold_out(picture_set, val_fraction)
         self.per_epoch = pictures_per_epoch(len(self.train), skipped)
         self.losses = torch.full((len(self.train),), torch.inf)
+        self._near: dict[int, Split] = {}
 
     def state_dict(self) -> dict:
         """Return what a checkpoint keeps: the losses, where the next epoch depends on them."""
@@ -74,17 +79,35 @@ class PictureDataModule(LightningDataModule):
         order = EpochShuffle(
             len(self.train), self.batch_size, self.seed, self.per_epoch, lambda: self.losses.cpu()
         )
-        return batch_loader(self.train, order)
+        return batch_loader(self.near(self.train), order)
 
     def val_dataloader(self) -> DataLoader:
         """Return batches of the split that is watched during training."""
-        return batch_loader(self.watched, InOrder(len(self.watched), EVAL_BATCH_SIZE))
+        return self._evaluated(self.watched)
 
     def test_dataloader(self) -> DataLoader:
         """Return batches of the test split."""
-        return batch_loader(
-            self.picture_set.test, InOrder(len(self.picture_set.test), EVAL_BATCH_SIZE)
-        )
+        return self._evaluated(self.picture_set.test)
+
+    def _evaluated(self, split: Split) -> DataLoader:
+        order = InOrder(len(split), evaluation_batch_size(self.device.type))
+        return batch_loader(self.near(split), order)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the Trainer computes; the CPU as long as there is none."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def near(self, split: Split) -> Split:
+        """Return a split on the GPU that the Trainer computes on, where that has room for it.
+
+        Its batches then need no way there. Everywhere else it is returned as it is.
+        """
+        if self.device.type != "cuda" or ROOM * split.images.nbytes > _free(self.device):
+            return split
+        if id(split) not in self._near:
+            self._near[id(split)] = split.to(self.device)
+        return self._near[id(split)]
 
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
         """Turn the uint8 images of (images, targets, indices) into normalised ones."""
@@ -129,8 +152,24 @@ def pictures_per_epoch(train_size: int, skipped: float) -> int:
     return train_size - int(skipped * train_size)
 
 
+def evaluation_batch_size(device: str) -> int:
+    """Return how many pictures a batch of evaluation has on a device, by torch's name of it."""
+    return GPU_EVAL_BATCH_SIZE if device == "cuda" else EVAL_BATCH_SIZE
+
+
+def _free(device: torch.device) -> int:
+    """Return how many bytes of a GPU's memory are free."""
+    return torch.cuda.mem_get_info(device)[0]
+
+
 class InOrder(Sampler[Tensor]):
-    """Yields the positions 0 … size − 1 in batches (int64 tensors)."""
+    """Yields the positions 0 … size − 1 in batches (int64 tensors).
+
+    Attributes:
+        device: where the positions are to be.
+    """
+
+    device = torch.device("cpu")
 
     def __init__(self, size: int, batch_size: int):
         self.size, self.batch_size = size, batch_size
@@ -140,7 +179,7 @@ class InOrder(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         # a generator: the Trainer makes the iterator before it says which epoch this is
-        yield from self.order().split(self.batch_size)
+        yield from self.order().to(self.device).split(self.batch_size)
 
     def order(self) -> Tensor:
         """Return all positions, int64, in the order they are to be seen."""
@@ -211,6 +250,7 @@ class _IndexedSplit(Dataset):
 
 
 def batch_loader(split: Split, sampler: InOrder) -> DataLoader:
-    """Return batches of (uint8 N×3×S×S, int64 N, int64 N: positions in the split)."""
-    pin = torch.cuda.is_available()
+    """Return batches of (uint8 N×3×S×S, int64 N, int64 N: positions in the split), where it is."""
+    sampler.device = split.images.device
+    pin = torch.cuda.is_available() and sampler.device.type == "cpu"
     return DataLoader(_IndexedSplit(split), sampler=sampler, batch_size=None, pin_memory=pin)

@@ -39,6 +39,10 @@ class Split:
         masks = None if self.masks is None else self.masks[positions]
         return Split(self.images[positions], self.targets[positions], masks)
 
+    def to(self, device: torch.device) -> "Split":
+        """Return it without masks on a device."""
+        return Split(self.images.to(device), self.targets.to(device))
+
 
 @dataclass(frozen=True)
 class PictureSet:

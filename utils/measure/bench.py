@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from utils import InputError, check_number
 from utils.data.augment import augment
 from utils.data.augmentation import Augmentation
-from utils.data.batches import EVAL_BATCH_SIZE, PictureDataModule
+from utils.data.batches import EVAL_BATCH_SIZE, PictureDataModule, evaluation_batch_size
 from utils.data.picture_set import PictureSet, Split
 from utils.devices import (
     autocast,
@@ -236,12 +236,14 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
     trainer = _trainer_step(model, data, device, precision)
     yield Part(f"{step} in Trainer", *batch, trainer, step, batch_size)
     several = ("pictures", EVALUATED)
-    low = _forward(model, device, precision)
+    size = min(EVALUATED, evaluation_batch_size(device))
+    low = _forward(model, device, precision, EVALUATED, size)
     yield Part(evaluation, *several, low, CONVOLUTION_FORWARD, forward * EVALUATED)
     trainer = _evaluation(model, device, precision)
     yield Part(f"{evaluation} in Trainer", *several, trainer, evaluation, EVALUATED)
     plain = f"{model}: forward pass, float32"
-    yield Part(plain, "pictures", EVAL_BATCH_SIZE, _forward(model, device, "32-true", 1))
+    bare = _forward(model, device, "32-true", EVAL_BATCH_SIZE, EVAL_BATCH_SIZE)
+    yield Part(plain, "pictures", EVAL_BATCH_SIZE, bare)
     yield from _map_parts(model, device, plain)
 
 
@@ -388,17 +390,17 @@ class _StepClock(Callback):
 
 
 def _forward(
-    model: str, device: str, precision: str, batches: int = EVALUATED // EVAL_BATCH_SIZE
+    model: str, device: str, precision: str, count: int, batch_size: int
 ) -> Callable[[], float]:
-    """Return a measurement of bare forward passes without gradients, in batches as evaluated."""
+    """Return a measurement of bare forward passes of so many pictures, without gradients."""
     network = create_model(model, seed=0).to(device).eval()
-    images = _pictures(EVAL_BATCH_SIZE, device)
+    images = _pictures(batch_size, device)
 
     def work():
         with torch.inference_mode(), autocast(device, precision):
             network(images)
 
-    return _timed(device, work, batches)
+    return _timed(device, work, count // batch_size)
 
 
 def _evaluation(model: str, device: str, precision: str) -> Callable[[], float]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils import InputError, as_markdown, brief, check_choice
+from utils import InputError, as_markdown, brief, check_choice, check_number
 from utils.data.picture_set import PictureSet
 from utils.files import brief_path, write_text
 from utils.measure import trials
-from utils.measure.trials import Trial
+from utils.measure.trials import Trial, mean_and_spread
+from utils.runs import Run
 from utils.training.history import read_history
 from utils.training.recipes import CANDIDATES, RECIPES
 
@@ -43,6 +44,7 @@ def print_candidates(
     output_dir: str | Path,
     kept_file: str | Path,
     table_file: str | Path | None = None,
+    seeds: int = 1,
     **options,
 ) -> None:
     """Train as the original did, with augmentations that it may have had, and compare the logs.
@@ -54,11 +56,13 @@ def print_candidates(
         kept_file: JSON with the curves of candidates that were trained before, here or elsewhere,
             which are compared too. Those that are trained now are written into it.
         table_file: where to write the table too; None for nowhere.
+        seeds: how many trainings of each; their seeds are 0, 1, 2 and so on.
         options: further arguments of `utils.training.plan.plan_training`.
 
     Raises:
-        InputError: an unknown letter, or a file that is not such a JSON.
+        InputError: an unknown letter, a number out of range, or a file that is not such a JSON.
     """
+    check_number("--seeds", seeds, 1, 1_000, whole=True)
     for letter in letters:
         check_choice("--only", letter, tuple(CANDIDATES))
     kept = read_kept(kept_file)
@@ -66,29 +70,34 @@ def print_candidates(
         f"augmentation {letter}": replace(RECIPES["original"], augmentation=CANDIDATES[letter])
         for letter in letters
     }
-    for trial in trials.train_in_turn(picture_set, variants, 1, output_dir, **options):
+    made: dict[str, list[Trial]] = {}
+    for trial in trials.train_in_turn(picture_set, variants, seeds, output_dir, **options):
         print(f"{trial}\n", flush=True)
-        kept[trial.variant] = summary_of(trial)
+        made.setdefault(trial.variant, []).append(trial)
+        kept[trial.variant] = summary_of(made[trial.variant])
         write_text(Path(kept_file), json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
     trials.print_and_write(table(dict(sorted(kept.items()))), table_file)
 
 
-def summary_of(trial: Trial) -> dict:
-    """Return what is kept of a complete run: its curves, and what they were made with."""
-    record, history = trial.run.record, read_history(trial.run)
-    pooled = trials.pooled_by_epoch(trial.run)
-    curves = {
-        "train_loss": history["train_loss"],
-        "pooled": pooled,
-        "test_loss": history["val_loss"],
-    }
+def summary_of(made: Sequence[Trial]) -> dict:
+    """Return what is kept of complete runs of one candidate: their curves, and what made them."""
+    record = made[0].run.record
     return {
         "pictures": record["data"]["title"],
         "hardware": f"{record['device']['name']}, {record['precision']}",
         "versions": f"torch {record['versions']['torch']}",
-        "accuracy": trial.accuracy,
-        "curves": {name: [round(float(v), 5) for v in values] for name, values in curves.items()},
+        "runs": [{"accuracy": trial.accuracy, "curves": _curves(trial.run)} for trial in made],
     }
+
+
+def _curves(run: Run) -> dict[str, list[float]]:
+    history = read_history(run)
+    curves = {
+        "train_loss": history["train_loss"],
+        "pooled": trials.pooled_by_epoch(run),
+        "test_loss": history["val_loss"],
+    }
+    return {name: [round(float(v), 5) for v in values] for name, values in curves.items()}
 
 
 def read_kept(file: str | Path) -> dict[str, dict]:
@@ -111,10 +120,10 @@ def read_kept(file: str | Path) -> dict[str, dict]:
     return kept
 
 
-def curves_of(summary: dict) -> pd.DataFrame:
-    """Return the curves of `summary_of`: a row an epoch, from 1 on, a column each of `CURVES`."""
-    curves = pd.DataFrame({name: summary["curves"][name] for name in CURVES}, dtype=float)
-    return curves.set_index(pd.RangeIndex(1, len(curves) + 1, name="epoch"))
+def curves_of(summary: dict) -> list[pd.DataFrame]:
+    """Return the curves of `summary_of`, of each run: a row an epoch, a column each of `CURVES`."""
+    curves = [pd.DataFrame({n: run["curves"][n] for n in CURVES}) for run in summary["runs"]]
+    return [c.astype(float).set_index(pd.RangeIndex(1, len(c) + 1, name="epoch")) for c in curves]
 
 
 def distances(curves: pd.DataFrame) -> pd.Series:
@@ -125,21 +134,26 @@ def distances(curves: pd.DataFrame) -> pd.Series:
 def table(kept: dict[str, dict]) -> Iterator[str]:
     """Yield the lines of a Markdown table: a column for the log and for each candidate.
 
+    Curves are means over a candidate's runs; distances are of each run, mean ± standard deviation.
+
     Args:
         kept: of `summary_of`, by name, each of twenty epochs.
     """
-    curves = {name: curves_of(summary) for name, summary in kept.items()}
+    curves = [curves_of(summary) for summary in kept.values()]
     yield _row("", "the original's log", *(as_markdown(name) for name in kept))
     yield "|" + " --- |" * (2 + len(kept))
     for column, what in CURVES.items():
-        values = (_listed(each.loc[list(EPOCHS), column]) for each in (LOGGED, *curves.values()))
+        means = (sum(runs) / len(runs) for runs in curves)
+        values = (_listed(each.loc[list(EPOCHS), column]) for each in (LOGGED, *means))
         yield _row(f"{what} after epochs {', '.join(map(str, EPOCHS))}", *values)
     for column, what in CURVES.items():
-        far = (f"{distances(each)[column]:.3f}" for each in curves.values())
+        far = (mean_and_spread([distances(run)[column] for run in runs], 3) for runs in curves)
         span = f"{LOGGED[column].count()} points"
         yield _row(f"mean distance in {what}, {span}", "–", *far)
-    accuracies = (f"{summary['accuracy']:.2%}" for summary in kept.values())
-    yield _row("accuracy on test pictures, float32", "not logged", *accuracies)
+    accuracies = ([100 * run["accuracy"] for run in each["runs"]] for each in kept.values())
+    reached = (f"{mean_and_spread(each, 2)} %" for each in accuracies)
+    yield _row("accuracy on test pictures, float32", "not logged", *reached)
+    yield _row("n", "1", *(str(len(summary["runs"])) for summary in kept.values()))
     for name in ("pictures", "hardware", "versions"):
         yield _row(name, "", *(as_markdown(summary[name]) for summary in kept.values()))
 

@@ -213,7 +213,10 @@ class TrainingLog(Callback):
         self.lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        """Note this step's loss, without reading it from the device."""
+        """Note this step's loss, without reading it from the device, and its learning rate.
+
+        Lightning's own monitor of the rate sends it to the device, and waits for that.
+        """
         self.has_begun = True
         step = trainer.global_step - 1
         if step % self.every == 0:
@@ -225,6 +228,8 @@ class TrainingLog(Callback):
                     "train_loss": outputs["losses"].mean(),
                 }
             )
+            if trainer.logger is not None:
+                trainer.logger.log_metrics({"learning_rate": self.lr}, step)
         self.bar.update(len(batch[1]))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

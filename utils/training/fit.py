@@ -7,7 +7,6 @@ from pathlib import Path
 from shutil import rmtree
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
@@ -177,7 +176,6 @@ def _training_trainer(plan: TrainingPlan, log: TrainingLog, checkpoint: Path) ->
         callbacks=[
             log,
             NoteLosses(),
-            LearningRateMonitor("step"),
             LastCheckpoint(checkpoint),
         ],
         enable_checkpointing=True,

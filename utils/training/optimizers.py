@@ -43,6 +43,7 @@ class Muon(torch.optim.Optimizer):
         ]
         defaults = {"lr": lr, "momentum": momentum, "turns": False}
         super().__init__([group for group in groups if group["params"]], defaults)
+        self._turn_on_gpu: _Recorded | None = None
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -52,57 +53,131 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            update = _turn if group["turns"] else _adam
-            for p in group["params"]:
-                if p.grad is not None:
-                    lr = group["lr"] * group["lr_scale"]
-                    update(p, p.grad, self.state[p], lr, group["momentum"])
+            weights = [p for p in group["params"] if p.grad is not None]
+            lr, momentum = group["lr"] * group["lr_scale"], group["momentum"]
+            states = [self.state[p] for p in weights]
+            if weights and group["turns"]:
+                self._turn(weights, _kept("average", weights, states), lr, momentum)
+            elif weights:
+                _adam(weights, states, lr, momentum)
         return loss
 
-
-def _turn(weight: Tensor, gradient: Tensor, state: dict, lr: float, momentum: float) -> None:
-    if not state:
-        state["average"] = torch.zeros_like(weight)
-    average = state["average"]
-    average.mul_(momentum).add_(gradient)
-    ahead = gradient.add(average, alpha=momentum)  # Nesterov's
-    weight.mul_(len(weight) ** 0.5 / weight.norm())
-    weight.sub_(orthogonalised(ahead.flatten(1)).view_as(weight), alpha=lr)
-
-
-def _adam(weight: Tensor, gradient: Tensor, state: dict, lr: float, momentum: float) -> None:
-    if not state:
-        state |= {"step": 0, "mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
-    state["step"] += 1
-    state["mean"].lerp_(gradient, 1 - momentum)
-    state["square"].lerp_(gradient.square(), 1 - ADAM_MEMORY)
-    mean = state["mean"] / (1 - momentum ** state["step"])
-    square = state["square"] / (1 - ADAM_MEMORY ** state["step"])
-    weight.sub_(lr * mean / (square.sqrt() + 1e-10))
+    def _turn(self, weights: list, averages: list, lr: float, momentum: float) -> None:
+        gradients = [weight.grad for weight in weights]
+        if weights[0].device.type != "cuda":
+            _turn(weights, averages, gradients, lr, momentum)
+            return
+        recorded = self._turn_on_gpu
+        if recorded is None or not recorded.is_of(weights, averages):
+            recorded = self._turn_on_gpu = _Recorded(weights, averages)
+        recorded.turn(gradients, lr, momentum)
 
 
-def orthogonalised(matrix: Tensor, iterations: int = 3) -> Tensor:
-    """Return roughly the nearest matrix with orthonormal rows or columns, in few products.
+class _Recorded:
+    """The update of convolutions on a GPU, recorded as a CUDA graph once it has been made twice.
+
+    It is some two hundred short pieces of work, which take a GPU less time than Python takes to
+    ask for them one by one.
+    """
+
+    def __init__(self, weights: list[Tensor], averages: list[Tensor]):
+        self.weights, self.averages = weights, averages
+        self.gradients = [torch.empty_like(weight) for weight in weights]
+        self.lr, self.momentum = (torch.empty((), device=weights[0].device) for _ in range(2))
+        self.made, self.graph = 0, torch.cuda.CUDAGraph()
+
+    def is_of(self, weights: list[Tensor], averages: list[Tensor]) -> bool:
+        """Tell whether it changes these very tensors."""
+        mine, others = (*self.weights, *self.averages), (*weights, *averages)
+        return [id(tensor) for tensor in mine] == [id(tensor) for tensor in others]
+
+    def turn(self, gradients: list[Tensor], lr: float, momentum: float) -> None:
+        """Make the update."""
+        torch._foreach_copy_(self.gradients, gradients)
+        self.lr.fill_(lr)
+        self.momentum.fill_(momentum)
+        self.made += 1
+        if self.made == 3:
+            with torch.cuda.graph(self.graph):
+                self._turn()
+        if self.made < 3:
+            self._turn()
+        else:
+            self.graph.replay()
+
+    def _turn(self) -> None:
+        _turn(self.weights, self.averages, self.gradients, self.lr, self.momentum)
+
+
+# Each takes all parameters of a group at once, with few calls for a GPU to begin.
+
+
+def _turn(
+    weights: list[Tensor],
+    averages: list[Tensor],
+    gradients: list[Tensor],
+    lr: float | Tensor,
+    momentum: float | Tensor,
+) -> None:
+    torch._foreach_mul_(averages, momentum)
+    torch._foreach_add_(averages, gradients)
+    ahead = torch._foreach_mul(averages, momentum)  # Nesterov's
+    torch._foreach_add_(ahead, gradients)
+    scales = torch._foreach_reciprocal(torch._foreach_norm(weights))
+    torch._foreach_mul_(scales, [len(weight) ** 0.5 for weight in weights])
+    torch._foreach_mul_(weights, scales)
+    for shape in dict.fromkeys(weight.shape for weight in weights):
+        alike = [number for number, weight in enumerate(weights) if weight.shape == shape]
+        turned = orthogonalised(torch.stack([ahead[number].flatten(1) for number in alike])) * lr
+        for number, direction in zip(alike, turned, strict=True):
+            weights[number].sub_(direction.view(shape))
+
+
+def _adam(weights: list[Tensor], states: list[dict], lr: float, momentum: float) -> None:
+    gradients = [weight.grad for weight in weights]
+    means, squares = (_kept(name, weights, states) for name in ("mean", "square"))
+    for state in states:
+        state["step"] = state.get("step", 0) + 1
+    torch._foreach_lerp_(means, gradients, 1 - momentum)
+    torch._foreach_mul_(squares, ADAM_MEMORY)
+    torch._foreach_addcmul_(squares, gradients, gradients, 1 - ADAM_MEMORY)
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_div_(roots, [(1 - ADAM_MEMORY ** state["step"]) ** 0.5 for state in states])
+    torch._foreach_add_(roots, 1e-10)
+    lengths = [-lr / (1 - momentum ** state["step"]) for state in states]
+    torch._foreach_addcdiv_(weights, means, roots, lengths)
+
+
+def _kept(name: str, weights: list[Tensor], states: list[dict]) -> list[Tensor]:
+    """Return what is kept of each weight under a name; zeros at first."""
+    for weight, state in zip(weights, states, strict=True):
+        if name not in state:
+            state[name] = torch.zeros_like(weight)
+    return [state[name] for state in states]
+
+
+def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
+    """Return roughly the nearest matrices with orthonormal rows or columns, in few products.
 
     Newton–Schulz iteration, whose coefficients bring singular values somewhere near 1 fast rather
     than to 1 exactly; Muon needs no more, nor more digits than bfloat16 has.
 
     Args:
-        matrix: float, N×M.
+        matrices: float, N×M, or K×N×M.
         iterations: of the polynomial.
 
     Returns:
-        like `matrix`.
+        like `matrices`.
     """
     a, b, c = QUINTIC
-    x = matrix.bfloat16() if _multiplies_bfloat16(matrix.device) else matrix
-    x = x / (x.norm() + 1e-7)
-    if len(matrix) > matrix.shape[1]:
-        x = x.T
+    x = matrices.bfloat16() if _multiplies_bfloat16(matrices.device) else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    is_tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if is_tall else x
     for _ in range(iterations):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return (x.T if len(matrix) > matrix.shape[1] else x).to(matrix.dtype)
+    return (x.mT if is_tall else x).to(matrices.dtype)
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
