@@ -7,7 +7,7 @@ on every device, and in a run that was interrupted and resumed.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,6 @@ _CROP_Y, _CROP_X, _FLIP, _CUT_Y, _CUT_X, _CONTRAST, _BRIGHTNESS = range(7)
 _AFFINE, _SHIFT_Y, _SHIFT_X, _SCALE, _TURN, _SHRINK, _HOLES, _COUNT = range(7, 15)
 _PURPOSES = 15  # of those above
 _HOLE = 100  # and the purposes after it: four for each hole
-Number = TypeVar("Number", int, Tensor)
 #: How the original fills a hole: with CIFAR-10's mean for pixels from 0 to 1, but on pixels from 0
 #: to 255, where it is black.
 BLACK = CIFAR10_MEAN
@@ -39,14 +38,14 @@ def uniform(seed: int, epoch: int, indices: Tensor, purpose: int | Tensor) -> Te
     Returns:
         float32, N or P×N, the same on every device.
     """
-    key: int | Tensor = _mix(seed & _MASK)
+    key = _mix(seed & _MASK)
     for number in (seed >> 32, epoch, purpose):
         key = _mix(key ^ (number & _MASK))
     hashed = _mix(_mix(indices ^ key) ^ (indices >> 32))
     return (hashed >> 8).float() / (1 << 24)  # 24 bits: what a float32 holds exactly
 
 
-def _mix(x: Number) -> Number:
+def _mix(x: int | Tensor) -> Any:
     """Scramble 32-bit numbers, in int64 (the finaliser of MurmurHash3, Appleby 2011)."""
     x = (x + 0x9E3779B9) & _MASK
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK

@@ -143,7 +143,7 @@ def table(kept: dict[str, dict]) -> Iterator[str]:
     yield _row("", "the original's log", *(as_markdown(name) for name in kept))
     yield "|" + " --- |" * (2 + len(kept))
     for column, what in CURVES.items():
-        means = (sum(runs) / len(runs) for runs in curves)
+        means = (sum(runs[1:], runs[0]) / len(runs) for runs in curves)
         values = (_listed(each.loc[list(EPOCHS), column]) for each in (LOGGED, *means))
         yield _row(f"{what} after epochs {', '.join(map(str, EPOCHS))}", *values)
     for column, what in CURVES.items():

@@ -54,16 +54,19 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in weights]
             lr, momentum = group["lr"] * group["lr_scale"], group["momentum"]
             states = [self.state[p] for p in weights]
             if weights and group["turns"]:
-                self._turn(weights, _kept("average", weights, states), lr, momentum)
+                averages = _kept("average", weights, states)
+                self._turn(weights, averages, gradients, lr, momentum)
             elif weights:
-                _adam(weights, states, lr, momentum)
+                _adam(weights, states, gradients, lr, momentum)
         return loss
 
-    def _turn(self, weights: list, averages: list, lr: float, momentum: float) -> None:
-        gradients = [weight.grad for weight in weights]
+    def _turn(
+        self, weights: list, averages: list, gradients: list, lr: float, momentum: float
+    ) -> None:
         if weights[0].device.type != "cuda":
             _turn(weights, averages, gradients, lr, momentum)
             return
@@ -133,14 +136,15 @@ def _turn(
             weights[number].sub_(direction.view(shape))
 
 
-def _adam(weights: list[Tensor], states: list[dict], lr: float, momentum: float) -> None:
-    gradients = [weight.grad for weight in weights]
+def _adam(
+    weights: list[Tensor], states: list[dict], gradients: list[Tensor], lr: float, momentum: float
+) -> None:
     means, squares = (_kept(name, weights, states) for name in ("mean", "square"))
     for state in states:
         state["step"] = state.get("step", 0) + 1
-    torch._foreach_lerp_(means, gradients, 1 - momentum)
+    torch._foreach_lerp_(means, gradients, weight=1 - momentum)
     torch._foreach_mul_(squares, ADAM_MEMORY)
-    torch._foreach_addcmul_(squares, gradients, gradients, 1 - ADAM_MEMORY)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - ADAM_MEMORY)
     roots = torch._foreach_sqrt(squares)
     torch._foreach_div_(roots, [(1 - ADAM_MEMORY ** state["step"]) ** 0.5 for state in states])
     torch._foreach_add_(roots, 1e-10)
