@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_reproduce,
         _add_trust,
         _add_shortcut,
+        _add_rates,
         _add_labels,
         _add_docs,
         _add_results,
@@ -447,6 +448,41 @@ def _shortcut(options) -> None:
 
     picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
     print_shortcut(picture_set, options.seeds, options.count, options.output_dir, options.table)
+
+
+# rates
+
+
+def _add_rates(commands) -> None:
+    about = "Train with the recipe's learning rate and with the one that a range test finds."
+    parser = _add_command(commands, "rates", _rates, about)
+    for name in ("dataset", "data_dir", "dataset_title", "limit_train", "recipe"):
+        _add_setting(parser, name)
+    parser.add_argument("--epochs", type=int, default=5, help="of each training (default: 5)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many pairs (default: 3)")
+    parser.add_argument("--output-dir", default="outputs/rates", help="where these runs are kept")
+    parser.add_argument("--table", metavar="FILE", help="also write the table to this file")
+
+
+def _rates(options) -> None:
+    from utils.data.sources import load_pictures
+    from utils.measure.found_rate import print_rates
+
+    check_number("--seeds", options.seeds, 1, 1_000, whole=True)
+    picture_set = load_pictures(
+        dataset=_dataset_from_shell(options.dataset),
+        data_dir=options.data_dir,
+        dataset_title=options.dataset_title,
+        limit_train=options.limit_train,
+    )
+    print_rates(
+        picture_set,
+        options.recipe,
+        options.epochs,
+        options.seeds,
+        options.output_dir,
+        options.table,
+    )
 
 
 # labels
