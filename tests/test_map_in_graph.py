@@ -89,7 +89,9 @@ def test_the_network_itself_stays_as_it_was(pictures):
 def test_a_method_without_a_product_is_refused_with_those_that_have_one():
     network = small("speednet")
     for method in METHODS.keys() - PRODUCTS.keys():
-        with pytest.raises(InputError, match="only maps by gradcam, hirescam, layercam can be"):
+        with pytest.raises(
+            InputError, match="only maps by gradcam, hirescam, layercam can be exported"
+        ):
             NetworkWithMap(network, MEAN, STD, method)
     with pytest.raises(InputError, match="block 'layer1' is unknown"):
         NetworkWithMap(network, MEAN, STD, block="layer1")

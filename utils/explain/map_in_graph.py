@@ -23,7 +23,9 @@ from utils.models.network import Network
 from utils.models.registry import check_block
 
 #: What each method adds up over the channels, of a block's output and the logit's gradient there
-#: (N×C×H×W each). The other methods need more than one gradient, or are no sum of products.
+#: (N×C×H×W each). Not among them: Grad-CAM++ and XGrad-CAM, which divide by what may be next to
+#: nothing, where two runtimes round apart; EigenCAM, which decomposes a matrix; ScoreCAM and
+#: AblationCAM, which pass through the network for every channel.
 PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam": lambda channels, gradient: gradient.mean((2, 3), keepdim=True) * channels,
     "hirescam": lambda channels, gradient: gradient * channels,
@@ -132,8 +134,9 @@ def check_exportable(method: str) -> None:
     """
     if method not in PRODUCTS:
         raise InputError(
-            f"method is {method!r}, and only maps by {', '.join(PRODUCTS)} can be exported: the "
-            "others need more than one gradient of the network, or many passes through it."
+            f"method is {method!r}, and only maps by {', '.join(PRODUCTS)} can be exported. The "
+            "others divide by what may be next to nothing, decompose a matrix, or pass through the "
+            "network for every channel."
         )
 
 
