@@ -383,6 +383,7 @@ pixels (bicubic), and its middle cropped:
 
 ```python
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -393,7 +394,7 @@ picture = ImageOps.fit(picture, ($side, $side), Image.Resampling.BICUBIC)
 pixels = np.asarray(picture).transpose(2, 0, 1)[None]
 network = onnxruntime.InferenceSession("$model")
 logits, maps = network.run(["$logits", "$map"], {"$pixels": pixels})
-print(json.load(open("$labels", encoding="utf-8"))[logits[0].argmax()])
+print(json.loads(Path("$labels").read_text("utf-8"))[logits[0].argmax()])
 ```
 
 Or, with the project and without torch: `python -m utils predict --model FOLDER picture.png`.
