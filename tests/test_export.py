@@ -37,11 +37,9 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "block", "side"), [("speednet", "block1", 24)])
-def test_onnx_runtime_says_what_pytorch_says_of_any_number_of_pictures(
-    tmp_path, model, block, side
-):
-    network = with_lived_in_statistics(create_model(model, 3, side, seed=1, width=8)).eval()
+def test_onnx_runtime_says_what_pytorch_says_of_any_number_of_pictures(tmp_path):
+    block, side = "block1", 24
+    network = with_lived_in_statistics(create_model("speednet", 3, side, seed=1, width=8)).eval()
     with_map = NetworkWithMap(network, MEAN, STD, "layercam", block)
     description = Description(("a", "b", "c"), 16, "layercam", block, ())
     (tmp_path / MODEL).write_bytes(as_onnx(with_map, side, description))
@@ -180,8 +178,13 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(
         export_run(trained.run, target, method="scorecam", check=0)
     with pytest.raises(InputError, match="block 'layer9' is unknown"):
         export_run(trained.run, target, block="layer9", check=0)
-    with pytest.raises(InputError, match=r"Or export without a comparison: --check 0\."):
-        export_run(trained.run, target, data_dir=str(tmp_path))
+
+    def gone(*given):
+        raise InputError("The pictures are gone.")
+
+    monkeypatch.setattr(export, "pictures_of", gone)
+    with pytest.raises(InputError, match=r"gone\. Or export without a comparison: --check 0\."):
+        export_run(trained.run, target)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match=r"^onnxscript must be installed"):
         export_run(trained.run, target, check=0)

@@ -4,7 +4,6 @@ import copy
 import csv
 import io
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -192,18 +191,16 @@ def as_onnx(with_map: NetworkWithMap, image_size: int, description: Description)
     import onnx
 
     two = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)  # one would be fixed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of versions of libraries among each other
-        program: Any = torch.onnx.export(
-            with_map,
-            (two,),
-            input_names=[PIXELS],
-            output_names=[LOGITS, MAP],
-            opset_version=OPSET,
-            dynamic_shapes=({0: torch.export.Dim("N")},),
-            dynamo=True,
-            verbose=False,
-        )
+    program: Any = torch.onnx.export(
+        with_map,
+        (two,),
+        input_names=[PIXELS],
+        output_names=[LOGITS, MAP],
+        opset_version=OPSET,
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+        dynamo=True,
+        verbose=False,
+    )
     model = program.model_proto
     _strip(model)
     model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
