@@ -61,9 +61,9 @@ class Agreement:
 
     Attributes:
         logits, maps: float, N each: a picture's largest difference at any class, and any pixel.
-        doubtful: for how many pictures PyTorch has two maps, of which the nearer counts. Where two
-            values under a maximum are the same but for rounding, either may get the gradient, and
-            convolutions computed in another way round apart.
+        doubtful: for how many pictures PyTorch has two maps, of which the nearer counts. Where a
+            ReLU's input is zero but for rounding, or two values under a maximum are the same, the
+            gradient may be one or another, and convolutions computed in another way round apart.
     """
 
     logits: np.ndarray
@@ -81,9 +81,8 @@ class Agreement:
         )
         if self.doubtful:
             told += (
-                f" For {self.doubtful} of them PyTorch itself has two maps, by how it computes "
-                "convolutions, since two values under a maximum are the same but for rounding: the "
-                "nearer map counts."
+                f" For {self.doubtful} of them PyTorch itself has two maps, by how pictures lie in "
+                "memory, since rounding decides at a ReLU or under a maximum: the nearer counts."
             )
         return told
 
@@ -231,7 +230,7 @@ def compare(file: Path, network: Network, pictures: PictureSet, count: int) -> A
         count: on how many; all test pictures where there are fewer.
     """
     exported, images = ExportedModel(file), pictures.test.images[:count]
-    plain = copy.deepcopy(network)
+    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     plain_convolutions(plain)
     logits, maps, doubtful = [], [], 0
     for part in progress_bar(images.split(BATCH_SIZE), description="Comparing", unit="batches"):
@@ -241,7 +240,8 @@ def compare(file: Path, network: Network, pictures: PictureSet, count: int) -> A
             logits.append(np.abs(found - network(pixels).numpy()).max(axis=1))
         away = _away(found_maps, network, pixels, exported)
         if (unlike := away > MAPS_WITHIN).any():
-            nearer = _away(found_maps[unlike], plain, pixels[torch.from_numpy(unlike)], exported)
+            few = pixels[torch.from_numpy(unlike)].contiguous()
+            nearer = _away(found_maps[unlike], plain, few, exported)
             doubtful += int((nearer < away[unlike]).sum())
             away[unlike] = np.minimum(away[unlike], nearer)
         maps.append(away)
