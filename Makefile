@@ -16,7 +16,7 @@ help: ## show this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,space]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,export,space]'
 	@touch $@
 
 run: $(READY) ## run notebooks 01-06 (DATASET=, RECIPE=, RUN=, ARGS="-p epochs 5")

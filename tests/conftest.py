@@ -105,6 +105,15 @@ def bundle(built):
     return Bundle(built)
 
 
+@pytest.fixture(scope="session")
+def exported(tiny_run, tmp_path_factory):
+    """What was told as the tiny run was exported, and the folder."""
+    from utils.publish.export import export_run
+
+    folder = tmp_path_factory.mktemp("exported") / "network"
+    return export_run(tiny_run, folder), folder
+
+
 @pytest.fixture(scope="module")
 def small_network():
     """Whatever is trained is a network small enough to be trained many times."""

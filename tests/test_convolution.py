@@ -5,7 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from utils.models.convolution import Conv3x3, _Product, faster_convolutions
+from utils.models.convolution import (
+    Conv3x3,
+    _Product,
+    faster_convolutions,
+    plain_convolutions,
+)
 from utils.models.registry import MODELS, create_model
 
 
@@ -151,3 +156,16 @@ def test_a_row_is_left_out_only_where_the_pool_does_not_look_at_it(pool, even):
     faster_convolutions(plain)
     assert plain[0].even is even
     torch.testing.assert_close(plain(images), expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_plain_convolutions_come_back_over_the_same_weights(name):
+    network = create_model(name, image_size=24, seed=3, width=4).eval()
+    images = torch.randn(2, 3, 24, 24)
+    expected, weights = network(images), dict(network.named_parameters())
+    plain_convolutions(network)
+    assert not any(isinstance(layer, Conv3x3) for layer in network.modules())
+    assert all(
+        weights[n] is weight for n, weight in network.named_parameters(remove_duplicate=False)
+    )
+    torch.testing.assert_close(network(images), expected)

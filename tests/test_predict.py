@@ -12,6 +12,7 @@ from utils.data.augment import normalise
 from utils.data.sources import load_pictures
 from utils.explain.gradcam import class_activation_maps, first_choice
 from utils.explain.predict import ENLARGED, find_pictures, predict_pictures, write_maps
+from utils.explain.trained_model import TrainedModel
 from utils.models.registry import MODELS
 from utils.plots.gradcam import overlay
 from utils.training.fit import fit
@@ -44,7 +45,7 @@ def trained(tmp_path_factory):
 
 def test_files_are_predicted_as_the_same_pictures_of_the_test_split(trained):
     run, pictures, files = trained
-    classes, probabilities, failures = predict_pictures(run, files)
+    classes, probabilities, failures = predict_pictures(TrainedModel(run), files)
     expected = predict_test(run, pictures, devices="cpu")
     assert classes == pictures.classes
     assert failures == {}
@@ -55,8 +56,8 @@ def test_files_are_predicted_as_the_same_pictures_of_the_test_split(trained):
 
 def test_batches_and_order_do_not_matter(trained):
     run, _, files = trained
-    _, together, _ = predict_pictures(run, files)
-    _, parts, _ = predict_pictures(run, files[::-1], batch_size=7)
+    _, together, _ = predict_pictures(TrainedModel(run), files)
+    _, parts, _ = predict_pictures(TrainedModel(run), files[::-1], batch_size=7)
     np.testing.assert_allclose(parts[::-1], together, atol=1e-5)
 
 
@@ -66,8 +67,8 @@ def test_any_kind_of_picture_file_is_read_as_training_pictures_are(trained, tmp_
     opaque = np.dstack([square, np.full(square.shape[:2], 255, np.uint8)])
     Image.fromarray(opaque).save(tmp_path / "a.webp", lossless=True)
     Image.fromarray(square).save(tmp_path / "b.bmp")
-    _, found, failures = predict_pictures(run, find_pictures([tmp_path])[0])
-    _, (expected, other), _ = predict_pictures(run, files[:2])
+    _, found, failures = predict_pictures(TrainedModel(run), find_pictures([tmp_path])[0])
+    _, (expected, other), _ = predict_pictures(TrainedModel(run), files[:2])
     assert not failures
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
     np.testing.assert_allclose(found[1], expected, atol=1e-5)
@@ -80,7 +81,7 @@ def test_maps_are_written_beside_their_pictures_and_nothing_else_is_touched(trai
     (tmp_path / "maps" / "mine.txt").write_text("mine")
     (tmp_path / "text.png").write_text("no picture")
     given = [files[4], tmp_path / "text.png", files[2]]
-    told = write_maps(run, given, tmp_path / "maps")
+    told = write_maps(TrainedModel(run), given, tmp_path / "maps")
     network = load_network(run)
     method, block = first_choice(network)
     assert told == f"2 maps by {method} at {block}: {tmp_path / 'maps'}"
@@ -102,17 +103,17 @@ def test_unreadable_files_are_told_by_position_and_the_others_classified(trained
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "cut.png").write_bytes(files[0].read_bytes()[:60])
     given = [files[3], tmp_path / "text.png", files[1], tmp_path / "cut.png", files[2]]
-    _, probabilities, failures = predict_pictures(run, given)
+    _, probabilities, failures = predict_pictures(TrainedModel(run), given)
     assert list(failures) == [1, 3]
     assert "text.png" in failures[1] and "cut.png" in failures[3]
-    _, expected, _ = predict_pictures(run, [files[3], files[1], files[2]])
+    _, expected, _ = predict_pictures(TrainedModel(run), [files[3], files[1], files[2]])
     np.testing.assert_array_equal(probabilities, expected)
 
 
 def test_nothing_readable_gives_no_rows(trained, tmp_path):
     run, pictures, _ = trained
     (tmp_path / "text.png").write_text("no picture")
-    _, probabilities, failures = predict_pictures(run, [tmp_path / "text.png"])
+    _, probabilities, failures = predict_pictures(TrainedModel(run), [tmp_path / "text.png"])
     assert probabilities.shape == (0, len(pictures.classes))
     assert list(failures) == [0]
 
@@ -161,5 +162,7 @@ def test_deep_pictures_are_scaled_as_those_of_training_were(trained, tmp_path):
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     Image.fromarray((ramp >> 4).astype(np.uint8)).save(tmp_path / "plain.png")
     run.update_record(data={**run.record["data"], "bits": 12})
-    deep, plain = (predict_pictures(run, [tmp_path / n])[1] for n in ("deep.png", "plain.png"))
+    deep, plain = (
+        predict_pictures(TrainedModel(run), [tmp_path / n])[1] for n in ("deep.png", "plain.png")
+    )
     np.testing.assert_array_equal(deep, plain)

@@ -45,6 +45,7 @@ def distributions() -> dict[str, list[str]]:
 #: Modules whose tests lie in another file than their own, and why.
 TESTED_ELSEWHERE = {
     "utils/__main__.py": ("test_cli", "the command line is called through it"),
+    "utils/explain/trained_model.py": ("test_predict", "picture files are predicted with it"),
     "utils/models/network.py": ("test_davidnet", "each network says what it takes"),
     "utils/models/weights.py": ("test_trained", "it reads what training wrote"),
     **{
@@ -102,7 +103,7 @@ def test_conda_installs_the_project_itself_under_the_constraints():
     python, pip_itself, pip = environment["dependencies"]
     assert python.removeprefix("python") == PROJECT["requires-python"]
     assert pip_itself == "pip"
-    assert pip == {"pip": ["-c constraints.txt", "-e .[dev,space]"]}
+    assert pip == {"pip": ["-c constraints.txt", "-e .[dev,export,space]"]}
 
 
 def test_lock_files_name_no_place_to_download_from():
@@ -112,7 +113,7 @@ def test_lock_files_name_no_place_to_download_from():
 
 def test_the_makefile_installs_under_the_constraints():
     text = (ROOT / "Makefile").read_text()
-    assert "--constraint constraints.txt --editable '.[dev,space]'" in text
+    assert "--constraint constraints.txt --editable '.[dev,export,space]'" in text
     for target in ("run", "test", "check", "lint", "lab", "docs", "clean", "help"):
         assert re.search(rf"^{target}:.*## \w+", text, re.MULTILINE), target
 
@@ -120,7 +121,7 @@ def test_the_makefile_installs_under_the_constraints():
 @pytest.mark.parametrize(
     ("folder", "needs"),
     [
-        ("utils", declared("space")),
+        ("utils", declared("export", "space")),
         ("space", pinned("space/requirements.txt")),
         ("tests", declared()),
     ],

@@ -19,6 +19,7 @@ from utils.explain.prediction_sets import (
     set_in_words,
 )
 from utils.explain.promise import keep_thresholds, kept_thresholds, promise_in_words, try_promise
+from utils.explain.trained_model import TrainedModel
 from utils.training.predictions import load_predictions
 
 NAMES = tuple("abcdefghij")
@@ -88,7 +89,7 @@ def test_predict_prints_the_sets(run, small_network, tmp_path, capsys):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(name)
     with pytest.raises(SystemExit, match="no prediction sets yet"):
         predict(run, "--sets", *names)
-    classes, probabilities, _ = predict_pictures(run, names)
+    classes, probabilities, _ = predict_pictures(TrainedModel(run), names)
     middle = float(np.median(class_scores(probabilities)))
     kept = {"promise": 0.9, "pictures": 33, "thresholds": [middle, middle, -2.0]}
     run.update_metrics(prediction_sets=kept)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m utils run | data | predict | bench | docs | space …``."""
+"""The command line: ``python -m utils run | data | predict | bench | docs | space | export …``."""
 
 import argparse
 import csv
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_results,
         _add_badges,
         _add_space,
+        _add_export,
         _add_chapters,
     ):
         add(commands)
@@ -220,9 +221,13 @@ def _data(options) -> None:
 
 
 def _add_predict(commands) -> None:
-    about = "Classify any pictures with a trained run."
+    about = "Classify any pictures with a trained run, or with a network exported from one."
     parser = _add_command(commands, "predict", _predict, about)
-    parser.add_argument("--run", help="name of the run (default: the newest complete one)")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--run", help="name of the run (default: the newest complete one)")
+    asked.add_argument(
+        "--model", metavar="FOLDER", help="what `export` wrote, in place of a run; needs no torch"
+    )
     parser.add_argument("--output-dir", default="outputs", help="where runs are kept")
     parser.add_argument("--top", type=int, default=3, help="how many classes to show (default: 3)")
     parser.add_argument("--csv", action="store_true", help="print every class's probability as CSV")
@@ -240,22 +245,39 @@ def _add_predict(commands) -> None:
     parser.add_argument("pictures", nargs="+", help="picture files, or folders of them")
 
 
-def _predict(options) -> None:
-    from utils.data.folders import count_endings, few
-    from utils.explain.predict import find_pictures, predict_pictures, write_maps
-    from utils.explain.prediction_sets import sets_in_words
-    from utils.explain.promise import kept_thresholds
+def _model_to_ask(options):
+    """Return the network that was meant: of a run, or exported from one."""
+    if options.model is not None:
+        from utils.explain.exported import ExportedModel
+
+        return ExportedModel(options.model)
+    from utils.explain.trained_model import TrainedModel
+
+    return TrainedModel(_trained_run(options))
+
+
+def _trained_run(options):
+    """Return the run that was named, or the newest complete one."""
     from utils.runs import find_run
 
-    check_number("--top", options.top, 1, 1_000, whole=True)
     run = find_run(options.run, options.output_dir)
     if run is None:
         raise InputError(
             f"There is no trained run in {options.output_dir}. Train one with: python -m utils run"
         )
-    thresholds = kept_thresholds(run) if options.sets else None
+    return run
+
+
+def _predict(options) -> None:
+    from utils.data.folders import count_endings, few
+    from utils.explain.predict import find_pictures, predict_pictures, write_maps
+    from utils.explain.prediction_sets import sets_in_words
+
+    check_number("--top", options.top, 1, 1_000, whole=True)
     paths, others = find_pictures(options.pictures)
-    classes, probabilities, failures = predict_pictures(run, paths)
+    model = _model_to_ask(options)
+    thresholds = model.thresholds() if options.sets else None
+    classes, probabilities, failures = predict_pictures(model, paths)
     classes = [printable(name) for name in classes]
     readable = [printable(str(p)) for position, p in enumerate(paths) if position not in failures]
     sets = None if thresholds is None else sets_in_words(probabilities, thresholds, classes)
@@ -264,7 +286,7 @@ def _predict(options) -> None:
     else:
         _print_table(readable, classes, probabilities, sets, options.top)
     if options.maps:
-        print(printable(write_maps(run, paths, Path(options.maps))), file=sys.stderr)
+        print(printable(write_maps(model, paths, Path(options.maps))), file=sys.stderr)
     problems = list(failures.values())
     if others:
         problems.append(
@@ -659,3 +681,44 @@ def _space_push(options) -> None:
         print(f"\nwould go to {options.repo}")
         return
     print(f"The Space: {push_space(folder, options.repo)}")
+
+
+# export
+
+
+def _add_export(commands) -> None:
+    about = (
+        "Write a run's network as ONNX, with its map, classes and model card: for programs of your "
+        "own, and for `predict --model` without torch."
+    )
+    parser = _add_command(commands, "export", _export, about)
+    parser.add_argument("--run", help="name of the run (default: the newest complete one)")
+    _add_setting(parser, "output_dir")
+    parser.add_argument("--to", metavar="FOLDER", help="where to (default: the run's export/)")
+    for name in ("method", "block"):
+        parser.add_argument(f"--{name}", help="of the map (default: the one measured best)")
+    parser.add_argument(
+        "--check",
+        type=int,
+        default=1000,
+        help="on how many test pictures to compare ONNX Runtime with PyTorch (default: 1000); 0: "
+        "on none, where the pictures are gone",
+    )
+    for name in ("data_dir", "dataset"):
+        _add_setting(parser, name, default=None)
+
+
+def _export(options) -> None:
+    from utils.publish.export import export_run
+
+    check_number("--check", options.check, 0, 1_000_000, whole=True)
+    told = export_run(
+        _trained_run(options),
+        None if options.to is None else Path(options.to).absolute(),
+        options.method,
+        options.block,
+        options.check,
+        options.data_dir,
+        None if options.dataset is None else _dataset_from_shell(options.dataset),
+    )
+    print(printable(told))

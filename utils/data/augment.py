@@ -63,18 +63,19 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Returns:
         float32, N×3×H×W, channels-last.
     """
-    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device)
+    scale, shift = scale_and_shift(tuple(mean), tuple(std), images.device)
     images = images.to(torch.float32, memory_format=torch.channels_last)
     return images.mul_(scale).sub_(shift)
 
 
 @cache
-def _scale_and_shift(
+def scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return both numbers of each channel on a device: float32, 3×1×1.
 
-    They are kept, since a batch that brought its own to a GPU would wait for all work before it.
+    A pixel from 0 to 255 times the first, less the second, is normalised. They are kept, since a
+    batch that brought its own to a GPU would wait for all work before it.
     """
     means, stds = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
     return 1 / (255 * stds), means / stds
@@ -259,7 +260,7 @@ def hole_colour(
 
 @cache
 def _black(mean: tuple, std: tuple, device: torch.device) -> Tensor:
-    scale, shift = _scale_and_shift(mean, std, device)
+    scale, shift = scale_and_shift(mean, std, device)
     return torch.tensor(BLACK, device=device).view(3, 1, 1) * scale - shift
 
 

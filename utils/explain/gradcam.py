@@ -287,9 +287,22 @@ def completeness(network: Network, images: Tensor, targets: Sequence[int]) -> di
 
 def as_drawn(maps: Tensor, side: int) -> np.ndarray:
     """Return maps of a block (float, N×H×W) as figures show them: each scaled to [0, 1], N×S×S."""
+    return scaled_to(maps, side).cpu().numpy()
+
+
+def scaled_to(maps: Tensor, side: int) -> Tensor:
+    """Return maps of a block, each scaled to [0, 1] and then resized, as `grad-cam` does it.
+
+    Args:
+        maps: float, N×H×W.
+        side: S, in pixels.
+
+    Returns:
+        float, N×S×S.
+    """
     maps = maps - maps.amin((1, 2), keepdim=True)
     maps = maps / (1e-7 + maps.amax((1, 2), keepdim=True))
-    return interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0].cpu().numpy()
+    return interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0]
 
 
 def compare_methods(network: Network, image: Tensor, target: Sequence[int]) -> np.ndarray:

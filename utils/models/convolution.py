@@ -39,8 +39,26 @@ def faster_convolutions(network: nn.Module) -> None:
         layers = [*parent.named_children(), ("", None)]
         for (name, layer), (_, following) in pairwise(layers):
             if _is_plain(layer):
-                pooled = isinstance(parent, nn.Sequential) and _halves(following)
+                pooled = isinstance(parent, nn.Sequential) and halves(following)
                 setattr(parent, name, _over(layer, even=pooled))
+
+
+def plain_convolutions(network: nn.Module) -> None:
+    """Put a plain convolution back in the place of every `Conv3x3`, over the very same weights.
+
+    An exporter is to find one operation there, and not the matrix product.
+
+    Args:
+        network: whose layers are exchanged.
+    """
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Conv3x3):
+                with torch.device("meta"):  # draws no weights
+                    channels = layer.in_channels, layer.out_channels
+                    plain = nn.Conv2d(*channels, 3, padding=1, bias=False)
+                plain.weight = layer.weight
+                setattr(parent, name, plain)
 
 
 def _is_plain(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
@@ -54,7 +72,7 @@ def _over(plain: nn.Conv2d, even: bool) -> "Conv3x3":
     return faster
 
 
-def _halves(layer: nn.Module | None) -> bool:
+def halves(layer: nn.Module | None) -> bool:
     """Tell whether a layer is a 2×2 max-pool that leaves out an odd last row and column."""
     return isinstance(layer, nn.MaxPool2d) and repr(layer) == repr(nn.MaxPool2d(2))
 
