@@ -275,6 +275,25 @@ def test_a_test_averages_logits_over_the_views_asked_for(picture_set, tmp_path, 
     )
 
 
+def test_a_balanced_step_minimises_what_the_classes_frequencies_leave_to_be_learned(picture_set):
+    recipe = choose_recipe("quick", "shapes")
+    counts = torch.tensor([90, 9, 0])  # no class is taken for impossible
+    network = create_model("davidnet", num_classes=3, width=2, image_size=16)
+    classifier = ImageClassifier(network, 3, recipe, counts)
+    classifier.log_dict = lambda *_, **__: None
+    images = normalise(picture_set.test.images[:8], MEAN, STD)
+    targets = picture_set.test.targets[:8]
+    step = classifier.training_step((images, targets), 0)
+    logits = network(images).detach()
+    shares = np.array([90, 9, 1]) / 100
+    weighted = shares * np.exp(logits.double().numpy())
+    expected = -np.log(weighted[range(8), targets] / weighted.sum(axis=1)).mean()
+    assert step["loss"].item() == pytest.approx(expected, rel=1e-4)
+    plain = log_loss(targets, logits.softmax(1).numpy(), labels=range(3))
+    assert float(step["losses"].mean()) == pytest.approx(plain, rel=1e-4)
+    assert "offsets" not in classifier.state_dict()  # checkpoints are as those without
+
+
 def test_the_recipe_names_the_optimiser():
     network = torch.nn.Linear(2, 2)
     assert type(build_optimizer(network, RECIPES["original"])) is torch.optim.Adam

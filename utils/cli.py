@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_trust,
         _add_shortcut,
         _add_rates,
+        _add_balance,
         _add_labels,
         _add_docs,
         _add_results,
@@ -528,6 +529,27 @@ def _rates(options) -> None:
         options.output_dir,
         options.table,
     )
+
+
+# balance
+
+
+def _add_balance(commands) -> None:
+    about = "Train on drawn shapes of unequal frequency, with and without balanced."
+    parser = _add_command(commands, "balance", _balance, about)
+    parser.add_argument("--ratio", type=float, default=100.0, help="of most to least frequent")
+    parser.add_argument("--seeds", type=int, default=5, help="how many pairs (default: 5)")
+    _add_setting(parser, "data_dir")
+    parser.add_argument("--output-dir", default="outputs/balance", help="where these runs are kept")
+
+
+def _balance(options) -> None:
+    from utils.data.sources import load_pictures
+    from utils.measure.balance import print_balance
+
+    check_number("--seeds", options.seeds, 2, 1_000, whole=True)
+    picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
+    print_balance(picture_set, options.ratio, options.seeds, options.output_dir)
 
 
 # labels

@@ -162,6 +162,11 @@ SETTINGS = _settings(
         chapters="23", low=0.0, high=0.9,
     ),
     Setting(
+        "balanced", FLAG, TRAINING,
+        "learn every class as if it had as many pictures as the others", default=False,
+        chapters="23", is_late=True,
+    ),
+    Setting(
         "limit_train", WHOLE, PICTURES,
         "use only the first N training pictures, stratified; None: all", low=2, high=100_000_000,
     ),

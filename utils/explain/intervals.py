@@ -32,6 +32,27 @@ def wilson_interval(right, count):
     return low, np.where(right == count, 1.0, centre + half)
 
 
+def mean_share_interval(right, count) -> tuple[float, float]:
+    """Return between which values the mean over groups of their true shares probably lies.
+
+    What `wilson_interval` leaves open of each share is combined as independent errors are (MOVER:
+    Zou & Donner 2008, "Construction of confidence limits about effect measures"), which is of use
+    for groups of few pictures, too.
+
+    Args:
+        right, count: int, a number a group: how many are right, and of how many; at least 1.
+
+    Returns:
+        the low and the high end, in [0, 1].
+    """
+    shares = np.divide(right, count)
+    low, high = wilson_interval(right, count)
+    below, above = (
+        float(np.sqrt(((shares - end) ** 2).sum())) / len(shares) for end in (low, high)
+    )
+    return float(shares.mean()) - below, float(shares.mean()) + above
+
+
 def share_in_words(right: int, count: int, digits: int = 1) -> str:
     """Return a share in percent with its `wilson_interval`; `count` is at least 1.
 

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
 
 from utils import as_markdown, as_percent, counted
 from utils.explain.calibration import calibration_error
-from utils.explain.intervals import share_in_words
+from utils.explain.intervals import interval_in_words, mean_share_interval, share_in_words
 from utils.training.predictions import Predictions
 
 
@@ -77,10 +77,32 @@ def wrong_in_words(predictions: Predictions) -> str:
 
 
 def result_in_words(predictions: Predictions) -> str:
-    """Return how many of the test pictures are wrong, and the accuracy with how it was measured."""
+    """Return how many of the test pictures are wrong, and the accuracy with how it was measured.
+
+    Where classes have different numbers of test pictures, the balanced accuracy follows.
+    """
     right = int((predictions.predicted == predictions.target).sum())
     accuracy = share_in_words(right, len(predictions.target), 2)
-    return f"{wrong_in_words(predictions)}; accuracy in float32, one view: {accuracy}"
+    told = f"{wrong_in_words(predictions)}; accuracy in float32, one view: {accuracy}"
+    found, tested = recalls(predictions)
+    if len(set(tested)) > 1:
+        low, high = mean_share_interval(found, tested)
+        told += (
+            f"\nbalanced accuracy, in which every class counts alike: "
+            f"{as_percent(float((found / tested).mean()), 2)} ({interval_in_words(low, high, 2)})"
+        )
+    return told
+
+
+def recalls(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many pictures of each tested class are predicted correctly, and how many it has.
+
+    Returns:
+        int64, a number a class that has test pictures.
+    """
+    classes, tested = np.unique(predictions.target, return_counts=True)
+    right = predictions.target[predictions.predicted == predictions.target]
+    return (right[:, None] == classes).sum(axis=0), tested
 
 
 def pairs_in_words(pairs: pd.DataFrame, matrix: np.ndarray, classes: tuple[str, ...]) -> str:

@@ -28,16 +28,28 @@ class ImageClassifier(LightningModule):
         network: maps N×3×S×S pictures to N×num_classes logits.
         num_classes: number of classes, at least 2.
         recipe: loss, optimiser and schedule.
+        class_counts: int, C: how many training pictures each class has, if all classes are to be
+            learned alike however many they have; None learns them as frequent as they are. The
+            logarithm of each class's share is added to its logit in training, and left out
+            afterwards (Menon et al. 2021, "Long-tail learning via logit adjustment").
 
     Attributes:
         views: how many views of each test picture the test averages over.
     """
 
-    def __init__(self, network: Network, num_classes: int, recipe: Recipe):
+    def __init__(
+        self,
+        network: Network,
+        num_classes: int,
+        recipe: Recipe,
+        class_counts: Tensor | None = None,
+    ):
         super().__init__()
         self.network = network
         self.recipe = recipe
         self.views = 1
+        offsets = None if class_counts is None else class_counts.clamp(min=1).float().log()
+        self.register_buffer("offsets", offsets, persistent=False)
         for split in ("train", "val", "test"):
             # the default check for NaN would wait for the device at every step; without it the
             # metric ignores weights, so it is given the loss of every picture
@@ -50,7 +62,7 @@ class ImageClassifier(LightningModule):
         return self.network(images)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> dict[str, Tensor]:
-        """Return what to minimise for a batch, and its cross-entropies (N) without smoothing.
+        """Return what to minimise for a batch, and its plain cross-entropies (N).
 
         Args:
             batch: images and targets first; what follows them is not needed here.
@@ -58,9 +70,11 @@ class ImageClassifier(LightningModule):
         images, targets = batch[:2]
         logits = self(images).float()
         losses = self._measure("train", logits, targets)
-        loss = losses.mean()
-        if self.recipe.label_smoothing:
-            loss = cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        smoothing = self.recipe.label_smoothing
+        if not smoothing and self.offsets is None:
+            return {"loss": losses.mean(), "losses": losses.detach()}
+        offset = logits if self.offsets is None else logits + self.offsets
+        loss = cross_entropy(offset, targets, label_smoothing=smoothing)
         return {"loss": loss, "losses": losses.detach()}
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:

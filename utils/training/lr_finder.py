@@ -117,7 +117,8 @@ class _Sweep(ImageClassifier):
     def __init__(
         self, plan: TrainingPlan, rate: Callable[[int], float], advance: Callable[[], object]
     ):
-        super().__init__(plan.network(), len(plan.picture_set.classes), plan.recipe)
+        classes = len(plan.picture_set.classes)
+        super().__init__(plan.network(), classes, plan.recipe, plan.class_counts())
         self.rate, self.advance = rate, advance
         self.learning_rates: list[float] = []
         self.losses: list[float] = []

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from utils import InputError, as_percent, printable
 from utils.data.augment import normalise
 from utils.data.batches import PictureDataModule
@@ -40,8 +42,9 @@ class TrainingPlan:
         run: where it goes.
         picture_set: what it learns from.
         recipe: how; with all overrides applied.
-        rest: the settings that neither of these has: ``val_fraction``, ``precision``, ``devices``
-            and ``seed``, and in ``max_lr_source`` who chose the peak learning rate.
+        rest: the settings that neither of these has: ``val_fraction``, ``balanced``,
+            ``precision``, ``devices`` and ``seed``, and in ``max_lr_source`` who chose the peak
+            learning rate.
         notes: what was chosen or changed, and why: one line each.
         asked: what was asked of the hardware, as `choose_device` and `choose_precision` take it.
     """
@@ -84,7 +87,15 @@ class TrainingPlan:
 
     def classifier(self) -> ImageClassifier:
         """Return the LightningModule around a fresh network."""
-        return ImageClassifier(self.network(), len(self.picture_set.classes), self.recipe)
+        classes = len(self.picture_set.classes)
+        return ImageClassifier(self.network(), classes, self.recipe, self.class_counts())
+
+    def class_counts(self) -> Tensor | None:
+        """Return what `ImageClassifier` is to know of the training pictures; None: nothing."""
+        if not self.rest["balanced"]:
+            return None
+        targets = self.data_module().train.targets
+        return targets.bincount(minlength=len(self.picture_set.classes))
 
     def data_module(self) -> PictureDataModule:
         """Return the batches this plan trains on."""
@@ -145,11 +156,14 @@ def plan_training(
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
     notes += _recipe_notes(chosen, picture_set.image_size)
     notes.append(f"watched    {_watched_in_words(val_fraction)}")
+    if asked["balanced"]:
+        notes.append("balanced   every class is learned as if all had equally many pictures")
     before = {} if asked["overwrite"] else _held_settings(run)
     hardware = {name: asked[name] for name in HARDWARE}
     resolved, remarks = _resolve_hardware(hardware, before)
     rest = {
         "val_fraction": val_fraction,
+        "balanced": asked["balanced"],
         "max_lr_source": "found" if found else "recipe" if asked["max_lr"] is None else "given",
         **resolved,
         "seed": asked["seed"],

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from utils import InputError, brief, check_choice, check_flag, check_number
 from utils.data.augmentation import Affine, Augmentation, Holes, Shrink
-from utils.settings import RECIPE, SETTINGS, default_recipe, names_of
+from utils.settings import RECIPE, SETTINGS, TRAINING, default_recipe, names_of
 
 OPTIMIZERS = ("adam", "muon")
 #: Fields of a recipe that are parameters, too.
@@ -182,12 +182,12 @@ CANDIDATES = {
     "c": Augmentation(4, 0.5, 8),
 }
 _PLAIN = Recipe("", epochs=1, batch_size=2, max_lr=1.0)
-#: Settings of a recipe by default. So it was where a run of an earlier version does not name them.
+#: Settings by default. So it was where a run of an earlier version does not name them.
 UNSAID = {
     name: value
     for name, value in _PLAIN.as_settings().items()
     if name not in ("recipe", "epochs", "batch_size", "max_lr")
-}
+} | {name: SETTINGS[name].default for name in names_of(TRAINING) if SETTINGS[name].is_late}
 RECIPES = {
     recipe.name: recipe
     for recipe in (
