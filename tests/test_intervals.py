@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from utils.explain.intervals import share_in_words, wilson_interval
+from utils.intervals import share_in_words, wilson_interval
 
 COUNTED = [(0, 1), (1, 1), (0, 7), (3, 7), (7, 7), (50, 100), (9_300, 10_000), (10_000, 10_000)]
 

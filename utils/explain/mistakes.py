@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
 
 from utils import as_markdown, as_percent, counted
 from utils.explain.calibration import calibration_error
-from utils.explain.intervals import share_in_words
+from utils.intervals import share_in_words
 from utils.training.predictions import Predictions
 
 
