@@ -189,8 +189,11 @@ def _shown(audited: Audited, rows: Sequence[tuple[str, list[int]]], tells: Seque
     """Return what is kept of an audit: the pictures of these rows, and how each property did."""
     named = tuple((what, tuple(audited.names[i] for i in row)) for what, row in rows)
     positions = torch.tensor([i for _, row in rows for i in row], dtype=torch.int64)
-    lines = tuple(f"{tell.name}: {tell.in_words()}" for tell in tells)
-    return Audit(named, audited.images[positions], audited.targets[positions], lines)
+    lines = (
+        f"{tell.name}: {tell.in_words()}{'; a shortcut' if tell.is_claimed else ''}"
+        for tell in tells
+    )
+    return Audit(named, audited.images[positions], audited.targets[positions], tuple(lines))
 
 
 # In words
@@ -206,10 +209,8 @@ def audit_in_words(found: Audit | None) -> str:
         return "Only a person's own pictures are audited: these are a known data set."
     lines = []
     if not found.rows:
-        lines.append(
-            "No near-copy was found, and no picture that is dark, bright, blurred or tiny."
-        )
+        lines.append("No near-copies, and no picture that is dark, bright, blurred or tiny.")
     if found.tells:
         head = "How often one property of the files alone names the class of held-out pictures:"
-        lines += [head, *found.tells]
-    return "\n".join(lines) or "Nothing was found, and all files are alike but for what they show."
+        return "\n".join([*lines, head, *found.tells])
+    return "\n".join([*lines, "The files are alike in size, format, camera and date."])

@@ -48,6 +48,7 @@ MAX_FILE_SIZE = 256 * 2**20
 MAX_PIXELS = 120_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would warn from 89 million on,
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # where we refuse
+warnings.filterwarnings("ignore", "Corrupt EXIF data")  # of which nothing but what is whole is read
 CHUNK = 500
 #: Below this many files, threads finish before worker processes have started.
 PROCESSES_FROM = 3_000
