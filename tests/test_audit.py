@@ -98,7 +98,7 @@ def test_a_class_of_nothing_but_near_copies_is_split_all_the_same_and_that_is_sa
     for number in range(8):
         one.resize((60 + number, 60 + number)).save(root / f"bee/0{number}.png")
     loaded = load(root, tmp_path)
-    (told,) = notes_of(loaded, "All pictures of these classes are near-copies")
+    (told,) = notes_of(loaded, "All pictures of these classes are near-copies of one another")
     assert told.endswith("on both sides of the split all the same: bee.")
     assert loaded.test.targets.tolist() == [0, 0, 1, 1]
     assert notes_of(loaded, "Near-copies: 2 of 4 test pictures are nearly the same")

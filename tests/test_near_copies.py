@@ -146,6 +146,17 @@ def test_larger_pictures_are_compared_as_smaller_ones_are(shapes):
     assert near_pairs(larger)[0].tolist() == near_pairs(images)[0].tolist() == [[10, 30]]
 
 
+def test_where_all_look_alike_a_few_are_compared(shapes, monkeypatch):
+    train, _ = shapes
+    images = torch.stack([change(train[0], "the same")] * 40)
+    images[:, 0, 0, 0] += torch.arange(40, dtype=torch.uint8)  # no two are the same
+    monkeypatch.setattr(module, "MOST_PROPOSED", 3)
+    pairs, _ = near_pairs(images)
+    assert len(pairs) <= 3 * 40 and pairs[:, 0].unique().tolist() == list(range(39))
+    group, _ = near_groups(images)
+    assert not group.any()
+
+
 def test_no_picture_has_no_copy():
     nothing = torch.empty(0, 3, 16, 16, dtype=torch.uint8)
     assert near_pairs(nothing)[0].shape == (0, 2)

@@ -19,6 +19,8 @@ from utils.data.picture_set import Split
 LEAST_CORRELATION = 0.95
 #: and differ in their channels by at most so much on average; a pixel value is in 0…1.
 MOST_DIFFERENCE = 0.06
+#: Lumas that vary less, by their norm and in 0…255, are the same throughout but for rounding.
+PLAIN = 1e-3
 #: What red, green and blue add to luma (ITU-R BT.601), as Pillow has it. JPEG keeps it well, and
 #: halves the resolution of all else about colour.
 LUMA = (0.299, 0.587, 0.114)
@@ -29,6 +31,9 @@ COMPARED = 32
 #: CIFAR-10 (JPEG copy), all were within 8 bits of themselves at quality 50, and of 100,000 pairs of
 #: different ones, one or two were within 12.
 MOST_BITS = 12
+#: As many pairs are proposed for a picture at most, those of the nearest hashes: where all pictures
+#: look much the same, such as digits, millions would be.
+MOST_PROPOSED = 20
 #: Hashes, or pairs, that are compared at once; bounds memory.
 ROWS = 500
 
@@ -154,11 +159,23 @@ def _near_hashes(first: Tensor, second: Tensor, within: bool) -> Tensor:
     found = [torch.empty(0, 2, dtype=torch.int64)]
     for start in range(0, len(first), ROWS):
         skipped = start if within else 0
-        close = first[start : start + ROWS] @ second[skipped:].T >= least
-        if within:
-            close = close.triu(1)
+        agreeing = first[start : start + ROWS] @ second[skipped:].T
+        close = agreeing >= least
+        close = close.triu(1) if within else close
+        if close.sum() > MOST_PROPOSED * len(close):
+            close = _nearest(agreeing.where(close, -1.0))
         found.append(close.nonzero() + torch.tensor([start, skipped]))
     return torch.cat(found)
+
+
+def _nearest(agreeing: Tensor) -> Tensor:
+    """Return which hashes are among the nearest of each row, at most ``MOST_PROPOSED``: bool, R×M.
+
+    Args:
+        agreeing: float32, R×M: how much they agree, −1 where they are not near.
+    """
+    values, columns = agreeing.topk(min(MOST_PROPOSED, agreeing.shape[1]), dim=1)
+    return torch.zeros_like(agreeing, dtype=torch.bool).scatter_(1, columns, values >= 0)
 
 
 def _reduced(images: Tensor) -> Tensor:
@@ -188,36 +205,47 @@ def _alike(first: Tensor, second: Tensor, pairs: Tensor, mirrored: bool) -> Tens
     for part in pairs.split(ROWS):
         one = first[part[:, 0]]
         one = one.flip(3) if mirrored else one
-        correlation, difference = _compare(one, second[part[:, 1]])
-        found.append(correlation.where(difference <= MOST_DIFFERENCE, -1.0))
+        found.append(_compare(one, second[part[:, 1]]))
     return torch.cat(found)
 
 
-def _compare(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return correlation and mean absolute difference of pictures in pairs: float32, N each.
+def _compare(first: Tensor, second: Tensor) -> Tensor:
+    """Return the correlation of two pictures each; −1 where they differ too much: float32, N.
 
-    Of all shifts by at most a pixel, they are those of the one with the highest correlation.
+    Of all shifts by at most a pixel, both are those of the one with the highest correlation.
+
+    Args:
+        first, second: uint8, N×3×S×S.
     """
-    first, second = first.float() / 255, second.float() / 255
     height, width = (side - 2 for side in first.shape[-2:])
-    middle = _centred_luma(halved := avg_pool2d(first[..., 1:-1, 1:-1], 2))
-    alike, difference = [], []
-    for top in range(3):
-        for left in range(3):
-            other = avg_pool2d(second[..., top : top + height, left : left + width], 2)
-            alike.append(_correlation(middle, _centred_luma(other)))
-            difference.append((halved - other).abs().mean(dim=(1, 2, 3)))
-    best, shift = torch.stack(alike).max(dim=0)
-    return best, torch.stack(difference).gather(0, shift[None])[0]
+    middle, alike = _halved(_luma(first)[..., 1:-1, 1:-1]), []
+    luma = _luma(second)
+    for shift in range(9):
+        top, left = divmod(shift, 3)
+        other = _halved(luma[..., top : top + height, left : left + width])
+        alike.append(_correlation(middle, other))
+    correlation, best = torch.stack(alike).max(dim=0)
+    for shift in range(9):
+        top, left = divmod(shift, 3)
+        near = ((correlation >= LEAST_CORRELATION) & (best == shift)).nonzero()[:, 0]
+        other = _halved(second[near, :, top : top + height, left : left + width])
+        apart = (_halved(first[near, :, 1:-1, 1:-1]) - other).abs().mean(dim=(1, 2, 3))
+        correlation[near[apart > 255 * MOST_DIFFERENCE]] = -1
+    return correlation
+
+
+def _halved(images: Tensor) -> Tensor:
+    """Return pictures averaged over 2×2 pixels, as float32."""
+    return avg_pool2d(images.float(), 2)
+
+
+def _luma(images: Tensor) -> Tensor:
+    """Return the luma of pictures, float32 N×1×S×S, from 0 to 255."""
+    return (images * torch.tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def _correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Return the cosines of centred pictures in pairs; of two plain ones, 1."""
-    plain = (first.norm(dim=1) < 1e-6) & (second.norm(dim=1) < 1e-6)
+    """Return the correlations of luma in pairs, float32 N; of two plain ones, 1."""
+    first, second = (luma.flatten(1) - luma.mean(dim=(2, 3)) for luma in (first, second))
+    plain = (first.norm(dim=1) < PLAIN) & (second.norm(dim=1) < PLAIN)
     return torch.where(plain, 1.0, cosine_similarity(first, second))
-
-
-def _centred_luma(images: Tensor) -> Tensor:
-    """Return the luma of pictures without its mean: float32, N×H·W."""
-    luma = (images * torch.tensor(LUMA).view(3, 1, 1)).sum(1).flatten(1)
-    return luma - luma.mean(1, keepdim=True)

@@ -297,28 +297,25 @@ def _drawn_test(
 ) -> tuple[Tensor, list[str]]:
     """Return which pictures to hold out to test, bool, N, and what there is to say of it.
 
-    Copies and near-copies stay on one side. Where a class is nothing but near-copies of one
-    picture, only its copies do: it could not be tested at all.
+    Copies and near-copies stay on one side. Only where a class could then not be tested at all, as
+    all of it are near-copies of one picture, do its near-copies not.
     """
     targets, classes = everything.targets, folder.classes
     _check_splittable(targets, folder)
-    first = copies.first_copies(everything.images)
-    in_test = stratified_part(targets, TEST_SHARE, SPLIT_SEED, first=groups)
-    notes = []
-    if parted := _classes_with_fewer_than(1, targets[in_test], classes):
-        without_near = stratified_part(targets, TEST_SHARE, SPLIT_SEED, first=first)
-        lacking = torch.isin(targets, torch.tensor([classes.index(name) for name in parted]))
-        in_test = torch.where(lacking, without_near, in_test)
+    in_test, notes = stratified_part(targets, TEST_SHARE, SPLIT_SEED, first=groups), []
+    if alike := _classes_with_fewer_than(1, targets[in_test], classes):
+        first = copies.first_copies(everything.images)
+        of_them = torch.isin(targets, torch.tensor([classes.index(name) for name in alike]))
+        in_test |= of_them & stratified_part(targets, TEST_SHARE, SPLIT_SEED, first=first)
+        notes.append(
+            "All pictures of these classes are near-copies of one another, or of another class's, "
+            f"and lie on both sides of the split all the same: {folders.few(alike)}."
+        )
     if untested := _classes_with_fewer_than(1, targets[in_test], classes):
         raise InputError(
             f"No picture can be held out to test of: {', '.join(untested)}. All that are there are "
             "copies of one picture, or lie under another class as well. Add others, or give "
             "separate train and test folders."
-        )
-    if parted:
-        notes.append(
-            f"All pictures of these classes are near-copies of one another, or of another class's, "
-            f"and lie on both sides of the split all the same: {folders.few(parted)}."
         )
     notes.append(
         f"No test folder: {in_test.sum()} pictures ({TEST_SHARE:.0%} of each class) "
