@@ -1,5 +1,6 @@
 """What an audit says of a folder that was made to be difficult, and of one that was not."""
 
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image, ImageFilter
 
 from helpers.pictures import load, scene
 from utils.data.audit import BRIGHT, DARK, SHOWN, audit_in_words
+from utils.pipeline.sequence import run_notebooks
+from utils.runs import Run
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -71,7 +74,7 @@ def test_near_copies_under_two_labels_are_named_and_never_tested_on(drawn, tmp_p
     Image.open(root / "ant/00.png").save(root / "bee/again.jpg", quality=50)
     loaded = load(root, tmp_path)
     (told,) = notes_of(loaded, "Near-copies: 1 pair")
-    assert "none of them is tested on: ant/00.png ≈ bee/again.jpg." in told
+    assert "right, and not tested on: ant/00.png ≈ bee/again.jpg." in told
     groups = loaded.train.groups.tolist()
     assert sum(groups.count(group) == 2 for group in groups) == 2
     assert loaded.audit.rows == (("two labels", ("ant/00.png", "bee/again.jpg")),)
@@ -165,6 +168,18 @@ def test_pictures_that_cannot_be_read_are_not_audited(drawn, tmp_path):
     assert not notes_of(loaded, "Near-copies") and not notes_of(loaded, "Copies")
 
 
+def test_names_that_are_no_unicode_or_act_on_a_terminal_can_be_printed(drawn, tmp_path):
+    root = kept(tmp_path / "pets", drawn)
+    for name in (b"caf\xe9", b"x\x1b[2J"):
+        black = os.fsencode(root) + b"/ant/" + name + b".png"
+        try:
+            os.rename(shutil.copy(root / "ant/00.png", root / "ant/new.png"), black)
+        except OSError:
+            pytest.skip("this file system takes Unicode names only")
+    (told,) = notes_of(load(root, tmp_path), "The very same pixels")
+    assert "caf\\udce9.png" in told and "x\\x1b[2J.png" in told and told.isprintable()
+
+
 def test_an_audit_is_kept_with_the_pictures(drawn, tmp_path):
     root = kept(tmp_path / "pets", drawn)
     Image.open(root / "ant/00.png").save(root / "bee/again.jpg", quality=50)
@@ -178,3 +193,16 @@ def test_an_audit_is_kept_with_the_pictures(drawn, tmp_path):
     assert torch.equal(again.train.groups, first.train.groups)
     assert len(limited.train.groups) == 6
     assert np.isin(limited.train.groups, first.train.groups).all()
+
+
+@pytest.mark.slow
+def test_chapter_1_shows_the_worst_and_says_the_rest(drawn, tmp_path):
+    root = kept(tmp_path / "pets", drawn)
+    Image.open(root / "ant/00.png").save(root / "bee/again.jpg", quality=50)
+    run = Run("run", tmp_path / "outputs")
+    given = {"dataset": str(root), "data_dir": str(tmp_path / "data")}
+    run_notebooks(run, given, ["01_data_exploration"])
+    assert run.path("figures", "01_audit.png").is_file()
+    executed = run.path("notebooks", "01_data_exploration.ipynb").read_text(encoding="utf-8")
+    assert "1 pair lies under two labels" in executed
+    assert "How often one property of the files alone names the class" in executed

@@ -68,10 +68,10 @@ def audit(audited: Audited) -> tuple[list[str], Audit]:
     tells = find_tells(audited.traits, targets, groups, audited.classes)
     notes = [
         *_copy_notes(audited, same),
-        *(_fault_note(audited.names, *fault) for fault in faults),
+        *(fault.note(audited.names) for fault in faults),
         *(_tell_note(tell) for tell in tells if tell.is_claimed),
     ]
-    rows = [*_pair_rows(audited, same), *((what, worst[:SHOWN]) for what, _, worst in faults)]
+    rows = [*_pair_rows(audited, same), *((f.name, f.positions[:SHOWN]) for f in faults)]
     return notes, _shown(audited, rows, tells)
 
 
@@ -98,10 +98,12 @@ def _copy_notes(audited: Audited, same: Tensor) -> Iterator[str]:
     yield from _leak_note(audited)
     torn = audited.targets[pairs].diff(dim=1).flatten() != 0
     if torn.any():
-        untested = ", and none of them is tested on" if audited.is_drawn else ""
+        many = int(torn.sum())
+        untested = ", and not tested on" if audited.is_drawn else ""
         yield (
-            f"Near-copies: {counted(int(torn.sum()), 'pair')} lie under two labels, of which at "
-            f"most one is right{untested}: {_named_pairs(audited, pairs[torn], '≈')}."
+            f"Near-copies: {counted(many, 'pair')} {'lies' if many == 1 else 'lie'} under two "
+            f"labels, of which at most one is right{untested}: "
+            f"{_named_pairs(audited, pairs[torn], '≈')}."
         )
 
 
@@ -142,36 +144,47 @@ def _pair_rows(audited: Audited, same: Tensor) -> Iterator[tuple[str, list[int]]
 # Pictures that show little
 
 
-def _faults(audited: Audited) -> Iterator[tuple[str, str, list[int]]]:
-    """Yield each fault that pictures have: its name, its words, and their positions, worst first.
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong with some pictures: its name, that in words, and their positions, worst first."""
+
+    name: str
+    about: str
+    positions: list[int]
+
+    def note(self, names: Sequence[str]) -> str:
+        """Return a sentence that counts and names them."""
+        is_or_are = "is" if len(self.positions) == 1 else "are"
+        named = few(names[position] for position in self.positions)
+        return f"{counted(len(self.positions), 'file')} {is_or_are} {self.about}: {named}."
+
+
+def _faults(audited: Audited) -> Iterator[_Fault]:
+    """Yield each fault that pictures have.
 
     What is nearly of one colour is said to be that and nothing else.
     """
-    images, traits = audited.images, audited.traits
-    size = images.shape[-1]
+    images, traits, size = audited.images, audited.traits, audited.images.shape[-1]
     span = (images.amax((2, 3)).int() - images.amin((2, 3)).int()).amax(1).numpy()
-    shows = span > FLAT
     shorter = np.minimum(traits.width, traits.height)
-    for what, about, measure, is_at_fault in (
+    dark, bright = as_percent(DARK, 0), as_percent(BRIGHT, 0)
+    shows = span > FLAT
+    measured = (
         ("one colour", "all of nearly one colour", span, ~shows),
-        ("very dark", f"very dark: 99 of 100 of the pixels are below {as_percent(DARK, 0)} of "
-         "white", traits.lightest, shows & (traits.lightest < DARK)),
-        ("very bright", "very bright: 95 of 100 of the pixels are above "
-         f"{as_percent(BRIGHT, 0)} of white", -traits.darkest, shows & (traits.darkest > BRIGHT)),
-        ("blurred", "blurred, or enlarged from less", traits.sharpness,
-         shows & (traits.sharpness < BLURRED)),
+        ("very dark", f"very dark: 99 of 100 of the pixels are below {dark} of white",
+         traits.lightest, shows & (traits.lightest < DARK)),
+        ("very bright", f"very bright: 95 of 100 of the pixels are above {bright} of white",
+         -traits.darkest, shows & (traits.darkest > BRIGHT)),
+        ("blurred", "blurred, or enlarged from less",
+         traits.sharpness, shows & (traits.sharpness < BLURRED)),
         ("tiny", f"tiny, with less than the {size} pixels a side that the network is given",
          shorter, shows & (shorter < size)),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for name, about, measure, is_at_fault in measured:
         if is_at_fault.any():
             positions = is_at_fault.nonzero()[0]
             worst = positions[np.argsort(measure[positions], kind="stable")]
-            yield what, about, worst.tolist()
-
-
-def _fault_note(names: Sequence[str], what: str, about: str, worst: list[int]) -> str:
-    is_or_are = "is" if len(worst) == 1 else "are"
-    return f"{counted(len(worst), 'file')} {is_or_are} {about}: {few(names[i] for i in worst)}."
+            yield _Fault(name, about, worst.tolist())
 
 
 # Properties that give the class away

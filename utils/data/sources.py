@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, brief
+from utils import InputError, brief, printable
 from utils.data import (
     audit,
     copies,
@@ -255,7 +255,7 @@ def _read_folder(folder: folders.PictureFolder, skip_unreadable: bool, image_siz
     files = [paths[position] for position in kept]
     audited = audit.Audited(
         everything.images, everything.targets, groups, pairs, in_test, folder.test is None,
-        [os.path.relpath(path, folder.root) for path in files],
+        [printable(os.path.relpath(path, folder.root)) for path in files],
         traits.read_traits(files, decoded.bits), folder.classes,
     )  # fmt: skip
     told, found = audit.audit(audited)
