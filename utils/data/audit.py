@@ -146,7 +146,7 @@ def _pair_rows(audited: Audited, same: Tensor) -> Iterator[tuple[str, list[int]]
 
 @dataclass(frozen=True)
 class _Fault:
-    """What is wrong with some pictures: its name, that in words, and their positions, worst first."""
+    """What is wrong with some pictures: its name, it in words, and their positions, worst first."""
 
     name: str
     about: str
