@@ -13,6 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, cosine_similari
 
 from utils.data import copies
 from utils.data.picture_set import Split
+from utils.progress import progress_bar
 
 #: Two pictures are nearly the same where, averaged over 2×2 pixels, one of them mirrored or not
 #: and shifted by a pixel or not, they correlate in their luma at least so much,
@@ -34,6 +35,8 @@ MOST_BITS = 12
 #: As many pairs are proposed for a picture at most, those of the nearest hashes: where all pictures
 #: look much the same, such as digits, millions would be.
 MOST_PROPOSED = 20
+#: Comparing more pictures than these takes long enough to show progress.
+MANY = 20_000
 #: Hashes, or pairs, that are compared at once; bounds memory.
 ROWS = 500
 
@@ -116,7 +119,10 @@ def near_pairs(first: Tensor, second: Tensor | None = None) -> tuple[Tensor, Ten
     first = _reduced(first)
     second = first if (within := second is None) else _reduced(second)
     hashes, found, alike = perceptual_hashes(second), [], []
-    for mirrored in (False, True):
+    ways = progress_bar(
+        (False, True), description="Comparing pictures", unit="ways", is_visible=len(second) > MANY
+    )
+    for mirrored in ways:
         own = hashes if within and not mirrored else perceptual_hashes(first, mirrored)
         proposed = _near_hashes(own, hashes, within)
         correlation = _alike(first, second, proposed, mirrored)
