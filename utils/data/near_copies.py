@@ -186,10 +186,11 @@ def _nearest(agreeing: Tensor) -> Tensor:
 
 def _reduced(images: Tensor) -> Tensor:
     """Return pictures with at most ``COMPARED`` pixels a side: uint8, N×3×S×S."""
-    if images.shape[-1] <= COMPARED:
+    if (side := images.shape[-1]) <= COMPARED:
         return images
-    parts = [adaptive_avg_pool2d(part.float(), COMPARED) for part in images.split(ROWS)]
-    return torch.cat([part.round().to(torch.uint8) for part in parts])
+    parts = images.split(max(1, ROWS * COMPARED**2 // side**2))  # as floats they take much memory
+    pooled = (adaptive_avg_pool2d(part.float(), COMPARED) for part in parts)
+    return torch.cat([part.round().to(torch.uint8) for part in pooled])
 
 
 def _alike_either_way(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
