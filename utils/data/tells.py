@@ -65,13 +65,14 @@ def find_tells(
     Args:
         traits: of N files.
         targets: int64, N.
-        groups: int64, N: copies have the same number, and are held out together.
+        groups: int64, N: copies have the same number, and count as one picture: the first.
         classes: names of the classes.
     """
-    guess = np.bincount(targets).max() / len(targets)
-    folds = _folds(targets, groups)
+    _, members = np.unique(groups, return_index=True)
+    targets = targets[members]
+    guess, folds = np.bincount(targets).max() / len(targets), _folds(targets)
     found = []
-    for name, (values, labels) in _properties(traits).items():
+    for name, (values, labels) in _properties(traits.subset(members)).items():
         if len(labels) > 1:
             right = _right_when_held_out(values, targets, folds)
             clue = _clue(name, values, labels, targets, classes)
@@ -113,14 +114,13 @@ def _binned(numbers: np.ndarray, write: Callable[[float], str]) -> tuple[np.ndar
     return values, labels
 
 
-def _folds(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return in which part each picture is held out: every class in proportion, copies together."""
-    kinds, members, place = np.unique(groups, return_index=True, return_inverse=True)
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(kinds))
-    order = order[np.argsort(targets[members[order]], kind="stable")]
-    fold = np.empty(len(kinds), np.int64)
-    fold[order] = np.arange(len(kinds)) % FOLDS
-    return fold[place]
+def _folds(targets: np.ndarray) -> np.ndarray:
+    """Return in which part each picture is held out, every class in proportion: int64, N."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(targets))
+    order = order[np.argsort(targets[order], kind="stable")]
+    folds = np.empty(len(targets), np.int64)
+    folds[order] = np.arange(len(targets)) % FOLDS
+    return folds
 
 
 def _right_when_held_out(values: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> int:

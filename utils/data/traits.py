@@ -70,6 +70,10 @@ class Traits:
     camera: np.ndarray
     date: np.ndarray
 
+    def subset(self, positions: np.ndarray) -> "Traits":
+        """Return those of the files at these positions (int64, M)."""
+        return Traits(*(getattr(self, name)[positions] for name in Trait._fields))
+
 
 def read_traits(paths: Sequence[str], bits: int = 16) -> Traits:
     """Read what many picture files tell, in parallel, with a progress bar.
