@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.pictures import coloured, load, make_folder, same
+from helpers.pictures import coloured, load, made_set, make_folder, same
 from utils.data import cache, drawn_shapes, pictures, sources
 from utils.data.sources import load_pictures
 from utils.files import ROOT
@@ -90,6 +90,35 @@ def test_a_damaged_cache_is_said_and_decoded_again(damage, cached_folder, tmp_pa
     assert f"{cache} is damaged" in capsys.readouterr().out
     assert same(load(root, tmp_path), first)
     assert "damaged" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", cache.AUDITED)
+def test_an_audit_that_was_altered_is_made_again(part, cached_folder, tmp_path, capsys):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    root, first = cached_folder
+    (kept,) = (tmp_path / "data" / "cache").iterdir()
+    with safe_open(kept, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    assert len(tensors["audit.images"]) and len(first.audit.rows) == 1  # of tiny pictures
+    tensors[part].view(-1)[0] += 1
+    save_file(tensors, kept, metadata)
+    again = load(root, tmp_path)
+    assert "the checksum of its audit is wrong" in capsys.readouterr().out
+    assert torch.equal(again.audit.images, first.audit.images)
+    assert torch.equal(again.train.groups, first.train.groups)
+
+
+def test_a_copy_of_an_earlier_version_that_was_not_audited_is_read(tmp_path):
+    whole = made_set([0, 1, 2] * 4)
+    fingerprint = cache._fingerprint(whole.classes, whole.train, whole.test)
+    whole = replace(whole, fingerprint=fingerprint)
+    source = cache.Source("made", "made", "made", "key", 15, lambda size: None)
+    cache._write_cache(source, whole, tmp_path / "kept.safetensors")
+    found = cache._read_cache(source, tmp_path / "kept.safetensors")
+    assert same(found, whole) and found.audit is None and found.train.groups is None
 
 
 def test_drawn_shapes_keep_their_masks_through_the_cache(tmp_path, monkeypatch):

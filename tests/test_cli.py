@@ -122,6 +122,17 @@ def test_data_command_says_what_is_there(tmp_path, capsys):
     assert "2000 test" in said
 
 
+def test_data_command_audits_a_folder_and_not_what_is_known(tmp_path, capsys):
+    root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
+    Image.open(root / "ant/000.png").save(root / "bee/again.webp", lossless=True)
+    main(["data", "--dataset", str(root), "--data-dir", str(tmp_path / "data")])
+    said = capsys.readouterr().out
+    assert "The very same pixels, by name: ant/000.png = bee/again.webp." in said
+    assert "9 files are tiny, with less than the 32 pixels a side" in said
+    assert "\nHow often one property of the files alone names the class of" in said
+    assert "\nfile type: " in said
+
+
 def test_what_the_output_has_no_letters_for_is_escaped(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "größe"
     make_folder(folder, {"ant": 3, "bee": 3})

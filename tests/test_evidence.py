@@ -1,23 +1,20 @@
-"""Nearest training pictures against brute force, and near-copies that were planted."""
+"""Nearest training pictures against brute force, and what is said of them and of near-copies."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import interpolate
 
 from helpers.predictions import of_classes
 from helpers.training import SmallDavidNet, SmallSpeedNet, make_pictures, make_plan
 from utils.data.batches import hold_out
-from utils.data.drawn_shapes import draw_split
 from utils.data.picture_set import Split
 from utils.explain import evidence
 from utils.explain.evidence import (
     Neighbours,
     copies_in_words,
     features,
-    near_copies,
     nearest,
     nearest_training,
     neighbours_in_words,
@@ -110,58 +107,6 @@ def test_neighbours_are_training_pictures_with_their_classes(
     assert (few.searched, few.available) == (6, len(train))
     assert nearest_training(run, pictures, wanted[:0], "cpu").images.shape == (0, 5, 3, 16, 16)
     assert "Searched: 6 of " in search_in_words(few) and "float32" in search_in_words(few)
-
-
-# Near-copies
-
-
-@pytest.fixture(scope="module")
-def shapes():
-    """Drawn shapes as a training split and a test split, none of them alike."""
-    return [torch.from_numpy(draw_split(name, count=300).images) for name in ("train", "test")]
-
-
-def change(image, kind):
-    """A picture as a near-copy of it comes about."""
-    image = image[None].float()
-    shifted = torch.nn.functional.pad(image, (1, 0, 0, 0), "replicate")[..., :-1]
-    grain = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
-    made = {
-        "the same": image,
-        "mirrored": image.flip(3),
-        "brighter": image * 1.04 + 3,
-        "noisy": image + 6 * grain,
-        "shifted": shifted,
-        "smaller and back": interpolate(interpolate(image, 24, mode="area"), 32, mode="bilinear"),
-    }[kind]
-    return made.clamp(0, 255).round().byte()[0]
-
-
-@pytest.mark.parametrize(
-    "kind", ["the same", "mirrored", "brighter", "noisy", "shifted", "smaller and back"]
-)
-def test_near_copies_are_found_and_nothing_else_is(shapes, kind, monkeypatch):
-    monkeypatch.setattr(evidence, "ROWS", 90)
-    train, test = shapes
-    planted = test.clone()
-    places, sources = np.array([3, 100, 299]), np.array([250, 0, 17])
-    for place, source in zip(places, sources, strict=True):
-        planted[place] = change(train[source], kind)
-    found = near_copies(planted, train)
-    np.testing.assert_array_equal(found[places], sources)
-    assert (np.delete(found, places) == -1).all()
-
-
-def test_the_same_scene_as_a_negative_or_upside_down_is_another_picture(shapes):
-    train, _ = shapes
-    for other in (train.flip(2), 255 - train):
-        assert (near_copies(other[:50], train) == -1).all()
-
-
-def test_pictures_of_one_colour_are_the_same_where_the_colour_is():
-    grey, lighter = (torch.full((1, 3, 16, 16), value, dtype=torch.uint8) for value in (90, 160))
-    assert near_copies(grey, torch.cat([lighter, grey])).tolist() in ([1], [-1])
-    assert near_copies(grey, lighter).tolist() == [-1]
 
 
 # In words

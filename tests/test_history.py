@@ -272,6 +272,13 @@ def test_the_result_of_a_training_is_said_with_what_it_cost():
         "training time 13.5 s on a CPU (32-true), without 2.0 s of watching and with 3.5 s of "
         "averaged test: 2 epochs of 50 pictures, 10 pictures a second",
     ]
+    copied = metrics | {"new": {"size": 990, "right": 920}}
+    assert result_in_words(record, copied, 50).splitlines()[2] == (
+        "10 test pictures are nearly the same as training pictures; accuracy without: 92.93% (95% "
+        "interval 91.16% to 94.37%)"
+    )
+    all_copied = metrics | {"new": {"size": 0, "right": 0}}
+    assert "accuracy without: there are no others" in result_in_words(record, all_copied, 50)
     # a run of an earlier version does not say how long it watched
     one = valid_record() | {"seconds": {"training": 1.0}}
     said = result_in_words(one, metrics | {"test_size": 1}, 1)

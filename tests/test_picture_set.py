@@ -66,3 +66,19 @@ def test_without_copies_the_choice_is_as_it_is_with_none_looked_for():
     chosen = stratified_part(targets, 0.2, 0)
     assert torch.equal(chosen, stratified_part(targets, 0.2, 0, first=first))
     assert chosen.sum() == 18
+
+
+def test_groups_may_be_numbered_in_any_way():
+    targets = torch.arange(90) % 3
+    first = torch.arange(90) // 6 * 6  # in each group two of each class: none may be chosen
+    assert not stratified_part(targets, 0.2, 0, first=first).any()
+    first = torch.arange(90) % 45  # pairs of one class
+    chosen = stratified_part(targets, 0.2, 0, first=first)
+    assert torch.equal(chosen, stratified_part(targets, 0.2, 0, first=1_000 - 7 * (44 - first)))
+    assert torch.equal(chosen[:45], chosen[45:]) and chosen.sum() == 18
+
+
+def test_a_part_keeps_its_groups():
+    split = Split(torch.zeros(3, 3, 1, 1), torch.tensor([0, 1, 1]), groups=torch.tensor([4, 9, 4]))
+    assert split.subset(torch.tensor([2, 1])).groups.tolist() == [4, 9]
+    assert Split(split.images, split.targets).subset(torch.tensor([0])).groups is None

@@ -159,6 +159,15 @@ def sample_grid(number=10, size=32, per_class=10):
     return exploration.sample_grid(images, targets, class_names(number), TITLE, per_class)
 
 
+def audited(number=10, size=32):
+    kinds = ("two labels", "near-copies", "very bright", "tiny")
+    names = [tuple(f"class {n}/IMG_{n:04}.jpg" for n in range(count)) for count in (6, 4, 5, 1)]
+    rows = tuple(zip(kinds, names, strict=True))
+    return exploration.audited(
+        rows, pictures(16, size), np.arange(16) % number, class_names(number), TITLE
+    )
+
+
 def augmented_views(number=4, views=8, size=32):
     shape = (number, views, 3, size, size)
     augmented = pictures(number * views, size).reshape(shape)
@@ -301,6 +310,7 @@ def blocks_by_picture(size=32):
 
 FIGURES = {
     "sample_grid": sample_grid,
+    "audited": audited,
     "augmented_views": augmented_views,
     "class_counts": class_counts,
     "mean_pictures": mean_pictures,
@@ -332,6 +342,7 @@ FIGURES = {
 
 BY_CLASS_COUNT = {
     "sample_grid": sample_grid,
+    "audited": audited,
     "class_counts": class_counts,
     "mean_pictures": mean_pictures,
     "confusion_matrix": confusion_matrix,
@@ -351,6 +362,7 @@ NAMES = class_names(10)
 
 EMPTY = {
     "sample_grid": lambda: exploration.sample_grid(NO_PICTURES, NOTHING, NAMES, TITLE),
+    "audited": lambda: exploration.audited((), NO_PICTURES, NOTHING, NAMES, TITLE),
     "augmented_views": lambda: exploration.augmented_views(NO_PICTURES, [], TITLE),
     "lr_curve": lambda: lr_finder.lr_curve([], [], [], None, TITLE),
     "network_blocks": lambda: network.blocks([], 32, "DavidNet", TITLE),
@@ -485,6 +497,17 @@ def test_sample_grid_shows_the_first_pictures_of_each_class():
 def test_left_out_classes_are_counted(name, shown):
     assert f"{shown} of 100 classes shown." in words(BY_CLASS_COUNT[name](100))
     assert "shown" not in words(BY_CLASS_COUNT[name](10))
+
+
+def test_what_an_audit_found_stands_row_by_row_under_class_and_file():
+    rows = (("near-copies", ("a/1.jpg", "a/2.jpg")), ("very dark", ("b/3.jpg",)))
+    images = pictures(3)
+    figure = exploration.audited(rows, images, [0, 0, 1], ["ant", "bee"], TITLE)
+    shown = [np.asarray(tile.get_array()) for tile in figure.axes[0].images]
+    np.testing.assert_array_equal(shown, [np.moveaxis(image, 0, -1) for image in images])
+    assert {"near-copies", "very dark", "ant", "1.jpg", "2.jpg", "bee", "3.jpg"} <= set(
+        words(figure).splitlines()
+    )
 
 
 def test_augmented_views_mark_the_original():

@@ -15,7 +15,12 @@ from utils.data.picture_set import PictureSet, Split
 from utils.models.registry import MODELS, create_model
 from utils.runs import Run
 from utils.training import predictions
-from utils.training.predictions import load_predictions, predict_held_out, predict_test
+from utils.training.predictions import (
+    load_predictions,
+    predict_held_out,
+    predict_test,
+    right_on_new,
+)
 from utils.training.recipes import RECIPES
 from utils.training.trained import save_network
 
@@ -112,3 +117,23 @@ def test_damaged_predictions_are_refused(trained):
     run.path("predictions.npz").write_bytes(b"no archive")
     with pytest.raises(InputError, match="damaged"):
         predict_test(run, pictures, devices="cpu")
+
+
+def test_test_pictures_without_a_copy_to_train_on_are_counted_apart(trained):
+    _, pictures, _ = trained
+    size = len(pictures.test)
+    logits = torch.nn.functional.one_hot(pictures.test.targets, len(CLASSES)).float()
+    logits[:9] = logits[:9].roll(1, dims=1)  # the first nine are wrong
+
+    def counted(train_groups, test_groups):
+        train = replace(pictures.train, groups=train_groups)
+        test = replace(pictures.test, groups=test_groups)
+        return right_on_new(replace(pictures, train=train, test=test), logits)
+
+    apart = torch.arange(len(pictures.train)), torch.arange(1_000, 1_000 + size)
+    assert right_on_new(pictures, logits) is None  # nobody looked
+    assert counted(*apart) is None
+    leaked = apart[1].clone()
+    leaked[[0, 1, size - 1]] = torch.tensor([7, 7, 0])
+    assert counted(apart[0], leaked) == {"size": size - 3, "right": size - 9 - 1}
+    assert counted(apart[0], apart[0][[0] * size]) == {"size": 0, "right": 0}

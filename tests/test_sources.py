@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from helpers.pictures import coloured, counts_of, listing, load, made_set, make_folder, same
+from helpers.pictures import coloured, counts_of, listing, load, made_set, make_folder, same, scene
 from helpers.records import valid_record
 from utils import InputError, files
 from utils.data import cache, pictures, sources
 from utils.data.augment import Augmentation
-from utils.data.batches import PictureDataModule
+from utils.data.batches import PictureDataModule, hold_out
 from utils.data.picture_set import channel_statistics
 from utils.data.sources import load_pictures, pictures_of
 from utils.runs import Run
@@ -350,6 +350,20 @@ def test_copies_stay_on_one_side_of_what_is_held_out(tmp_path):
     module = PictureDataModule(loaded, 8, Augmentation(0, 0.0, 0), val_fraction=0.25)
     train, watched = set(keys(module.train)), set(keys(module.watched))
     assert train and watched and not train & watched
+
+
+def test_near_copies_stay_on_one_side_of_what_is_held_out(tmp_path):
+    for name, first in (("ant", 0), ("bee", 20)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(first, first + 12):
+            path = tmp_path / "pets" / name / f"{number}.png"
+            scene(number).save(path)
+            scene(number).save(path.with_suffix(".jpg"), quality=50)
+    loaded = load(tmp_path / "pets", tmp_path)
+    for val_fraction in (0.1, 0.3, 0.5):
+        train, watched = hold_out(loaded, val_fraction)
+        groups = [set(split.groups.tolist()) for split in (train, watched, loaded.test)]
+        assert all(groups) and sum(map(len, groups)) == len(set.union(*groups)) == 24
 
 
 def test_copies_in_both_splits_that_were_given_are_counted(tmp_path):

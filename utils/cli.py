@@ -195,6 +195,7 @@ def _add_data(commands) -> None:
 
 
 def _data(options) -> None:
+    from utils.data.audit import audit_in_words
     from utils.data.sources import load_pictures
 
     picture_set = load_pictures(
@@ -216,6 +217,8 @@ def _data(options) -> None:
     print(f"mean {picture_set.mean}, std {picture_set.std} per channel")
     print(f"fingerprint {picture_set.fingerprint[:16]}")
     print("\n".join(picture_set.notes))
+    if picture_set.audit is not None:
+        print(audit_in_words(picture_set.audit))
 
 
 # predict

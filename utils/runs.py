@@ -465,6 +465,7 @@ _SCHEMAS = {
         test_size=_COUNT,
         optional={
             "averaged": _object(test_acc=_NUMBER, seconds=_NUMBER),
+            "new": {**_object(size=_COUNT, right=_COUNT), "additionalProperties": False},
             "prediction_sets": _object(
                 promise=_NUMBER,
                 pictures=_COUNT,

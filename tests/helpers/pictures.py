@@ -16,6 +16,16 @@ def coloured(colour, size=(20, 24), seed=0):
     return (np.array(colour) + rng.integers(0, 30, (size[1], size[0], 3))).astype(np.uint8)
 
 
+def scene(seed=0, side=96):
+    """Edges and surfaces, all sharp: rectangles over one another, none like another seed's."""
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((side, side, 3), np.uint8)
+    for _ in range(60):
+        (top, left), (height, width) = rng.integers(0, side, 2), rng.integers(5, side // 2, 2)
+        pixels[top : top + height, left : left + width] = rng.integers(0, 256, 3)
+    return Image.fromarray(pixels)
+
+
 def make_folder(root, counts, ending="png"):
     """Write so many pictures into each folder; the last part of a folder's name is its class."""
     seed = 0

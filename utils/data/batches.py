@@ -139,7 +139,7 @@ def hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split
     if val_fraction == 0:
         return picture_set.train, picture_set.test
     whole = picture_set.train
-    first = copies.first_copies(whole.images)
+    first = copies.first_copies(whole.images) if whole.groups is None else whole.groups
     held_out = stratified_part(whole.targets, val_fraction, SPLIT_SEED, first=first)
     train, watched = (torch.nonzero(part).flatten() for part in (~held_out, held_out))
     if not len(watched):

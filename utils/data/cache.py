@@ -14,7 +14,7 @@ from torch import Tensor
 
 from utils import InputError, first_line
 from utils.data import copies
-from utils.data.picture_set import PictureSet, Split, channel_statistics
+from utils.data.picture_set import Audit, PictureSet, Split, channel_statistics
 from utils.devices import available_memory
 from utils.files import remove_leftovers, replacing, resolve_path
 from utils.locks import one_at_a_time
@@ -22,6 +22,8 @@ from utils.locks import one_at_a_time
 #: As many copies of the pictures as are in memory at most, while they are decoded, split and kept
 #: in the cache, or read from there; measured, masks included. Decoders take some bytes beside.
 COPIES, COPIES_READ, DECODERS = 3, 1.5, 80_000_000
+#: What an audit keeps beside the pictures.
+AUDITED = ("train.groups", "test.groups", "audit.images", "audit.targets")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Contents:
     test: Split
     notes: Sequence[str] = ()
     bits: int = 16
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def _decode(source: Source, image_size: int) -> PictureSet:
         notes=(*decoded.notes, *notes),
         options={},
         bits=decoded.bits,
+        audit=decoded.audit,
     )
 
 
@@ -132,16 +136,28 @@ def _fingerprint(classes: Sequence[str], train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
+def _digest(tensors: dict[str, Tensor], names: Sequence[str]) -> str:
+    """Return a checksum of what an audit keeps, which is no part of the fingerprint."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(tensors[name].numpy())
+    return digest.hexdigest()
+
+
 def _write_cache(source: Source, picture_set: PictureSet, path: Path) -> None:
     tensors = {}
     for name, split in (("train", picture_set.train), ("test", picture_set.test)):
         tensors |= {f"{name}.images": split.images, f"{name}.targets": split.targets}
-        if split.masks is not None:
-            tensors[f"{name}.masks"] = split.masks
+        others = {"masks": split.masks, "groups": split.groups}
+        tensors |= {f"{name}.{part}": kept for part, kept in others.items() if kept is not None}
     described = {
         name: getattr(picture_set, name)
         for name in ("classes", "mean", "std", "fingerprint", "notes", "bits")
     }
+    if (audit := picture_set.audit) is not None:
+        tensors |= {"audit.images": audit.images, "audit.targets": audit.targets}
+        described["audit"] = {"rows": audit.rows, "tells": audit.tells}
+        described["audited"] = _digest(tensors, AUDITED)
     text = json.dumps(described)
     metadata = {"key": source.key, "described": text, "checksum": _checksum(text)}
     remove_leftovers(path.parent, older_than=3600)
@@ -176,7 +192,11 @@ def _checksum(text: str) -> str:
 
 def _described(source: Source, tensors: dict[str, Tensor], described: dict) -> PictureSet:
     train, test = (
-        Split(tensors[f"{s}.images"], tensors[f"{s}.targets"], tensors.get(f"{s}.masks"))
+        Split(
+            tensors[f"{s}.images"],
+            tensors[f"{s}.targets"],
+            *(tensors.get(f"{s}.{part}") for part in ("masks", "groups")),
+        )
         for s in ("train", "test")
     )
     fingerprint = _fingerprint(described["classes"], train, test)
@@ -194,4 +214,17 @@ def _described(source: Source, tensors: dict[str, Tensor], described: dict) -> P
         notes=tuple(described["notes"]),
         options={},
         bits=described["bits"],
+        audit=_audit(described.get("audit"), described.get("audited"), tensors),
     )
+
+
+def _audit(
+    described: dict | None, checksum: str | None, tensors: dict[str, Tensor]
+) -> Audit | None:
+    if described is None:
+        return None
+    if _digest(tensors, AUDITED) != checksum:
+        raise ValueError("the checksum of its audit is wrong")
+    rows = tuple((what, tuple(names)) for what, names in described["rows"])
+    shown = (tensors[f"audit.{name}"] for name in ("images", "targets"))
+    return Audit(rows, *shown, tuple(described["tells"]))

@@ -1,8 +1,8 @@
 """Picture files without their metadata: texts, profiles and previews, which no network sees.
 
 Cameras, editors and generators write all kinds of it, damaged or huge at times, and a decoder that
-reads it can refuse a sound picture. Only the orientation counts, so EXIF data stay, to be looked
-up and never written again.
+reads it can refuse a sound picture. Orientation, camera and date count, so EXIF data stay, to be
+looked up and never written again.
 """
 
 import re

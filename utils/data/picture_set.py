@@ -1,7 +1,7 @@
 """A data set in memory: uint8 tensors, what normalises them, and how a split is drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,11 +25,14 @@ class Split:
         images: uint8, N×3×S×S.
         targets: int64, N.
         masks: bool, N×S×S, true on the object; None where the source has none.
+        groups: int64, N: copies and near-copies have the same number, in both splits of a data set,
+            and no other picture has it; None where no audit looked for them.
     """
 
     images: Tensor
     targets: Tensor
     masks: Tensor | None = None
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -37,11 +40,31 @@ class Split:
     def subset(self, positions: Tensor) -> "Split":
         """Return the pictures at these positions (int64, M)."""
         masks = None if self.masks is None else self.masks[positions]
-        return Split(self.images[positions], self.targets[positions], masks)
+        groups = None if self.groups is None else self.groups[positions]
+        return Split(self.images[positions], self.targets[positions], masks, groups)
 
     def to(self, device: torch.device) -> "Split":
-        """Return it without masks on a device."""
+        """Return its pictures and classes alone, on a device."""
         return Split(self.images.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What a person should look at in their own pictures, before any training.
+
+    Attributes:
+        rows: of the figure: what is wrong, and the names of the worst pictures of that kind; those
+            of copies stand in pairs.
+        images, targets: uint8, K×3×S×S, and int64, K: the pictures of all rows, in their order, and
+            their classes.
+        tells: a line for each property of the files that might give the class away, and how well
+            it does.
+    """
+
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    images: Tensor
+    targets: Tensor
+    tells: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,6 +81,7 @@ class PictureSet:
         notes: what a person should know about how the source was read.
         options: the arguments of `load_pictures` that give this set again.
         bits: how many bits its deep greyscale pictures use; 16 where it has none.
+        audit: of all pictures, before any limit; None where they are not a person's own.
     """
 
     name: str
@@ -71,6 +95,7 @@ class PictureSet:
     notes: tuple[str, ...]
     options: dict
     bits: int = 16
+    audit: Audit | None = field(default=None, compare=False)
 
     @property
     def image_size(self) -> int:
@@ -130,7 +155,8 @@ def stratified_part(
         share: between 0 and 1.
         seed: the choice is a function of it.
         among: bool, N: only these may be chosen.
-        first: int64, N, from `utils.data.copies.first_copies`; None where no two are the same.
+        first: int64, N: the same number for pictures that are copies, from
+            `utils.data.copies.first_copies` or a split's groups; None where no two are.
 
     Returns:
         bool, N.
@@ -138,7 +164,7 @@ def stratified_part(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(len(targets), dtype=torch.bool)
     allowed = torch.ones_like(chosen) if among is None else among.clone()
-    first = torch.arange(len(targets)) if first is None else first
+    first = torch.arange(len(targets)) if first is None else first.unique(return_inverse=True)[1]
     allowed &= ~copies.conflicting(first, targets)
     for target in targets.unique():
         members = torch.nonzero((targets == target) & allowed).flatten()

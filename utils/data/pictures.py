@@ -48,6 +48,7 @@ MAX_FILE_SIZE = 256 * 2**20
 MAX_PIXELS = 120_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would warn from 89 million on,
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # where we refuse
+warnings.filterwarnings("ignore", "Corrupt EXIF data")  # of which nothing but what is whole is read
 CHUNK = 500
 #: Below this many files, threads finish before worker processes have started.
 PROCESSES_FROM = 3_000
@@ -201,7 +202,7 @@ def holds_several(image: Image.Image) -> bool:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Generator[Image.Image]:
+def opened(path: str | Path) -> Generator[Image.Image]:
     """Yield an open picture; whatever is wrong with it is an `InputError` that names it."""
     try:
         with open_picture(path) as image:
@@ -219,7 +220,7 @@ def read_picture(path: str | Path, image_size: int, bits: int = 16) -> np.ndarra
     Raises:
         InputError: the file is missing, or is not a picture that can be read.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return resize_and_crop(image, image_size, bits)
 
 
@@ -259,7 +260,7 @@ def _read_into(
     of_chunks = [[paths[position] for position in chunk] for chunk in chunks]
     repeated = ([value] * len(chunks) for value in (image_size, decoded.bits))
     with (
-        _executor(len(positions)) as executor,
+        workers(len(positions)) as executor,
         progress_bar(description=description, total=len(positions), unit="pictures") as bar,
     ):
         parts = executor.map(_read_chunk, of_chunks, *repeated)
@@ -271,21 +272,22 @@ def _read_into(
             bar.update(len(chunk))
 
 
-def _executor(count: int) -> Executor:
-    workers = os.cpu_count() or 1
+def workers(count: int) -> Executor:
+    """Return threads, or for many files processes, that read `count` picture files."""
+    cores = os.cpu_count() or 1
     if count < PROCESSES_FROM:
-        return ThreadPoolExecutor(workers)
+        return ThreadPoolExecutor(cores)
     # A forked worker starts at once; a spawned one imports the caller's main module again, torch
     # and all. Workers touch only Pillow and NumPy, as torch's own forked data workers would.
     method = "fork" if sys.platform == "linux" else "spawn"
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method))
+    return ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context(method))
 
 
 def _read_chunk(paths: Sequence[str], image_size: int, bits: int) -> Decoded:
     part = Decoded(np.zeros((len(paths), 3, image_size, image_size), np.uint8), bits)
     for position, path in enumerate(paths):
         try:
-            with _opened(path) as image:
+            with opened(path) as image:
                 if holds_several(image):
                     part.several.add(position)
                 part.images[position] = resize_and_crop(image, image_size, bits).transpose(2, 0, 1)

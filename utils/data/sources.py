@@ -11,8 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, brief
-from utils.data import copies, drawn_shapes, folders, metadata, pictures
+from utils import InputError, brief, printable
+from utils.data import (
+    audit,
+    copies,
+    drawn_shapes,
+    folders,
+    metadata,
+    near_copies,
+    pictures,
+    tells,
+    traits,
+)
 from utils.data.archives import is_archive, left_packed, unpack, unpacked_size
 from utils.data.cache import (
     Contents,
@@ -46,8 +56,6 @@ from utils.settings import (
 )
 
 CIFAR10_SIZE = 60_000
-#: A picture none of whose channels spans more levels than this, of 256, shows next to nothing.
-FLAT = 8
 
 
 def load_pictures(*, known_dir: str | Path | None = None, **given) -> PictureSet:
@@ -224,7 +232,8 @@ def _folder_source(
 ) -> Source:
     folder = folders.scan_folder(root, absent)
     size = len(folder.train) + len(folder.test or [])
-    key = f"{folder.key} {code_key(pictures, metadata, copies)} {skip_unreadable}"
+    code = code_key(pictures, metadata, copies, near_copies, traits, tells, audit)
+    key = f"{folder.key} {code} {skip_unreadable}"
     identity = f"folder-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
     decode = partial(_read_folder, folder, skip_unreadable)
     return Source(name, name, identity, key, size, decode, notes=folder.notes)
@@ -232,65 +241,87 @@ def _folder_source(
 
 def _read_folder(folder: folders.PictureFolder, skip_unreadable: bool, image_size: int) -> Contents:
     listed = folder.train + (folder.test or [])
-    decoded = pictures.read_pictures([path for path, _ in listed], image_size)
+    paths = [path for path, _ in listed]
+    decoded = pictures.read_pictures(paths, image_size)
     notes = _unreadable_notes(decoded.failures, len(listed), skip_unreadable)
-    targets = torch.tensor([target for _, target in listed])
-    readable = torch.ones(len(listed), dtype=torch.bool)
-    readable[list(decoded.failures)] = False
-    _check_trainable(targets[: len(folder.train)][readable[: len(folder.train)]], folder)
-    notes += _remarks(folder, decoded, [path for path, _ in listed], readable)
-    everything = Split(torch.from_numpy(decoded.images), targets)
+    notes += _remarks(folder, decoded, paths)
+    everything, kept = _readable(decoded, torch.tensor([target for _, target in listed]))
+    in_test = kept >= len(folder.train)
+    _check_trainable(everything.targets[~in_test], folder)
+    groups, pairs = near_copies.near_groups(everything.images)
     if folder.test is None:
-        in_test = _drawn_test(everything, readable, folder)
-        notes.append(
-            f"No test folder: {in_test.sum()} pictures ({TEST_SHARE:.0%} of each class) "
-            "are held out to test."
-        )
-    else:
-        in_test = torch.arange(len(listed)) >= len(folder.train)
-    train, test = (
-        everything.subset(torch.nonzero(part & readable).flatten()) for part in (~in_test, in_test)
-    )
-    return Contents(folder.classes, train, test, notes, decoded.bits)
+        in_test, told = _drawn_test(everything, groups, folder)
+        notes += told
+    files = [paths[position] for position in kept]
+    audited = audit.Audited(
+        everything.images, everything.targets, groups, pairs, in_test, folder.test is None,
+        [printable(os.path.relpath(path, folder.root)) for path in files],
+        traits.read_traits(files, decoded.bits), folder.classes,
+    )  # fmt: skip
+    told, found = audit.audit(audited)
+    everything = replace(everything, groups=groups)
+    train, test = (everything.subset(part.nonzero()[:, 0]) for part in (~in_test, in_test))
+    return Contents(folder.classes, train, test, [*notes, *told], decoded.bits, found)
+
+
+def _readable(decoded: pictures.Decoded, targets: Tensor) -> tuple[Split, Tensor]:
+    """Return the pictures that could be read, and their positions among all: int64, N."""
+    everything = Split(torch.from_numpy(decoded.images), targets)
+    is_readable = torch.ones(len(targets), dtype=torch.bool)
+    is_readable[list(decoded.failures)] = False
+    kept = is_readable.nonzero()[:, 0]
+    return everything.subset(kept) if decoded.failures else everything, kept
 
 
 def _remarks(
-    folder: folders.PictureFolder,
-    decoded: pictures.Decoded,
-    paths: Sequence[str],
-    readable: Tensor,
+    folder: folders.PictureFolder, decoded: pictures.Decoded, paths: Sequence[str]
 ) -> list[str]:
-    """Return what a person should know about how single pictures were read, or what they show."""
+    """Return what a person should know about how single pictures were read."""
     notes = []
     if decoded.deep:
         notes.append(
             f"{len(decoded.deep):,} greyscale pictures of more than 8 bits use {decoded.bits}: "
             f"{2**decoded.bits - 1:,} is shown white."
         )
-    spans = decoded.images.max((2, 3)) - decoded.images.min((2, 3))
-    flat = np.flatnonzero((spans.max(1) <= FLAT) & readable.numpy()).tolist()
-    for positions, about in (
-        (sorted(decoded.several), "hold several pictures, of which the first is read"),
-        (flat, "are all of nearly one colour"),
-    ):
-        if positions:
-            named = folders.few(os.path.relpath(paths[i], folder.root) for i in positions)
-            notes.append(f"{len(positions):,} files {about}: {named}.")
+    if decoded.several:
+        named = folders.few(os.path.relpath(paths[i], folder.root) for i in decoded.several)
+        notes.append(
+            f"{len(decoded.several):,} files hold several pictures, of which the first is read: "
+            f"{named}."
+        )
     return notes
 
 
-def _drawn_test(everything: Split, readable: Tensor, folder: folders.PictureFolder) -> Tensor:
-    """Return which pictures to hold out to test: bool, N. Copies stay on one side."""
-    _check_splittable(everything.targets[readable], folder)
-    first = copies.first_copies(everything.images)
-    in_test = stratified_part(everything.targets, TEST_SHARE, SPLIT_SEED, readable, first)
-    if untested := _classes_with_fewer_than(1, everything.targets[in_test], folder.classes):
+def _drawn_test(
+    everything: Split, groups: Tensor, folder: folders.PictureFolder
+) -> tuple[Tensor, list[str]]:
+    """Return which pictures to hold out to test, bool, N, and what there is to say of it.
+
+    Copies and near-copies stay on one side. Only where a class could then not be tested at all, as
+    all of it are near-copies of one picture, do its near-copies not.
+    """
+    targets, classes = everything.targets, folder.classes
+    _check_splittable(targets, folder)
+    in_test, notes = stratified_part(targets, TEST_SHARE, SPLIT_SEED, first=groups), []
+    if alike := _classes_with_fewer_than(1, targets[in_test], classes):
+        first = copies.first_copies(everything.images)
+        of_them = torch.isin(targets, torch.tensor([classes.index(name) for name in alike]))
+        in_test |= of_them & stratified_part(targets, TEST_SHARE, SPLIT_SEED, first=first)
+        notes.append(
+            "All pictures of these classes are near-copies of one another, or of another class's, "
+            f"and lie on both sides of the split all the same: {folders.few(alike)}."
+        )
+    if untested := _classes_with_fewer_than(1, targets[in_test], classes):
         raise InputError(
             f"No picture can be held out to test of: {', '.join(untested)}. All that are there are "
             "copies of one picture, or lie under another class as well. Add others, or give "
             "separate train and test folders."
         )
-    return in_test
+    notes.append(
+        f"No test folder: {in_test.sum()} pictures ({TEST_SHARE:.0%} of each class) "
+        "are held out to test."
+    )
+    return in_test, notes
 
 
 def _unreadable_notes(failures: dict[int, str], total: int, skip_unreadable: bool) -> list[str]:

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from utils import as_percent, counted
-from utils.explain.intervals import (
+from utils.intervals import (
     COVERAGE,
     interval_in_words,
     share_in_words,

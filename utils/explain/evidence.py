@@ -1,24 +1,18 @@
-"""Why, by example: the training pictures that look most alike to the network, and near-copies."""
+"""Why, by example: the training pictures that look most alike to the network."""
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    adaptive_avg_pool2d,
-    avg_pool2d,
-    cosine_similarity,
-    normalize,
-)
+from torch.nn.functional import normalize
 
 from utils import as_percent, counted
 from utils.data.augment import normalise
 from utils.data.batches import hold_out
 from utils.data.picture_set import PictureSet, limited
 from utils.devices import autocast, choose_device, choose_precision
-from utils.explain.intervals import share_in_words
+from utils.intervals import share_in_words
 from utils.progress import progress_bar
 from utils.runs import Run
 from utils.training.predictions import Predictions
@@ -29,13 +23,6 @@ BATCH_SIZE = 256
 #: So many training pictures, every class in proportion, pass through the network on a CPU, by the
 #: precision that suits it: that takes DavidNet about half a minute on two cores. A GPU takes all.
 MOST_ON_CPU = {"bf16-mixed": 20_000, "32-true": 8_000}
-#: Two pictures are nearly the same where, averaged over 2×2 pixels, one of them mirrored or not
-#: and shifted by a pixel or not, they correlate in their channels at least so much,
-LEAST_CORRELATION = 0.95
-#: and differ by at most so much on average; a pixel value is in 0…1.
-MOST_DIFFERENCE = 0.06
-#: Side of the pictures by which candidates for that are found.
-THUMBNAIL = 8
 #: Test pictures that are compared with all training pictures at once; bounds memory.
 ROWS = 500
 
@@ -156,71 +143,6 @@ def nearest(queries: np.ndarray, references: np.ndarray, count: int) -> tuple[np
     )
 
 
-# Near-copies
-
-
-def near_copies(test: Tensor, train: Tensor) -> np.ndarray:
-    """Return for each test picture a training picture that is nearly the same; −1 where none is.
-
-    Candidates are the training picture whose thumbnail is most alike, and the one whose mirrored
-    thumbnail is. Pixels then decide, by ``LEAST_CORRELATION`` and ``MOST_DIFFERENCE``: among a
-    network's features two pictures of one class may be as near as two copies. The test splits of
-    CIFAR are known to have such pictures (Barz and Denzler 2020, "Do We Train on Test Data?").
-
-    Args:
-        test, train: uint8, N×3×S×S and M×3×S×S.
-
-    Returns:
-        int64, N: positions in `train`.
-    """
-    wanted = [_thumbnails(test.flip(3) if mirrored else test) for mirrored in (False, True)]
-    known = _thumbnails(train)
-    places = np.stack([nearest(part, known, 1)[0][:, 0] for part in wanted])
-    alike, difference = (np.empty(places.shape, np.float32) for _ in range(2))
-    for row, flipped in enumerate((test, test.flip(3))):
-        for start in range(0, len(test), ROWS):
-            part = slice(start, start + ROWS)
-            others = train[torch.from_numpy(places[row, part])]
-            alike[row, part], difference[row, part] = _compare(flipped[part], others)
-    alike[difference > MOST_DIFFERENCE] = -1
-    best = alike.argmax(axis=0)
-    columns = np.arange(len(test))
-    return np.where(alike[best, columns] >= LEAST_CORRELATION, places[best, columns], -1)
-
-
-def _thumbnails(images: Tensor) -> np.ndarray:
-    parts = [adaptive_avg_pool2d(part.float(), THUMBNAIL) for part in images.split(ROWS)]
-    return _centred(torch.cat(parts)).numpy()
-
-
-def _compare(first: Tensor, second: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return correlation and mean absolute difference of pictures in pairs: float32, N each.
-
-    Of all shifts by at most a pixel, they are those of the one with the highest correlation.
-    """
-    first, second = first.float() / 255, second.float() / 255
-    height, width = (side - 2 for side in first.shape[-2:])
-    middle = _centred(halved := avg_pool2d(first[..., 1:-1, 1:-1], 2))
-    alike, difference = [], []
-    for top, left in product(range(3), range(3)):
-        other = avg_pool2d(second[..., top : top + height, left : left + width], 2)
-        alike.append(_correlation(middle, _centred(other)))
-        difference.append((halved - other).abs().mean(dim=(1, 2, 3)))
-    best, shift = torch.stack(alike).max(dim=0)
-    return best.numpy(), torch.stack(difference).gather(0, shift[None])[0].numpy()
-
-
-def _correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Return the cosines of centred pictures in pairs; of two plain ones, 1."""
-    plain = (first.norm(dim=1) < 1e-6) & (second.norm(dim=1) < 1e-6)
-    return torch.where(plain, 1.0, cosine_similarity(first, second))
-
-
-def _centred(images: Tensor) -> Tensor:
-    """Return pictures without the mean of each channel, which would make all of a hue alike."""
-    return (images - images.mean(dim=(2, 3), keepdim=True)).flatten(1)
-
-
 # In words
 
 
@@ -259,7 +181,7 @@ def copies_in_words(predictions: Predictions, copy_of: np.ndarray) -> str:
 
     Args:
         predictions: of the test split.
-        copy_of: from `near_copies`.
+        copy_of: from `utils.data.near_copies.near_copies`.
     """
     right, new = predictions.predicted == predictions.target, copy_of < 0
     number, total = int((~new).sum()), len(new)

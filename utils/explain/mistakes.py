@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
 
 from utils import as_markdown, as_percent, counted
 from utils.explain.calibration import calibration_error
-from utils.explain.intervals import interval_in_words, mean_share_interval, share_in_words
+from utils.intervals import interval_in_words, mean_share_interval, share_in_words
 from utils.training.predictions import Predictions
 
 

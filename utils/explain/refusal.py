@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from utils import as_percent, counted
-from utils.explain.intervals import interval_in_words, wilson_interval
+from utils.intervals import interval_in_words, wilson_interval
 from utils.training.predictions import Predictions
 
 #: Shares of the pictures, the least certain ones, that are refused.

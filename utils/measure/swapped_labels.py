@@ -11,9 +11,9 @@ from torch import Tensor
 from utils import as_percent, check_number, counted
 from utils.data.picture_set import PictureSet, Split
 from utils.explain.evidence import nearest_training
-from utils.explain.intervals import share_in_words
 from utils.explain.labels import doubted_labels
 from utils.explain.mistakes import misclassified
+from utils.intervals import share_in_words
 from utils.settings import derive_run_name
 from utils.training.fit import fit
 from utils.training.plan import plan_training

@@ -65,6 +65,45 @@ def sample_grid(images, targets, classes, dataset_title, per_class=10):
 
 
 @styled
+def audited(rows, images, targets, classes, dataset_title):
+    """Draw the worst that an audit found, a row for each kind; copies stand in pairs.
+
+    Args:
+        rows: of each kind, what is wrong and the files' names.
+        images: uint8 K×3×H×W, the pictures of all rows in order.
+        targets: int K, indices into `classes`.
+        classes: names of all classes.
+        dataset_title: how figures name the data.
+    """
+    title = "What to look at before training"
+    if not rows:
+        return message_figure(title, dataset_title, "There are no pictures to look at again.")
+    columns = max(len(names) for _, names in rows)
+    sheet = TileSheet(
+        len(rows),
+        columns,
+        title,
+        dataset_title,
+        note="Over each picture its class and its file. Of copies, every two belong together.",
+        label=label_width([what for what, _ in rows]),
+        caption=0.42,
+        breaks=range(2, columns, 2),
+        largest=1.1,
+    )
+    files = [name.rpartition("/")[2] for _, names in rows for name in names]
+    place = 0
+    for row, (what, names) in enumerate(rows):
+        sheet.name_row(row, what)
+        for column in range(len(names)):
+            sheet.picture(row, column, channels_last(images[place]))
+            name = shorten_to_width(classes[targets[place]], sheet.tile, among=classes)
+            file = shorten_to_width(files[place], sheet.tile, among=files)
+            sheet.write_caption(row, column, f"{name}\n{file}")
+            place += 1
+    return sheet.figure
+
+
+@styled
 def augmented_views(originals, views, dataset_title):
     """Draw pictures as they are, and as training sees them.
 

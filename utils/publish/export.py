@@ -29,7 +29,7 @@ from utils.explain.exported import (
     check_libraries,
 )
 from utils.explain.gradcam import class_activation_maps
-from utils.explain.intervals import share_in_words
+from utils.intervals import share_in_words
 from utils.explain.map_in_graph import NetworkWithMap
 from utils.explain.promise import kept_thresholds
 from utils.files import replacing_folder, write_text

@@ -25,7 +25,7 @@ from utils.training.callbacks import (
 )
 from utils.training.classifier import ImageClassifier
 from utils.training.plan import CHECKPOINT, TrainingPlan, as_begun, hardware_change
-from utils.training.predictions import write_predictions
+from utils.training.predictions import right_on_new, write_predictions
 from utils.training.trained import save_network
 from utils.training.trainer import build_trainer, evaluate_in_float32, interruptible
 
@@ -191,6 +191,7 @@ def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataMo
     figures, logits = evaluate_in_float32(classifier, data, plan.settings["devices"])
     write_predictions(run, logits, targets)
     save_network(run, classifier.network)
+    new = right_on_new(plan.picture_set, logits)
     run.update_metrics(
         test_acc=figures["test_acc"],
         test_loss=figures["test_loss"],
@@ -198,6 +199,7 @@ def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataMo
         test_precision="32-true",
         views="one, no test-time averaging",
         **({"averaged": averaged} if averaged else {}),
+        **({"new": new} if new else {}),
     )
     run.update_record(status="complete", finished=now())
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from utils import as_markdown, as_percent, counted
+from utils.intervals import share_in_words
 from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run
 from utils.training.recipes import Recipe
 
@@ -134,6 +135,8 @@ def result_in_words(record: Mapping, metrics: Mapping, pictures: int) -> str:
         f"test accuracy {as_percent(metrics['test_acc'], 2)}, test loss {metrics['test_loss']:.3f}",
         f"on {tested}, float32, one view each; n = 1 run",
     ]
+    if new := metrics.get("new"):
+        lines.append(_without_copies(metrics["test_size"] - new["size"], **new))
     if averaged := metrics.get("averaged"):
         lines.append(
             f"averaged over {averaged['views']} views: "
@@ -151,6 +154,13 @@ def result_in_words(record: Mapping, metrics: Mapping, pictures: int) -> str:
         f"{shown:.0f} pictures a second"
     )
     return "\n".join(lines)
+
+
+def _without_copies(copies: int, size: int, right: int) -> str:
+    """Return the accuracy on test pictures that are no copies or near-copies of training ones."""
+    are = f"{counted(copies, 'test picture')} {'is' if copies == 1 else 'are'} nearly the same as"
+    without = share_in_words(right, size, 2) if size else "there are no others"
+    return f"{are} training pictures; accuracy without: {without}"
 
 
 def training_in_short(record: Mapping, metrics: Mapping) -> str:

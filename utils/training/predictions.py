@@ -28,6 +28,27 @@ def write_predictions(run: Run, logits: Tensor, targets: Tensor) -> None:
     )
 
 
+def right_on_new(picture_set: PictureSet, logits: Tensor) -> dict[str, int] | None:
+    """Count the test pictures that are no copies or near-copies of training pictures.
+
+    Args:
+        picture_set: what the network was trained on.
+        logits: float32, N×C: of its test split.
+
+    Returns:
+        ``size``, how many they are, and ``right``, how many of them were predicted right; None
+        where no audit looked for copies, or where there are none.
+    """
+    train, test = picture_set.train, picture_set.test
+    if train.groups is None or test.groups is None:
+        return None
+    new = ~torch.isin(test.groups, train.groups)
+    if new.all():
+        return None
+    right = logits.argmax(1) == test.targets
+    return {"size": int(new.sum()), "right": int(right[new].sum())}
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What a network said about each picture of a split.

@@ -10,20 +10,21 @@ from utils import as_percent
 COVERAGE = 0.95
 
 
-def wilson_interval(right, count):
+def wilson_interval(right, count, coverage=COVERAGE):
     """Return between which accuracies the true one probably lies, as `right` of `count` are right.
 
     The score interval (Wilson 1927, "Probable inference, the law of succession, and statistical
-    inference"): the accuracies that `COVERAGE` of all samples of this size would agree with. It
+    inference"): the accuracies that such a share of all samples of this size would agree with. It
     stays in [0, 1], and is of use where all or none are right, and where there are few pictures.
 
     Args:
         right, count: arrays of the same length; counts are at least 1.
+        coverage: share of samples, in (0, 1).
 
     Returns:
         the low and the high ends, in [0, 1].
     """
-    z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
+    z = NormalDist().inv_cdf((1 + coverage) / 2)
     right, count = np.asarray(right, dtype=float), np.asarray(count, dtype=float)
     centre = (right + z**2 / 2) / (count + z**2)
     half = z / (count + z**2) * np.sqrt(right * (count - right) / count + z**2 / 4)
@@ -53,21 +54,21 @@ def mean_share_interval(right, count) -> tuple[float, float]:
     return float(shares.mean()) - below, float(shares.mean()) + above
 
 
-def share_in_words(right: int, count: int, digits: int = 1) -> str:
+def share_in_words(right: int, count: int, digits: int = 1, coverage: float = COVERAGE) -> str:
     """Return a share in percent with its `wilson_interval`; `count` is at least 1.
 
     >>> share_in_words(45, 50)
     '90.0% (95% interval 78.6% to 95.7%)'
     """
-    low, high = wilson_interval(right, count)
-    return f"{as_percent(right / count, digits)} ({interval_in_words(low, high, digits)})"
+    low, high = wilson_interval(right, count, coverage)
+    return f"{as_percent(right / count, digits)} ({interval_in_words(low, high, digits, coverage)})"
 
 
-def interval_in_words(low: float, high: float, digits: int = 1) -> str:
+def interval_in_words(low: float, high: float, digits: int = 1, coverage: float = COVERAGE) -> str:
     """Return an interval of shares in percent.
 
     >>> interval_in_words(0.1, 0.123)
     '95% interval 10.0% to 12.3%'
     """
     ends = f"{as_percent(low, digits)} to {as_percent(high, digits)}"
-    return f"{COVERAGE:.0%} interval {ends}"
+    return f"{coverage:.0%} interval {ends}"
