@@ -108,12 +108,12 @@ def pictures_to_show(
         uint8, N×3×H×W, and an empty text; or None, and the reason.
 
     Raises:
-        InputError: they cannot be read from a place that was given.
+        InputError: `dataset` was given, and does not hold them.
     """
     try:
         pictures = pictures_of(gathered.outcomes[0].run, data_dir, dataset)
     except InputError as error:
-        if data_dir is not None or dataset is not None:
+        if dataset is not None:
             raise
         return None, str(error)
     return pictures.test.images.numpy(), ""
