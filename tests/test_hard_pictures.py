@@ -81,7 +81,7 @@ def test_pictures_that_are_gone_are_told_unless_their_place_was_given(gathered, 
     def gone(*_):
         raise InputError("they are gone")
 
-    monkeypatch.setattr("utils.explain.hard_pictures.pictures_of", gone)
+    monkeypatch.setattr("utils.data.sources.pictures_of", gone)
     assert pictures_to_show(gathered) == (None, "they are gone")
     with pytest.raises(InputError, match="they are gone"):
         pictures_to_show(gathered, dataset="shapes")

@@ -1,5 +1,7 @@
 """Tables of many runs, by hand-worked cases."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -23,6 +25,7 @@ from utils.explain.run_tables import (
     shown_table,
     table_in_words,
 )
+from utils.files import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +148,10 @@ def test_a_thousand_runs_are_read_and_compared_in_ten_seconds(tmp_path):
     assert time.perf_counter() - begun < 10
     assert [len(table) for table in tables] == [1_000, 20, 2_000]
     assert len(found.tests) == 500 and found.is_paired
+
+
+@pytest.mark.slow
+def test_tables_and_comparisons_need_no_torch():
+    modules = "compare, many_runs, run_tables, hard_pictures"
+    code = f"import sys; from utils.explain import {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,9 @@ from scipy.stats import binomtest
 
 from utils import InputError, as_markdown, counted
 from utils.explain.intervals import COVERAGE, mean_and_spread, student_half
-from utils.training.predictions import Predictions
+
+if TYPE_CHECKING:  # it needs torch, which reading many runs does not
+    from utils.training.predictions import Predictions
 
 #: What a difference may hold for beyond the runs and the pictures that it was seen on.
 SEEDS, PICTURES, BOTH = "other seeds", "other pictures", "other seeds and pictures"
@@ -44,7 +47,7 @@ class McNemar:
         )
 
 
-def mcnemar(first: Predictions, second: Predictions) -> McNemar:
+def mcnemar(first: "Predictions", second: "Predictions") -> McNemar:
     """Test whether two runs are equally accurate, on the same pictures (McNemar 1947).
 
     Args:
@@ -73,9 +76,12 @@ def mcnemar_of_rights(first: np.ndarray, second: np.ndarray) -> McNemar:
     """
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
-    differing = only_first + only_second
-    p_value = float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
-    return McNemar(only_first, only_second, p_value)
+    return McNemar(only_first, only_second, _fair_coin(only_first, only_second))
+
+
+def _fair_coin(heads: int, tails: int) -> float:
+    """Return how likely a fair coin falls at least as unevenly; two-sided, exact."""
+    return float(binomtest(heads, heads + tails, 0.5).pvalue) if heads + tails else 1.0
 
 
 # Groups
@@ -390,11 +396,10 @@ def verdict_in_words(found: Comparison) -> str:
             f"{name}: {found.verdict}, for other pictures and these two networks alone. A group "
             "with a single run says nothing of other seeds. Train each with at least three."
         )
-    shown = "more than chance would make" if found.is_shown else "no more than chance can make"
     size, least = found.effect_size, 100 * found.detectable
     spread = "" if size is None else f" It is {size:+.1f} times the spread over seeds (Hedges' g)."
     return (
-        f"{name}: {found.verdict}, for other seeds and other pictures: {shown}.{spread}\n"
+        f"{name}: {found.verdict}, for {BOTH}: {_chance(found)}.{spread}\n"
         f"A true difference of {least:.2f} points would be found by {POWER:.0%} of comparisons "
         "like this one."
     )
@@ -407,24 +412,22 @@ def mcnemar_in_words(found: Comparison) -> str:
     if len(found.tests) == 1:
         return f"{found.first.name} and {found.second.name}: {found.tests[0]}."
     below = sum(test.p_value < 1 - COVERAGE for test in found.tests)
-    values = sorted(test.p_value for test in found.tests)
+    highest = max(test.p_value for test in found.tests)
     return (
-        f"McNemar's test of each pair: {_p(values[0])} at the lowest and {values[-1]:.2g} at the "
-        f"highest, below {1 - COVERAGE:.2f} in {below} of {len(values)}. {_pooled_in_words(found)}"
+        f"McNemar's test of each pair: p is below {1 - COVERAGE:.2f} in {below} of "
+        f"{len(found.tests)}, and {_p(highest)} at the highest. {_pooled_in_words(found)}"
     )
 
 
 def _pooled_in_words(found: Comparison) -> str:
     """Return what adding up the counts of all pairs, which nobody should do, would have said."""
-    only_first, only_second = (
+    first, second = (
         sum(getattr(test, name) for test in found.tests) for name in ("only_first", "only_second")
     )
-    differing = only_first + only_second
-    pooled = float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
     honest = found.differences[PICTURES].p_value
     return (
         f"Added up, as if every answer were of another picture, the counts would give "
-        f"{_p(pooled)}; with the picture as the unit, {_p(honest)}."
+        f"{_p(_fair_coin(first, second))}; with the picture as the unit, {_p(honest)}."
     )
 
 
@@ -439,11 +442,14 @@ def in_short(found: Comparison | None, runs: int, title: str) -> str:
     about = f"{counted(runs, 'run')} on {as_markdown(title)}."
     if found is None:
         return f"{about} They are one group, so there was nothing to compare it with."
-    said = "more than chance would make" if found.is_shown else "no more than chance can make"
     names = [as_markdown(group.name) for group in (found.second, found.first)]
     told = f"{about} **{names[0]}** less **{names[1]}**: {as_markdown(str(found.verdict))}"
     if BOTH in found.differences:
-        return f"{told}, for {BOTH}: {said}."
-    return (
-        f"{told}, for {PICTURES}: {said}. With a single run, a group says nothing of other seeds."
-    )
+        return f"{told}, for {BOTH}: {_chance(found)}."
+    alone = "With a single run, a group says nothing of other seeds."
+    return f"{told}, for {PICTURES}: {_chance(found)}. {alone}"
+
+
+def _chance(found: Comparison) -> str:
+    """Return whether chance makes such a difference."""
+    return "more than chance would make" if found.is_shown else "no more than chance can make"

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from utils import InputError, as_percent, counted
-from utils.data.sources import pictures_of
 from utils.explain.many_runs import Gathered
 
 #: How often a picture may be wrong over all runs.
@@ -110,6 +109,8 @@ def pictures_to_show(
     Raises:
         InputError: `dataset` was given, and does not hold them.
     """
+    from utils.data.sources import pictures_of
+
     try:
         pictures = pictures_of(gathered.outcomes[0].run, data_dir, dataset)
     except InputError as error:

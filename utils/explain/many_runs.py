@@ -16,11 +16,8 @@ from utils.explain.compare import Group
 from utils.files import brief_path, resolve_path
 from utils.runs import Run, list_runs
 from utils.settings import NOT_IDENTITY, SETTINGS, TEXT
-from utils.training.history import (
-    WATCHED,
-    read_history,
-)
-from utils.training.predictions import load_answers
+from utils.training.answers import load_answers
+from utils.training.history import WATCHED, read_history
 from utils.training.recipes import UNSAID
 
 #: `group_by` for the runs' names without their seeds.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils import as_markdown, as_percent, check_number
-from utils.data.batches import pictures_per_epoch
+from utils.data.epochs import pictures_per_epoch
 from utils.data.picture_set import PictureSet
 from utils.explain.intervals import mean_and_spread
 from utils.files import write_text

@@ -1,18 +1,17 @@
 """What a trained network says about each test picture: computed once, kept, checked."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, first_line
+from utils import InputError
 from utils.data.batches import PictureDataModule, hold_out
 from utils.data.picture_set import PictureSet
 from utils.devices import choose_device
 from utils.runs import Run
+from utils.training.answers import check_numbers, checking
 from utils.training.classifier import ImageClassifier
 from utils.training.recipes import Recipe
 from utils.training.trained import load_network
@@ -126,44 +125,10 @@ def load_predictions(run: Run) -> Predictions:
         InputError: the file is missing, damaged, or not of one prediction a picture.
     """
     arrays = run.read_arrays("predictions.npz")
-    with _checking(run):
+    with checking(run):
         predictions = Predictions(**arrays)
         _check_shapes(predictions)
     return predictions
-
-
-def load_answers(run: Run, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read of ``predictions.npz`` what each picture is and was taken for, without the logits.
-
-    Those are most of the file: for many runs, this takes a small part of the time.
-
-    Args:
-        run: a trained run.
-        num_classes: how many it was trained on.
-
-    Returns:
-        the true and the predicted classes, int64, N each.
-
-    Raises:
-        InputError: the file is missing, damaged, or not of one prediction a picture.
-    """
-    arrays = run.read_arrays("predictions.npz", ("target", "predicted"))
-    with _checking(run):
-        for name, values in arrays.items():
-            _check_numbers(name, values, arrays["target"].size, num_classes)
-    return arrays["target"], arrays["predicted"]
-
-
-@contextmanager
-def _checking(run: Run) -> Generator[None]:
-    """Say that ``predictions.npz`` is damaged where what is done within shows it."""
-    try:
-        yield
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{run.path('predictions.npz')} is damaged ({first_line(error)}). Delete it and run "
-            "again."
-        ) from error
 
 
 def _check_shapes(predictions: Predictions) -> None:
@@ -174,12 +139,4 @@ def _check_shapes(predictions: Predictions) -> None:
     size, num_classes = logits.shape
     limits = {"index": size, "target": num_classes, "predicted": num_classes}
     for name, limit in limits.items():
-        _check_numbers(name, getattr(predictions, name), size, limit)
-
-
-def _check_numbers(name: str, values: np.ndarray, size: int, limit: int) -> None:
-    """Raise ValueError where these are not so many whole numbers from 0 to below `limit`."""
-    if values.shape != (size,) or values.dtype != np.int64 or size == 0:
-        raise ValueError(f"{name} is {values.dtype} {values.shape}, not int64 ({size},)")
-    if values.min() < 0 or values.max() >= limit:
-        raise ValueError(f"{name} has values outside 0 … {limit - 1}")
+        check_numbers(name, getattr(predictions, name), size, limit)
