@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helpers.pictures import made_set
 from helpers.runs import make_run, rights
 from utils import InputError
 from utils.explain.hard_pictures import (
@@ -82,6 +83,18 @@ def test_pictures_that_are_gone_are_told_unless_their_place_was_given(gathered, 
         raise InputError("they are gone")
 
     monkeypatch.setattr("utils.data.sources.pictures_of", gone)
-    assert pictures_to_show(gathered) == (None, "they are gone")
+    kinds = examples(picture_table(gathered), 2)
+    assert pictures_to_show(gathered, kinds) == ({}, "they are gone")
     with pytest.raises(InputError, match="they are gone"):
-        pictures_to_show(gathered, dataset="shapes")
+        pictures_to_show(gathered, kinds, dataset="shapes")
+
+
+def test_pictures_are_those_of_the_examples_and_a_kind_may_have_none(gathered, monkeypatch):
+    pictures = made_set((0, 1, 2), (0, 1, 2, 0, 1, 2))
+    monkeypatch.setattr("utils.data.sources.pictures_of", lambda *_: pictures)
+    kinds = examples(picture_table(gathered).replace({"kind": {ALWAYS: SOMETIMES}}), 6)
+    images, reason = pictures_to_show(gathered, kinds)
+    assert reason == "" and images[ALWAYS].shape == (0, 3, 16, 16)
+    expected = pictures.test.images.numpy()[kinds[NEVER]["index"]]
+    np.testing.assert_array_equal(images[NEVER], expected)
+    assert len(images[SOMETIMES]) == 3

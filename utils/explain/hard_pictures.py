@@ -1,5 +1,7 @@
 """Hard pictures: which test pictures are wrong in all runs, in some of them, and in none."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -88,23 +90,27 @@ def examples(table: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
     chosen = {}
     for kind, rank in ranked.items():
         some = table[table["kind"] == kind]
-        some = some.assign(rank=rank).sort_values("rank", kind="stable")
+        some = some.loc[rank[some.index].sort_values(kind="stable").index]
         step = max(1, len(some) // count) if kind == NEVER else 1
-        chosen[kind] = some[::step][:count].drop(columns="rank")
+        chosen[kind] = some[::step][:count]
     return chosen
 
 
 def pictures_to_show(
-    gathered: Gathered, data_dir: str | None = None, dataset: str | None = None
-) -> tuple[np.ndarray | None, str]:
-    """Return the test pictures of the first run, where they can still be read.
+    gathered: Gathered,
+    kinds: Mapping[str, pd.DataFrame],
+    data_dir: str | None = None,
+    dataset: str | None = None,
+) -> tuple[dict[str, np.ndarray], str]:
+    """Return the pictures of `examples`, from the first run's data, where these can still be read.
 
     Args:
         gathered: whose.
+        kinds: as `examples` gives them.
         data_dir, dataset: as `utils.data.sources.pictures_of` takes them.
 
     Returns:
-        uint8, N×3×H×W, and an empty text; or None, and the reason.
+        by kind, uint8, N×3×H×W, and an empty text; or nothing, and the reason.
 
     Raises:
         InputError: `dataset` was given, and does not hold them.
@@ -116,8 +122,9 @@ def pictures_to_show(
     except InputError as error:
         if dataset is not None:
             raise
-        return None, str(error)
-    return pictures.test.images.numpy(), ""
+        return {}, str(error)
+    images = pictures.test.images.numpy()
+    return {kind: images[some["index"].to_numpy()] for kind, some in kinds.items()}, ""
 
 
 # In words

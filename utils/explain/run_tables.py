@@ -61,16 +61,18 @@ def _figures(outcome: Outcome) -> dict:
 def shown_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return the first rows of `run_table` as a chapter shows them, figures in words.
 
-    Of the settings, it has the few that tell all runs apart that others would tell apart, too.
+    Of the settings, it has the few that tell all runs apart that others would tell apart, too, but
+    for one that says what the group says.
     """
     some = table[:MOST_ROWS]
     settings = table.loc[:, "group":"accuracy"].iloc[:, 1:-1].drop(columns="seed")
+    told = some[telling(settings)].astype(str)
     rights = zip(some["accuracy"] * some["test_pictures"], some["test_pictures"], strict=True)
     return pd.DataFrame(
         {
             "run": some["run"],
             "group": some["group"],
-            **{name: some[name].astype(str) for name in telling(settings)},
+            **{name: column for name, column in told.items() if (column != some["group"]).any()},
             "seed": some["seed"],
             "right": [share_in_words(round(right), count) for right, count in rights],
             "averaged": ["–" if s != s else as_percent(s, 2) for s in some["averaged"]],

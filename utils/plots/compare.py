@@ -17,6 +17,7 @@ from utils.plots.style import (
     WATCHED,
     TileSheet,
     channels_last,
+    characters,
     cut_end,
     integer_ticks,
     legend_above,
@@ -32,7 +33,9 @@ from utils.plots.style import (
 MARKERS, LINES = "os^DvPX*", ("-", "--", "-.", ":")
 MOST_GROUPS = len(MARKERS)
 #: With more bars than this, their counts would run into each other.
-MOST_COUNTED = 12
+MOST_COUNTED = 16
+#: Of fewer epochs, the second half is not drawn again.
+LEAST_EPOCHS = 4
 NO_RUN = "There are no runs to compare."
 
 
@@ -65,27 +68,40 @@ def curves(bands, dataset_title, watched="test split"):
     if not len(bands):
         return message_figure(title, dataset_title, NO_RUN)
     names, left = groups_shown(bands)
+    late = bands["epoch"] > bands["epoch"].max() / 2
+    views = [bands, bands[late]] if bands["epoch"].max() >= LEAST_EPOCHS else [bands]
+    closer = "At the right, the second half of the epochs again. " * (len(views) - 1)
     note = (
         f"Figures of the {watched}. Bands reach one standard deviation over the runs of a group to "
-        f"either side; a single run has none. {left}"
+        f"either side; a single run has none. {closer}{left}"
     )
-    figure, panels = new_figure(title, dataset_title, rows=2, height=7.2, sharex=True, note=note)
-    for place, name in enumerate(names):
-        rows = bands[bands["group"] == name]
-        label = f"{shorten(name, 40, names)} (n = {rows['n'].max()})"
-        for panel, column, scale in zip(panels, ("val_acc", "val_loss"), (100, 1), strict=True):
-            mean, spread = scale * rows[column], scale * rows[f"{column}_spread"]
-            look = look_of(place)
-            every = max(1, len(rows) // 20)
-            panel.plot(rows["epoch"], mean, label=label, markevery=every, **look)
-            ends = mean - spread, mean + spread
-            panel.fill_between(rows["epoch"], *ends, color=look["color"], alpha=0.22, lw=0)
-    upper, lower = panels
-    upper.set_ylabel("accuracy, %")
-    lower.set(xlabel="epochs completed", ylabel="loss, cross-entropy")
-    integer_ticks(lower.xaxis)
-    legend_above(upper, columns=2 if max(map(len, names)) > 16 else 3)
+    # the legend must not be wider than its panel, or else it would push the others aside
+    longest = min(max(map(len, names)), 40) + 15
+    across = max(1, min(3, characters(8.0 if len(views) == 1 else 5.0, NORMAL) // longest))
+    figure, panels = new_figure(
+        title, dataset_title, 2, len(views), height=6.9 - 0.24 * (-len(names) // across),
+        note=note, sharex="col", squeeze=False, width_ratios=(3, 2)[: len(views)],
+    )  # fmt: skip
+    for column, view in enumerate(views):
+        for place, name in enumerate(names):
+            draw_bands(panels[:, column], view[view["group"] == name], place, names)
+        panels[1, column].set_xlabel("epochs completed")
+        integer_ticks(panels[1, column].xaxis, at_most=8)
+    panels[0, 0].set_ylabel("accuracy, %")
+    panels[1, 0].set_ylabel("loss, cross-entropy")
+    legend_above(panels[0, 0], columns=across)
     return figure
+
+
+def draw_bands(panels, rows, place, names):
+    """Draw a group's mean accuracy and loss, each on its panel, and the spread around it."""
+    look, every = look_of(place), max(1, len(rows) // 20)
+    label = f"{shorten(names[place], 40, names)} (n = {rows['n'].max()})"
+    for panel, column, scale in zip(panels, ("val_acc", "val_loss"), (100, 1), strict=True):
+        mean, spread = scale * rows[column], scale * rows[f"{column}_spread"]
+        panel.plot(rows["epoch"], mean, label=label, markevery=every, **look)
+        ends = mean - spread, mean + spread
+        panel.fill_between(rows["epoch"], *ends, color=look["color"], alpha=0.22, lw=0)
 
 
 @styled
@@ -224,6 +240,7 @@ def times_wrong(counts, expected, dataset_title):
     plain_log_ticks(axes.yaxis, 1, 1e4)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="runs that are wrong on the picture", ylabel="test pictures (logarithmic)")
+    axes.set_xlim(-0.7, runs + 0.7)
     integer_ticks(axes.xaxis, at_most=14)
     if is_few:  # above the bars, the line would run through them
         axes.set_xticks(places, [f"{n}\n{count:,}" for n, count in enumerate(counts)])
