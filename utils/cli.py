@@ -101,13 +101,13 @@ def _add_command(commands, name: str, command, about: str) -> argparse.ArgumentP
 def _add_setting(parser, name: str, **changes) -> None:
     """Add an option for a parameter, with its kind, default and meaning."""
     setting = SETTINGS[name]
-    kind: dict[str, Any] = {"default": setting.default}
+    kind: dict[str, Any] = {"default": setting.default, "help": setting.meaning}
     if setting.kind is FLAG:
-        kind = {"action": "store_true"}
+        kind = {"action": "store_true", "help": setting.meaning}
     elif setting.kind is WHOLE:
         kind["type"] = int
     option = f"--{name.replace('_', '-')}"
-    parser.add_argument(option, **{**kind, **changes}, help=setting.meaning)
+    parser.add_argument(option, **{**kind, **changes})
 
 
 # run
@@ -513,8 +513,8 @@ def _add_compare(commands) -> None:
     about = "Compare many runs: chapter 7, through papermill into a folder of its own."
     parser = _add_command(commands, "compare", _compare, about)
     for setting in of_chapter("7"):
-        default, _ = setting.in_chapter("7")
-        _add_setting(parser, setting.name, default=default)
+        default, meaning = setting.in_chapter("7")
+        _add_setting(parser, setting.name, default=default, help=meaning)
 
 
 def _compare(options) -> None:
