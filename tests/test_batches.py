@@ -10,7 +10,13 @@ from helpers.pictures import MEAN, STD, counts_of, made_set
 from utils import InputError
 from utils.data import batches
 from utils.data.augment import Augmentation, augment, normalise, resize
-from utils.data.batches import ROOM, EpochShuffle, InOrder, PictureDataModule
+from utils.data.batches import (
+    ROOM,
+    EpochShuffle,
+    InOrder,
+    PictureDataModule,
+    evaluation_batch_size,
+)
 from utils.data.picture_set import Split
 from utils.models.registry import create_model
 from utils.training.classifier import ImageClassifier
@@ -223,6 +229,12 @@ def test_pictures_are_kept_once_on_a_gpu_that_has_room_and_else_stay_where_they_
     monkeypatch.setattr(batches, "_free", lambda device: ROOM * module.train.images.nbytes)
     assert module.near(module.train) is module.near(module.train) is not module.train
     assert moved == [gpu]
+
+
+def test_batches_of_evaluation_are_larger_on_a_gpu_and_hold_fewer_of_larger_pictures():
+    sizes = [evaluation_batch_size("cuda", side) for side in (16, 32, 64, 256)]
+    assert sizes == [8192, 2048, 512, 256]
+    assert evaluation_batch_size("cpu", 16) == evaluation_batch_size("mps", 32) == 256
 
 
 def test_pictures_grow_from_epoch_to_epoch_and_are_tested_at_full_size(tmp_path):

@@ -384,3 +384,27 @@ def test_the_kept_chapters_hold_no_state_of_widgets_and_no_error():
     for notebook in chapters.values():
         assert "widgets" not in notebook.metadata
         assert "application/vnd.jupyter.widget-view+json" not in json.dumps(notebook)
+
+
+# What is said of the reference run
+
+
+NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)+(?!\w)|(?<![\w.,])\d{3,}(?![\w,.]\d)")
+
+
+def test_every_figure_quoted_of_a_chapter_stands_in_it():
+    sections = re.split(
+        r"^## \[(\d) · .*?$", (book.DOCS / "reference_run.md").read_text(), flags=re.M
+    )[1:]
+    assert sections[::2] == list("123456")
+    for digit, text in zip(sections[::2], sections[1::2], strict=True):
+        text = text.split("\n## ")[0]
+        (path,) = book.RENDERED.glob(f"0{digit}_*.ipynb")
+        cells = nbformat.read(path, as_version=4).cells
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        said = " ".join(
+            [cell.source for cell in cells] + [json.dumps(output) for output in outputs]
+        )
+        quoted = NUMBER.findall(re.sub(r"\]\([^)]*\)", "]", text))
+        assert len(quoted) >= 2
+        assert [number for number in quoted if number not in said] == []

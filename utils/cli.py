@@ -305,6 +305,17 @@ def _add_bench(commands) -> None:
         "--rounds", type=int, default=3, help="how often to measure each, in turn; 0: not at all"
     )
     parser.add_argument("--json", help="also write the figures to this file")
+    gpu = parser.add_argument_group("on a GPU")
+    gpu.add_argument(
+        "--gpu-report",
+        metavar="FOLDER",
+        help="measure all that a GPU can tell, in eight minutes, and write FOLDER/report.md",
+    )
+    gpu.add_argument(
+        "--beside",
+        metavar="SCRIPT",
+        help="a Python script that trains once, to be timed beside ours for that report",
+    )
     training = parser.add_argument_group("time to accuracy")
     training.add_argument("--train", metavar="RECIPE", help="also train with this recipe")
     training.add_argument("--seeds", type=int, default=3, help="how often, each from another seed")
@@ -325,6 +336,9 @@ def _add_bench(commands) -> None:
 def _bench(options) -> None:
     from utils.measure.bench import print_benchmark
 
+    if options.gpu_report:
+        _gpu_report(options)
+        return
     check_number("--rounds", options.rounds, 0 if options.train else 1, 1_000, whole=True)
     picture_set = None
     if options.train:
@@ -346,6 +360,15 @@ def _bench(options) -> None:
             options.output_dir,
             options.table,
         )
+
+
+def _gpu_report(options) -> None:
+    from utils.measure.gpu_report import check_gpu_report, write_report
+
+    check_gpu_report(options.beside)
+    dataset = _dataset_from_shell(options.dataset)
+    file = write_report(options.gpu_report, _pictures_to_train_on(options), dataset, options.beside)
+    print(f"The report: {printable(str(file))}")
 
 
 def _pictures_to_train_on(options):

@@ -15,8 +15,9 @@ from utils.data.epochs import pictures_per_epoch
 from utils.data.picture_set import SPLIT_SEED, PictureSet, Split, stratified_part
 
 EVAL_BATCH_SIZE = 256
-#: On a GPU, which would have nothing to do for most of the time that a smaller one takes to begin.
-GPU_EVAL_BATCH_SIZE = 2048
+#: Pixels in one on a GPU, which would have nothing to do for most of the time that fewer take to
+#: begin.
+GPU_EVAL_PIXELS = 2048 * 32 * 32
 #: The pictures are kept on a GPU that has this many times their size free.
 ROOM = 8
 
@@ -91,7 +92,8 @@ class PictureDataModule(LightningDataModule):
         return self._evaluated(self.picture_set.test)
 
     def _evaluated(self, split: Split) -> DataLoader:
-        order = InOrder(len(split), evaluation_batch_size(self.device.type))
+        size = evaluation_batch_size(self.device.type, split.images.shape[-1])
+        order = InOrder(len(split), size)
         return batch_loader(self.near(split), order)
 
     @property
@@ -148,9 +150,15 @@ def hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split
     return whole.subset(train), whole.subset(watched)
 
 
-def evaluation_batch_size(device: str) -> int:
-    """Return how many pictures a batch of evaluation has on a device, by torch's name of it."""
-    return GPU_EVAL_BATCH_SIZE if device == "cuda" else EVAL_BATCH_SIZE
+def evaluation_batch_size(device: str, image_size: int) -> int:
+    """Return how many pictures a batch of evaluation has.
+
+    Args:
+        device: torch's name of it.
+        image_size: side of the pictures in pixels.
+    """
+    on_gpu = device == "cuda"
+    return max(EVAL_BATCH_SIZE, GPU_EVAL_PIXELS // image_size**2) if on_gpu else EVAL_BATCH_SIZE
 
 
 def _free(device: torch.device) -> int:

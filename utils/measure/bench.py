@@ -236,7 +236,7 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
     trainer = _trainer_step(model, data, device, precision)
     yield Part(f"{step} in Trainer", *batch, trainer, step, batch_size)
     several = ("pictures", EVALUATED)
-    size = min(EVALUATED, evaluation_batch_size(device))
+    size = min(EVALUATED, evaluation_batch_size(device, 32))
     low = _forward(model, device, precision, EVALUATED, size)
     yield Part(evaluation, *several, low, CONVOLUTION_FORWARD, forward * EVALUATED)
     trainer = _evaluation(model, device, precision)

@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from utils import NOT_PLAIN, as_percent
+from utils import NOT_PLAIN, as_percent, counted
 
 WIDTH = 9.0  # inches; about the width of a README
 MARGIN = 0.08  # inches
@@ -115,8 +115,9 @@ def described(figure):
         legend = panel.get_legend()
         shown = "; ".join(text.get_text() for text in legend.get_texts()) if legend else ""
         parts.append(": ".join(filter(None, (axes, shown))))
-        if panel.images:
-            parts.append(f"{len(panel.images)} small pictures")
+        pictures = sum(image.get_array().ndim == 3 for image in panel.images)  # others are tables
+        if pictures:
+            parts.append(counted(pictures, "small picture"))
     lines = dict.fromkeys(on_one_line(part) for part in parts if part)
     sentences = (f"{line[0].upper()}{line[1:].rstrip('.')}." for line in lines)
     return NOT_PLAIN.sub("", " ".join(sentences).replace(r"\$", "$"))

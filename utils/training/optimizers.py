@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from utils.devices import computes_in
+
 #: Coefficients of the polynomial that brings singular values near 1 (Jordan 2024, "Muon").
 QUINTIC = (3.4445, -4.7750, 2.0315)
 #: How much of the averaged squares Adam keeps in a step. A short training wants little.
@@ -190,5 +192,5 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     A CPU without AVX-512 falls back on plain loops, many times slower than float32.
     """
     if device.type != "cpu":
-        return True
+        return computes_in("bf16-mixed", device.type)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
