@@ -933,7 +933,9 @@ def test_a_figure_says_what_it_shows_to_those_who_cannot_see_it():
         "steps; training, epoch mean; test; lowest test loss: 0.251 (epoch 20)."
     )
     assert "10 small pictures." in mean_pictures().get_label()
-    assert "small picture" not in errors.confusion_matrix(np.eye(len(NAMES)), NAMES, TITLE).get_label()
+    assert (
+        "small picture" not in errors.confusion_matrix(np.eye(len(NAMES)), NAMES, TITLE).get_label()
+    )
     empty = errors.most_confused(pair_table(3)[:0], "costs $1")
     assert empty.get_label() == "Most confused pairs, costs $1. No picture was misclassified."
 
