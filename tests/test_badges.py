@@ -46,7 +46,7 @@ def test_one_command_sets_the_address_everywhere(project):
         assert '"https://github.com/some-one/a.project.git"' in "".join(cells[1]["source"])
         assert (project / "README.md").read_text().count(f"/notebooks/{notebook.name})]") <= 1
     readme = (project / "README.md").read_text()
-    assert readme.count("colab-badge.svg") == 6
+    assert readme.count("colab-badge.svg") == 7
     assert "git clone https://github.com/some-one/a.project.git davidnet-explained" in readme
     assert "ADDRESS" not in readme
 

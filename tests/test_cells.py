@@ -6,13 +6,13 @@ import pytest
 from utils.pipeline import cells
 from utils.pipeline.address import FIRST_CELL, clone_address, first_cell, repository
 from utils.pipeline.cells import FOLDED, write_cells
-from utils.pipeline.sequence import NOTEBOOKS
+from utils.pipeline.sequence import CHAPTERS
 from utils.settings import parameters_cell
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_the_stored_chapters_are_as_the_command_writes_them(name):
-    for cell in nbformat.read(NOTEBOOKS[name], as_version=4).cells:
+    for cell in nbformat.read(CHAPTERS[name], as_version=4).cells:
         tags = cell.metadata.get("tags", [])
         if FIRST_CELL in tags:
             assert cell.source == first_cell(clone_address(repository()))
@@ -31,7 +31,7 @@ def test_the_command_writes_what_is_declared_and_nothing_twice(tmp_path, monkeyp
     ])  # fmt: skip
     path = tmp_path / "04_curves.ipynb"
     nbformat.write(notebook, path)
-    monkeypatch.setattr(cells, "NOTEBOOKS", {"04_curves": path})
+    monkeypatch.setattr(cells, "CHAPTERS", {"04_curves": path})
     assert write_cells() == [path]
     assert write_cells() == []
     parameters, folded, shown = nbformat.read(path, as_version=4).cells
@@ -47,7 +47,7 @@ def test_the_command_writes_the_first_cell_for_the_project_s_address(tmp_path, m
     nbformat.write(
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", metadata=tags)]), path
     )
-    monkeypatch.setattr(cells, "NOTEBOOKS", {"04_curves": path})
+    monkeypatch.setattr(cells, "CHAPTERS", {"04_curves": path})
     for repo, address in (
         ("", ""),
         ("some-one/davidnet", "https://github.com/some-one/davidnet.git"),

@@ -9,7 +9,8 @@ from pytorch_lightning import Callback, Trainer
 from sklearn.metrics import accuracy_score, log_loss
 
 from utils.data.augment import Augmentation, normalise
-from utils.data.batches import PictureDataModule, pictures_per_epoch
+from utils.data.batches import PictureDataModule
+from utils.data.epochs import pictures_per_epoch
 from utils.data.picture_set import PictureSet, Split
 from utils.models.registry import create_model
 from utils.training.callbacks import KeepLogits

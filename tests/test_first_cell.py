@@ -15,12 +15,12 @@ import pytest
 from helpers.notebooks import code_cells
 from utils.files import ROOT
 from utils.pipeline.address import first_cell as cell_for
-from utils.pipeline.sequence import NOTEBOOKS
+from utils.pipeline.sequence import CHAPTERS
 
 
 def first_cell(address=None):
     """The first code cell, which is the same in every notebook; or as it is for another address."""
-    sources = {code_cells(nbformat.read(p, as_version=4))[0].source for p in NOTEBOOKS.values()}
+    sources = {code_cells(nbformat.read(p, as_version=4))[0].source for p in CHAPTERS.values()}
     (source,) = sources
     return source if address is None else cell_for(address)
 

@@ -11,11 +11,14 @@ import pytest
 from PIL import Image
 
 from helpers.notebooks import code_cells
+from utils.cli import main
 from utils.files import ROOT
-from utils.pipeline.sequence import NOTEBOOKS
+from utils.pipeline.sequence import CHAPTERS, COMPARISON, NOTEBOOKS
 from utils.runs import Run
 
 EVERYWHERE = {"run_name", "output_dir", "data_dir", "dataset", "seed"}
+#: What the chapter about many runs has in the place of a run's name and seed.
+OF_MANY = {"runs", "comparison", "group_by", "groups"}
 CONTRACT = EVERYWHERE | {
     "overwrite", "dataset_title", "image_size", "val_fraction", "limit_train", "limit_test",
     "skip_unreadable", "model", "recipe", "epochs", "batch_size", "max_lr", "views",
@@ -29,16 +32,17 @@ def parameters_cell(notebook):
     return cell
 
 
-@pytest.fixture(params=list(NOTEBOOKS))
+@pytest.fixture(params=list(CHAPTERS))
 def stored(request):
-    return nbformat.read(NOTEBOOKS[request.param], as_version=4)
+    return nbformat.read(CHAPTERS[request.param], as_version=4)
 
 
-def test_there_are_six_in_order():
+def test_there_are_six_in_order_and_one_about_many_runs():
     assert list(NOTEBOOKS) == [
         "01_data_exploration", "02_lr_finder", "03_training",
         "04_curves", "05_misclassified", "06_gradcam",
     ]  # fmt: skip
+    assert list(CHAPTERS) == [*NOTEBOOKS, COMPARISON] and COMPARISON == "07_compare"
 
 
 def test_stored_without_outputs_counts_or_machine_metadata(stored):
@@ -92,16 +96,17 @@ def test_parameters_are_plain_literals_with_a_comment_each(stored):
     for line in cell.source.splitlines():
         assert re.fullmatch(r"[a-z_]+ = (None|True|False|[\d.]+|\"[\w/]*\")  # .+", line), line
     names = {line.split(" = ")[0] for line in cell.source.splitlines()}
-    assert names >= EVERYWHERE
+    is_of_many = "runs" in names
+    assert names >= (EVERYWHERE - {"run_name", "seed"} | OF_MANY if is_of_many else EVERYWHERE)
 
 
 def test_parameter_names_are_those_of_the_contract():
     taken = set()
-    for path in NOTEBOOKS.values():
+    for path in CHAPTERS.values():
         cell = parameters_cell(nbformat.read(path, as_version=4))
         taken |= {line.split(" = ")[0] for line in cell.source.splitlines()}
     own = {name for name in taken if name.startswith("show_")} | {"lr_steps", "judged_pictures"}
-    assert taken - own == CONTRACT
+    assert taken - own == CONTRACT | OF_MANY
 
 
 def test_each_chapter_points_to_the_next():
@@ -127,6 +132,12 @@ def test_a_chapter_links_to_chapters_beside_it_and_only_names_pages(stored):
     others = {path.name for path in NOTEBOOKS.values()}
     assert all(link in others or link.startswith("https://") for link in links(text))
     assert all((ROOT / page).is_file() for page in re.findall(r"`(docs/[^`]+)`", text))
+
+
+def test_the_chapter_about_many_runs_ends_with_what_to_read_next():
+    *_, last, versions = nbformat.read(CHAPTERS[COMPARISON], as_version=4).cells
+    assert "Next: " in last.source and "05_misclassified.ipynb" in last.source
+    assert versions.source == "print(describe_versions())"
 
 
 # Executed
@@ -239,3 +250,66 @@ def test_plain_papermill_runs_a_notebook(tiny_run, tmp_path):
     assert Run("copy", tmp_path).path("figures", "04_accuracies.png").exists()
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert "Run **copy**" in last_words(executed)
+
+
+# The chapter about many runs
+
+
+@pytest.fixture(scope="module")
+def compared(tiny_run, tmp_path_factory):
+    """A comparison of three copies of the tiny run, one of which is wrong more often."""
+    folder = tmp_path_factory.mktemp("compared")
+    for seed, recipe in ((0, "quick"), (1, "quick"), (0, "speed")):
+        run = Run(f"{recipe}-seed{seed}", folder)
+        shutil.copytree(tiny_run.folder, run.folder, ignore=shutil.ignore_patterns("notebooks"))
+        run.update_record(
+            name=run.name, settings={**tiny_run.settings, "seed": seed, "recipe": recipe}
+        )
+    arrays = run.read_arrays("predictions.npz")
+    arrays["predicted"][::2] = (arrays["target"][::2] + 1) % 10
+    run.write_arrays("predictions.npz", **arrays)
+    main(["compare", "--runs", str(folder), "--output-dir", str(folder), "--comparison", "both"])
+    return Run("both", folder)
+
+
+def test_many_runs_are_compared_headless_into_a_folder_of_their_own(compared):
+    notebook = nbformat.read(compared.path("notebooks", f"{COMPARISON}.ipynb"), as_version=4)
+    for output in outputs(notebook):
+        assert output.output_type != "error" and output.get("name") != "stderr"
+    texts = "".join(o.text for o in outputs(notebook) if o.output_type == "stream")
+    assert "3 runs on drawn shapes, tested on the same 80 pictures, in 2 groups" in texts
+    assert "speed less quick: -" in texts
+    assert "speed** less **quick" in last_words(notebook)
+    assert not compared.has("run.json")
+    kept = {path.name for path in compared.folder.iterdir() if path.is_file()}
+    tables = {
+        f"{name}.{kind}" for name in ("runs", "curves", "pictures") for kind in ("csv", "parquet")
+    }
+    assert kept - {".lock"} == {*tables, "comparison.json"}
+
+
+def test_its_figures_are_kept_and_say_what_they_show(compared):
+    notebook = nbformat.read(compared.path("notebooks", f"{COMPARISON}.ipynb"), as_version=4)
+    shown = [output for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    assert len(shown) == len(list(compared.path("figures").glob("07_*.png"))) == 5
+    for output in shown:
+        said = output.metadata["image/png"]["alt"]
+        assert "drawn shapes" in said and said.endswith("."), said
+    pictures = shown[-1].metadata["image/png"]["alt"]
+    assert "small pictures" in pictures  # which could be read again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--runs", "FOLDER/none"], "there is no folder"),
+        (["--runs", "FOLDER"], "there is no trained run"),
+        (["--runs", "FOLDER", "--comparison", "../up"], "cannot name a folder"),
+        (["--runs", "FOLDER", "--show-wrong", "0"], "show_wrong is 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_the_notebook_starts(arguments, said, tmp_path):
+    given = [text.replace("FOLDER", str(tmp_path)) for text in arguments]
+    with pytest.raises(SystemExit, match=f"error: .*{said}"):
+        main(["compare", *given, "--output-dir", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from utils.plots import curves, errors, exploration, gradcam, lr_finder, network, style, trust
+from utils.plots import (
+    compare,
+    curves,
+    errors,
+    exploration,
+    gradcam,
+    lr_finder,
+    network,
+    style,
+    trust,
+)
 
 TITLE = "CIFAR-10 (JPEG copy)"
 BLOCKS = ["prep", "layer 1", "layer 2", "layer 3"]
@@ -308,7 +318,77 @@ def blocks_by_picture(size=32):
     )
 
 
+def group_names(number):
+    names = ["original", "speed epochs=10", "mark_anywhere-a-name-that-is-long-epochs=5", "$1"]
+    return [names[n] if n < len(names) else f"fast limit_train={500 * n}" for n in range(number)]
+
+
+def bands(groups=3, runs=5, epochs=20):
+    tables = [
+        history(epochs).assign(
+            group=name, n=runs, val_acc_spread=0.02 if runs > 1 else np.nan,
+            val_loss_spread=0.1 if runs > 1 else np.nan,
+        )
+        for name in group_names(groups)
+    ]  # fmt: skip
+    for number, table in enumerate(tables):
+        table["val_acc"] -= 0.05 * number
+    return pd.concat(tables) if tables else history(0).assign(group=[])
+
+
+def run_and_group_tables(groups=3, runs=5):
+    names = np.repeat(group_names(groups), runs)
+    place = np.repeat(np.arange(groups), runs)
+    accuracy = 0.85 + 0.02 * place + 0.003 * rng().standard_normal(len(place))
+    times = {"accuracy": accuracy, "training_seconds": 50.0 * 3**place + rng().random(len(place))}
+    single = pd.DataFrame({"group": names, **times})
+    grouped = single.groupby("group", sort=False)
+    means = grouped.mean().join(grouped.std().add_suffix("_spread"))
+    return single, means.assign(n=runs, is_front=np.arange(groups) != 1).reset_index()
+
+
+def accuracy_by_time(groups=3, runs=5):
+    return compare.accuracy_by_time(*run_and_group_tables(groups, runs), TITLE)
+
+
+def differences(pairs=5, rows=3):
+    holds = ["other seeds", "other pictures", "other seeds and pictures"][:rows]
+    table = pd.DataFrame({"holds_for": holds, "difference": 0.004, "p": 0.1})
+    table = table.assign(low=[-0.001, 0.002, -0.002][:rows], high=[0.009, 0.006, 0.01][:rows])
+    gains = 0.004 + 0.002 * rng().standard_normal(pairs)
+    return compare.differences(table, gains, group_names(4)[2:], TITLE)
+
+
+def times_wrong(runs=10):
+    counts = np.geomspace(9_000, 40, runs + 1).astype(int)
+    return compare.times_wrong(counts, np.geomspace(6_000, 1e-6, runs + 1), TITLE)
+
+
+def pictures_by_kind(number=10, count=6, size=32):
+    names = class_names(number)
+    actual, taken_for, _ = missed(count, number)
+    columns = {"actual": [names[n] for n in actual], "taken_for": [names[n] for n in taken_for]}
+    table = pd.DataFrame({**columns, "wrong": 10})
+    kinds = {
+        "always wrong": table[:0], "sometimes wrong": table.assign(wrong=5),
+        "never wrong": table.assign(wrong=0),
+    }  # fmt: skip
+    images = {kind: pictures(len(some), size) for kind, some in kinds.items()}
+    return compare.pictures_by_kind(images, kinds, TITLE, 10)
+
+
 FIGURES = {
+    "bands": lambda: compare.curves(bands(), TITLE),
+    "bands_of_single_runs": lambda: compare.curves(bands(2, 1, 1), TITLE),
+    "bands_of_many_groups": lambda: compare.curves(bands(30), TITLE),
+    "accuracy_by_time": accuracy_by_time,
+    "accuracy_by_time_of_many": lambda: accuracy_by_time(12, 1),
+    "differences": differences,
+    "differences_of_two_runs": lambda: differences(0, 1),
+    "times_wrong": times_wrong,
+    "times_wrong_in_two_runs": lambda: times_wrong(2),
+    "times_wrong_in_many_runs": lambda: times_wrong(200),
+    "pictures_by_kind": pictures_by_kind,
     "sample_grid": sample_grid,
     "audited": audited,
     "augmented_views": augmented_views,
@@ -353,6 +433,7 @@ BY_CLASS_COUNT = {
     "near_copies": near_copies,
     "most_confused": lambda number: errors.most_confused(pair_table(number), TITLE),
     "misclassified_maps": misclassified_maps,
+    "pictures_by_kind": pictures_by_kind,
 }
 
 NO_PICTURES = np.empty((0, 3, 32, 32), np.uint8)
@@ -361,6 +442,11 @@ NOTHING = np.empty(0, int)
 NAMES = class_names(10)
 
 EMPTY = {
+    "bands": lambda: compare.curves(bands(0), TITLE),
+    "accuracy_by_time": lambda: compare.accuracy_by_time([], [], TITLE),
+    "differences": lambda: compare.differences([], [], [], TITLE),
+    "times_wrong": lambda: compare.times_wrong([0, 0], [0.0, 0.0], TITLE),
+    "pictures_by_kind": lambda: compare.pictures_by_kind({}, {}, TITLE, 3),
     "sample_grid": lambda: exploration.sample_grid(NO_PICTURES, NOTHING, NAMES, TITLE),
     "audited": lambda: exploration.audited((), NO_PICTURES, NOTHING, NAMES, TITLE),
     "augmented_views": lambda: exploration.augmented_views(NO_PICTURES, [], TITLE),

@@ -45,6 +45,7 @@ def distributions() -> dict[str, list[str]]:
 #: Modules whose tests lie in another file than their own, and why.
 TESTED_ELSEWHERE = {
     "utils/__main__.py": ("test_cli", "the command line is called through it"),
+    "utils/data/epochs.py": ("test_classifier", "the schedule is made for what an epoch shows"),
     "utils/explain/trained_model.py": ("test_predict", "picture files are predicted with it"),
     "utils/models/network.py": ("test_davidnet", "each network says what it takes"),
     "utils/models/weights.py": ("test_trained", "it reads what training wrote"),

@@ -15,7 +15,7 @@ from nbformat.v4 import new_output
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from utils.pipeline.sequence import NOTEBOOKS
+from utils.pipeline.sequence import CHAPTERS
 from utils.publish.safe_outputs import safe_markdown, safe_outputs, safe_table, smaller_picture
 
 PAGES = {"03_training.ipynb", "../your_pictures.md", "../docs/your_pictures.md"}
@@ -198,9 +198,9 @@ def as_html(text):
     return MarkdownIt("commonmark").render(text)
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_what_chapters_say_is_said_as_before(name):
-    cells = nbformat.read(NOTEBOOKS[name], 4).cells
+    cells = nbformat.read(CHAPTERS[name], 4).cells
     pages = {*PAGES, "../docs/api/index.md"}
     for cell in cells:
         if cell.cell_type == "markdown" and "colab" not in cell.source:

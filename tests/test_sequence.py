@@ -41,6 +41,8 @@ def test_part_of_the_sequence(only, start, expected):
 def test_notebooks_that_do_not_exist_are_refused():
     with pytest.raises(InputError, match="'09'"):
         sequence.select_notebooks("05,09")
+    with pytest.raises(InputError, match="many runs: python -m utils compare"):
+        sequence.select_notebooks("06,07")
     with pytest.raises(InputError, match="Nothing to run"):
         sequence.select_notebooks("01", "04")
 

@@ -11,7 +11,7 @@ from papermill.cli import _resolve_type
 
 from utils import InputError
 from utils.pipeline.kernel import parameters_of
-from utils.pipeline.sequence import NOTEBOOKS
+from utils.pipeline.sequence import CHAPTERS
 from utils.runs import Run
 from utils.settings import (
     FLAG,
@@ -199,15 +199,15 @@ def test_what_is_resolved_is_neither_left_open_nor_a_word():
 
 
 def test_every_parameter_of_every_notebook_is_of_a_kind_and_taken_as_meant():
-    for path in NOTEBOOKS.values():
+    for path in CHAPTERS.values():
         assert set(parameters_of(path)) <= set(SETTINGS)
         cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         assert f'take_parameters(globals(), chapter="{path.stem[1]}")' in cells[3]
-    taken = {name for path in NOTEBOOKS.values() for name in parameters_of(path)}
+    taken = {name for path in CHAPTERS.values() for name in parameters_of(path)}
     assert taken == set(SETTINGS)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS.values(), ids=NOTEBOOKS)
+@pytest.mark.parametrize("path", CHAPTERS.values(), ids=CHAPTERS)
 def test_no_cell_gives_a_parameter_another_meaning(path):
     """A cell that is run again would take what a later one left under the name."""
     cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import InputError, as_percent, check_number, printable
-from utils.settings import FLAG, SETTINGS, SOURCES, WHOLE, derive_run_name, from_shell
+from utils.settings import FLAG, SETTINGS, SOURCES, WHOLE, derive_run_name, from_shell, of_chapter
 
 QUICKSTART = "quickstart"
 INTERRUPTED = 130  # what a shell reports of a program stopped by Ctrl+C
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_rates,
         _add_balance,
         _add_labels,
+        _add_compare,
         _add_docs,
         _add_results,
         _add_badges,
@@ -102,13 +103,13 @@ def _add_command(commands, name: str, command, about: str) -> argparse.ArgumentP
 def _add_setting(parser, name: str, **changes) -> None:
     """Add an option for a parameter, with its kind, default and meaning."""
     setting = SETTINGS[name]
-    kind: dict[str, Any] = {"default": setting.default}
+    kind: dict[str, Any] = {"default": setting.default, "help": setting.meaning}
     if setting.kind is FLAG:
-        kind = {"action": "store_true"}
+        kind = {"action": "store_true", "help": setting.meaning}
     elif setting.kind is WHOLE:
         kind["type"] = int
     option = f"--{name.replace('_', '-')}"
-    parser.add_argument(option, **{**kind, **changes}, help=setting.meaning)
+    parser.add_argument(option, **{**kind, **changes})
 
 
 # run
@@ -573,6 +574,37 @@ def _labels(options) -> None:
     check_number("--seeds", options.seeds, 1, 1_000, whole=True)
     picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
     print_found(picture_set, options.seeds, options.output_dir)
+
+
+# compare
+
+
+def _add_compare(commands) -> None:
+    about = "Compare many runs: chapter 7, through papermill into a folder of its own."
+    parser = _add_command(commands, "compare", _compare, about)
+    for setting in of_chapter("7"):
+        default, meaning = setting.in_chapter("7")
+        _add_setting(parser, setting.name, default=default, help=meaning)
+
+
+def _compare(options) -> None:
+    from utils.explain.many_runs import comparison_folder, list_trained
+    from utils.pipeline.sequence import PipelineError, run_comparison
+
+    parameters = {setting.name: getattr(options, setting.name) for setting in of_chapter("7")}
+    for name, value in parameters.items():
+        if value is not None:
+            SETTINGS[name].check(value)
+    if parameters["dataset"] is not None:
+        parameters["dataset"] = _dataset_from_shell(parameters["dataset"])
+    folder = comparison_folder(options.comparison, options.runs, options.output_dir)
+    list_trained(options.runs)
+    try:
+        finished = run_comparison(folder, parameters)
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
+    print(f"\n{finished.notebook} took {finished.seconds:.1f} s.")
+    print(f"Executed notebook, figures and tables: {printable(str(folder.folder))}")
 
 
 # docs, results, badges

@@ -1,8 +1,11 @@
-"""Between which values a share that was counted in a sample probably lies."""
+"""Between which values a share that was counted, or a mean, probably lies."""
 
-from statistics import NormalDist
+import math
+import statistics
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import stdtrit
 
 from utils import as_percent
 
@@ -24,7 +27,7 @@ def wilson_interval(right, count, coverage=COVERAGE):
     Returns:
         the low and the high ends, in [0, 1].
     """
-    z = NormalDist().inv_cdf((1 + coverage) / 2)
+    z = statistics.NormalDist().inv_cdf((1 + coverage) / 2)
     right, count = np.asarray(right, dtype=float), np.asarray(count, dtype=float)
     centre = (right + z**2 / 2) / (count + z**2)
     half = z / (count + z**2) * np.sqrt(right * (count - right) / count + z**2 / 4)
@@ -72,3 +75,35 @@ def interval_in_words(low: float, high: float, digits: int = 1, coverage: float 
     """
     ends = f"{as_percent(low, digits)} to {as_percent(high, digits)}"
     return f"{coverage:.0%} interval {ends}"
+
+
+def student_half(errors: Sequence[tuple[float, float]], coverage: float = COVERAGE) -> float:
+    """Return how far an interval reaches to either side of a mean (Student 1908).
+
+    Of few values an error is itself uncertain, so the interval is wider than the normal one: 2.8
+    errors to either side for five of them. Where several errors add up, each has such an interval,
+    and their squares add up (Zou & Donner 2008, "Construction of confidence limits about effect
+    measures: a general approach").
+
+    Args:
+        errors: standard errors of the mean that are independent of each other, each with its
+            degrees of freedom.
+        coverage: of the interval, in (0, 1).
+
+    >>> print(f"{student_half([(1.0, 4)]):.3f} {student_half([(3.0, 1e9), (4.0, 1e9)]):.3f}")
+    2.776 9.800
+    """
+    tail = (1 - coverage) / 2
+    return math.sqrt(sum((stdtrit(freedom, tail) * error) ** 2 for error, freedom in errors))
+
+
+def mean_and_spread(values: list[float], digits: int) -> str:
+    """Return the mean, and with several values ± their standard deviation; a dash for none.
+
+    >>> mean_and_spread([94.1, 94.3], 2), mean_and_spread([94.1], 1), mean_and_spread([], 1)
+    ('94.20 ± 0.14', '94.1', '–')
+    """
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"

@@ -13,8 +13,9 @@ import re
 import socket
 import stat
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -300,13 +301,23 @@ class Run:
             ) from error
         return rows
 
+    def write_table(self, name: str, table) -> None:
+        """Write a table of pandas as ``<name>.csv`` and ``<name>.parquet``, each atomically."""
+        write_text(self.path(f"{name}.csv"), table.to_csv(index=False))
+        with replacing(self.path(f"{name}.parquet")) as beside:
+            table.to_parquet(beside, engine="pyarrow", index=False)
+
     def write_arrays(self, name: str, **arrays: Any) -> None:
         """Write arrays as a compressed ``.npz`` file, atomically."""
         with replacing(self.path(name)) as beside:
             np.savez_compressed(beside, **arrays)
 
-    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+    def read_arrays(self, name: str, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """Read a ``.npz`` file without running any code in it.
+
+        Args:
+            name: of the file.
+            only: names of arrays, of which the others are not unpacked; None for all.
 
         Raises:
             InputError: the file is missing or damaged.
@@ -314,7 +325,7 @@ class Run:
         path = self.existing(name)
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return dict(file)
+                return {key: file[key] for key in (file.files if only is None else only)}
         except Exception as error:  # NumPy would advise to load it unsafely
             reason = (
                 "it does not hold plain arrays" if "pickle" in str(error) else first_line(error)
@@ -489,14 +500,18 @@ def _validator(name: str):
     return fastjsonschema.compile(schema, use_default=False)
 
 
-def list_runs(output_dir: str | Path = "outputs") -> list[Run]:
+def list_runs(output_dir: str | Path = "outputs", pattern: str = "*") -> list[Run]:
     """Return the runs in `output_dir`, the one that was changed last first.
 
     A folder that holds a link, or whose ``run.json`` is damaged, is left out and named.
+
+    Args:
+        output_dir: where runs are.
+        pattern: of their names, as a shell has it.
     """
     folder = resolve_path(output_dir)
     records = sorted(folder.glob("*/run.json"), key=lambda path: -path.stat().st_mtime)
-    names = [path.parent.name for path in records]
+    names = [path.parent.name for path in records if fnmatchcase(path.parent.name, pattern)]
     usable = [n for n in names if _SAFE_NAME.fullmatch(n) and not _RESERVED.fullmatch(n)]
     found = [_readable_run(name, output_dir) for name in usable]
     return [run for run in found if run is not None]

@@ -98,7 +98,7 @@ SETTINGS = _settings(
     Setting(
         "dataset", TEXT, PICTURES,
         "shapes, cifar10, or the path of a folder or archive of pictures", default="shapes",
-        chapters="123456", is_identity=False,  # the pictures count, not the place
+        chapters="1234567", is_identity=False,  # the pictures count, not the place
         later=(None, "the run's pictures, where they lie now; None: where they lay"),
     ),
     Setting(
@@ -117,17 +117,26 @@ SETTINGS = _settings(
         later=(None, "the run to look at; None: the newest complete one"),
     ),
     Setting(
+        "runs", TEXT, PLACE, "the folder of the runs to compare, or a pattern: outputs/speed*",
+        default="outputs", chapters="7", is_identity=False,
+    ),
+    Setting(
+        "comparison", TEXT, PLACE,
+        "folder below output_dir to write to; None: named after the folder of the runs",
+        chapters="7", is_identity=False,
+    ),
+    Setting(
         "overwrite", FLAG, PLACE, "replace a run of this name", default=False, chapters="3",
         is_identity=False,
     ),
     Setting(
         "output_dir", TEXT, PLACE,
         "where runs are kept; relative paths count from the repository's root", default="outputs",
-        chapters="123456", is_identity=False,
+        chapters="1234567", is_identity=False,
     ),
     Setting(
         "data_dir", TEXT, PICTURES, "where downloads and decoded pictures are kept",
-        default="data", chapters="123456", is_identity=False,
+        default="data", chapters="1234567", is_identity=False,
         later=(None, "where its pictures are kept now; None: what the run says"),
     ),
     Setting(
@@ -218,6 +227,19 @@ SETTINGS = _settings(
     Setting(
         "judged_pictures", WHOLE, SHOWN, "on how many right predictions maps are measured",
         default=50, chapters="6", low=5, high=100_000, is_identity=False,
+    ),
+    Setting(
+        "group_by", TEXT, SHOWN,
+        'the setting that tells groups apart, or "name"; None: all but the seed', chapters="7",
+        is_identity=False,
+    ),
+    Setting(
+        "groups", TEXT, SHOWN, 'the two to compare, e.g. "original,speed"; None: the first two',
+        chapters="7", is_identity=False,
+    ),
+    Setting(
+        "show_wrong", WHOLE, SHOWN, "how many pictures to show of each kind",
+        default=6, chapters="7", low=1, high=100, is_identity=False,
     ),
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from utils import InputError
 from utils.data import copies
 from utils.data.augment import augment, normalise, resize
 from utils.data.augmentation import UNCHANGED, Augmentation
+from utils.data.epochs import pictures_per_epoch
 from utils.data.picture_set import SPLIT_SEED, PictureSet, Split, stratified_part
 
 EVAL_BATCH_SIZE = 256
@@ -147,11 +148,6 @@ def hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split
             f"val_fraction {val_fraction} holds nothing out, as no class has two training pictures."
         )
     return whole.subset(train), whole.subset(watched)
-
-
-def pictures_per_epoch(train_size: int, skipped: float) -> int:
-    """Return how many of so many training pictures an epoch shows that leaves out this share."""
-    return train_size - int(skipped * train_size)
 
 
 def evaluation_batch_size(device: str, image_size: int) -> int:

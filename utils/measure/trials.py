@@ -4,7 +4,6 @@ Each training is an ordinary run in a folder of its own, so what was stopped goe
 complete is read instead of being trained again.
 """
 
-import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from utils import as_markdown, as_percent, check_number
-from utils.data.batches import pictures_per_epoch
+from utils.data.epochs import pictures_per_epoch
 from utils.data.picture_set import PictureSet
+from utils.intervals import mean_and_spread
 from utils.files import write_text
 from utils.runs import HISTORY_COLUMNS, Run
 from utils.settings import derive_run_name
@@ -182,15 +182,3 @@ def table(trials: list[Trial]) -> Iterator[str]:
             mean_and_spread([100 * t.averaged for t in mine if t.averaged is not None], 2),
         ]
         yield f"| {variant} | {' | '.join(cells)} |"
-
-
-def mean_and_spread(values: list[float], digits: int) -> str:
-    """Return the mean, and with several values ± their standard deviation; a dash for none.
-
-    >>> mean_and_spread([94.1, 94.3], 2), mean_and_spread([94.1], 1), mean_and_spread([], 1)
-    ('94.20 ± 0.14', '94.1', '–')
-    """
-    if not values:
-        return "–"
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}"

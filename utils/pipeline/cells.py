@@ -6,7 +6,7 @@ import nbformat
 
 from utils.files import write_text
 from utils.pipeline.address import FIRST_CELL, clone_address, first_cell, repository
-from utils.pipeline.sequence import NOTEBOOKS
+from utils.pipeline.sequence import CHAPTERS
 from utils.settings import parameters_cell
 
 #: What folds a cell in JupyterLab and Notebook 7, and in Colab, as ``hide-input`` does in the book.
@@ -21,7 +21,7 @@ def write_cells() -> list[Path]:
     parameters: those are there to be changed.
     """
     changed = []
-    for name, path in NOTEBOOKS.items():
+    for name, path in CHAPTERS.items():
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             tags = cell.metadata.get("tags", [])

@@ -8,13 +8,19 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from utils import InputError, Interrupted
 from utils.files import ROOT, brief_path, replacing
 from utils.progress import progress_bar
 from utils.runs import Run
 
-NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+CHAPTERS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+#: The chapter about many runs, which has a folder of its own.
+COMPARISON = "07_compare"
+#: The chapters about one run, in the order in which they are run into its folder.
+NOTEBOOKS = {name: path for name, path in CHAPTERS.items() if name != COMPARISON}
 
 
 class PipelineError(RuntimeError):
@@ -43,6 +49,8 @@ def select_notebooks(only: str | None = None, start: str | None = None) -> list[
     wanted = list(by_number) if only is None else [_number(part) for part in only.split(",")]
     first = min(by_number) if start is None else _number(start)
     for number in (*wanted, first):
+        if number == COMPARISON[:2]:
+            raise InputError(f"{COMPARISON} is about many runs: python -m utils compare.")
         if number not in by_number:
             raise InputError(f"There is no notebook {number!r}. Choose: {', '.join(by_number)}.")
     names = [by_number[number] for number in sorted(set(wanted)) if number >= first]
@@ -137,18 +145,36 @@ def _bar_updater(bar) -> Callable[[str | None], None]:
     return update
 
 
-def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> None:
-    from utils.pipeline.kernel import NotebookError, execute
+def run_comparison(folder: Run, parameters: Mapping) -> Finished:
+    """Execute the chapter about many runs into a folder that no training has.
 
-    target, failure, stopped = run.path("notebooks", f"{name}.ipynb"), None, None
-    with replacing(target) as beside:
-        try:
-            execute(NOTEBOOKS[name], beside, values, ROOT, on_progress)
-        except NotebookError as error:
-            where = {} if error.cell is None else {"cell": error.cell}
-            failure = {"notebook": name, **where, "error": error.error}
-        except KeyboardInterrupt as error:
-            stopped, failure = error, {"notebook": name, "error": "interrupted"}
+    Args:
+        folder: of the comparison; no ``run.json`` is written there.
+        parameters: values by name, beyond the folder's own.
+
+    Raises:
+        InputError: another process is writing there.
+        PipelineError: the notebook failed; its executed part is kept.
+        Interrupted: a person stopped it.
+    """
+    from utils.pipeline.kernel import count_cells
+
+    where = {"comparison": folder.name, "output_dir": brief_path(folder.folder.parent)}
+    notebook, started = CHAPTERS[COMPARISON], time.perf_counter()
+    with (
+        folder.locked(),
+        progress_bar(description=COMPARISON, total=count_cells(notebook), unit="cells") as bar,
+    ):
+        failure, stopped = _attempt(folder, notebook, {**parameters, **where}, _bar_updater(bar))
+        if stopped is not None:
+            raise Interrupted(f"{COMPARISON} was stopped. The same command begins it anew.")
+        if failure is not None:
+            raise _broken(folder, failure)
+    return Finished(COMPARISON, time.perf_counter() - started)
+
+
+def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> None:
+    failure, stopped = _attempt(run, NOTEBOOKS[name], values, on_progress)
     if failure is None:
         return
     # a network that is trained stays so, whatever becomes of a chapter about it
@@ -156,9 +182,37 @@ def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> Non
     if stopped is not None:
         kept = f"What run {run.name!r} has finished is kept; the same command continues from there."
         raise Interrupted(f"{name} was stopped. {str(stopped) or kept}")
+    raise _broken(run, failure)
+
+
+def _attempt(
+    run: Run, notebook: Path, values: Mapping, on_progress: Callable
+) -> tuple[dict[str, Any] | None, KeyboardInterrupt | None]:
+    """Execute a chapter into a folder, and return what failed and what stopped it, if anything."""
+    from utils.pipeline.kernel import NotebookError, execute
+
+    name, failure, stopped = notebook.stem, None, None
+    with replacing(_executed(run, name)) as beside:
+        try:
+            execute(notebook, beside, values, ROOT, on_progress)
+        except NotebookError as error:
+            where = {} if error.cell is None else {"cell": error.cell}
+            failure = {"notebook": name, **where, "error": error.error}
+        except KeyboardInterrupt as error:
+            stopped, failure = error, {"notebook": name, "error": "interrupted"}
+    return failure, stopped
+
+
+def _executed(run: Run, name: str) -> Path:
+    return run.path("notebooks", f"{name}.ipynb")
+
+
+def _broken(run: Run, failure: Mapping[str, Any]) -> PipelineError:
+    """Return what to tell a person of a notebook that failed."""
+    name = failure["notebook"]
     if "cell" not in failure:
-        raise PipelineError(f"{name} could not be run: {failure['error']}.")
-    raise PipelineError(
+        return PipelineError(f"{name} could not be run: {failure['error']}.")
+    return PipelineError(
         f"{name} failed in cell [{failure['cell']}]: {failure['error']}\n"
-        f"What it did up to that point is in {target}."
+        f"What it did up to that point is in {_executed(run, name)}."
     )

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from utils import counted
 from utils.data.augment import several_views
-from utils.data.batches import pictures_per_epoch
+from utils.data.epochs import pictures_per_epoch
 from utils.models.network import Network
 from utils.training.optimizers import Muon
 from utils.training.recipes import Recipe

@@ -116,6 +116,18 @@ def training_seconds(epochs: float, record: Mapping, metrics: Mapping) -> float:
     return epochs - record["seconds"].get("watching", 0.0) + averaged
 
 
+def pictures_a_second(record: Mapping, pictures: int) -> float:
+    """Return how many pictures a complete training learned from in a second, without watching.
+
+    Args:
+        record: ``run.json``.
+        pictures: how many an epoch shows.
+    """
+    seconds = record["seconds"]
+    spent = seconds["training"] - seconds.get("watching", 0.0)
+    return record["settings"]["epochs"] * pictures / max(spent, 0.01)  # kept in hundredths
+
+
 # In words
 
 
@@ -145,13 +157,12 @@ def result_in_words(record: Mapping, metrics: Mapping, pictures: int) -> str:
         )
     epochs, watching = record["settings"]["epochs"], record["seconds"].get("watching", 0.0)
     took = record["seconds"]["training"]
-    shown = epochs * pictures / max(took - watching, 0.01)  # both are kept in hundredths
     test = f" and with {averaged['seconds']:.1f} s of averaged test" if averaged else ""
     lines.append(
         f"training time {training_seconds(took, record, metrics):.1f} s on "
         f"{record['device']['name']} ({record['precision']}), without {watching:.1f} s of watching"
         f"{test}: {counted(epochs, 'epoch')} of {counted(pictures, 'picture')}, "
-        f"{shown:.0f} pictures a second"
+        f"{pictures_a_second(record, pictures):.0f} pictures a second"
     )
     return "\n".join(lines)
 

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, first_line
+from utils import InputError
 from utils.data.batches import PictureDataModule, hold_out
 from utils.data.picture_set import PictureSet
 from utils.devices import choose_device
 from utils.runs import Run
+from utils.training.answers import check_numbers, checking
 from utils.training.classifier import ImageClassifier
 from utils.training.recipes import Recipe
 from utils.training.trained import load_network
@@ -145,14 +146,9 @@ def load_predictions(run: Run) -> Predictions:
         InputError: the file is missing, damaged, or not of one prediction a picture.
     """
     arrays = run.read_arrays("predictions.npz")
-    try:
+    with checking(run):
         predictions = Predictions(**arrays)
         _check_shapes(predictions)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{run.path('predictions.npz')} is damaged ({first_line(error)}). Delete it and run "
-            "again."
-        ) from error
     return predictions
 
 
@@ -164,8 +160,4 @@ def _check_shapes(predictions: Predictions) -> None:
     size, num_classes = logits.shape
     limits = {"index": size, "target": num_classes, "predicted": num_classes}
     for name, limit in limits.items():
-        values = getattr(predictions, name)
-        if values.shape != (size,) or values.dtype != np.int64 or size == 0:
-            raise ValueError(f"{name} is {values.dtype} {values.shape}, not int64 ({size},)")
-        if values.min() < 0 or values.max() >= limit:
-            raise ValueError(f"{name} has values outside 0 … {limit - 1}")
+        check_numbers(name, getattr(predictions, name), size, limit)
