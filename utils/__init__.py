@@ -4,7 +4,7 @@ import html
 import inspect
 import re
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 
 def printable(text: str) -> str:
@@ -55,6 +55,15 @@ def as_code(*things) -> str:
 def counted(number: int, noun: str, several: str = "") -> str:
     """Return a number with what it counts: "1 picture", "1,200 pictures"; `several` if not "-s"."""
     return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names in a row.
+
+    >>> listed(["prep"]), listed(["prep", "layer1", "layer2"])
+    ('prep', 'prep, layer1 and layer2')
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def as_percent(share: float, digits: int = 1, unit: str = "%") -> str:

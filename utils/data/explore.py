@@ -104,7 +104,7 @@ def origin_in_words(picture_set: PictureSet) -> str:
     if dataset == "shapes":
         return _shapes_in_words()
     if re.search(r"\bcifar[-_ ]?10\b", picture_set.title, re.IGNORECASE):
-        return f"By its title, this is a copy of CIFAR-10 in a folder of yours. {CIFAR10}"
+        return f"By its title, this is a copy of CIFAR-10. {CIFAR10}"
     total = len(picture_set.train) + len(picture_set.test)
     return (
         f"These pictures are your own: {counted(total, 'picture')} in "

@@ -12,6 +12,7 @@ from utils.data.augment import normalise
 from utils.data.batches import hold_out
 from utils.data.picture_set import PictureSet, limited
 from utils.devices import autocast, choose_device, choose_precision
+from utils.explain.prediction_sets import across_classes
 from utils.intervals import share_in_words
 from utils.progress import progress_bar
 from utils.runs import Run
@@ -174,6 +175,17 @@ def neighbours_in_words(found: Neighbours, actual: np.ndarray, predicted: np.nda
         f"{counted(total, 'mistake')}, {share_in_words(misled, total)}; the actual class in "
         f"{rightly:,}, and another in {total - misled - rightly:,}."
     )
+
+
+def some_copies(copy_of: np.ndarray, targets: np.ndarray, count: int = 9) -> np.ndarray:
+    """Return the positions of some test pictures that are nearly training pictures, int64.
+
+    Args:
+        copy_of: from `utils.data.near_copies.near_copies`.
+        targets: the classes of all test pictures, int64, N.
+        count: how many at most.
+    """
+    return across_classes(np.flatnonzero(copy_of >= 0), targets, count)
 
 
 def copies_in_words(predictions: Predictions, copy_of: np.ndarray) -> str:

@@ -520,13 +520,12 @@ def in_short(figures: dict, method: str, block: str, run_name: str) -> str:
     told = f"{method} at {block}, {counted(mistakes, 'mistake')} of run **{run_name}**: "
     if "mean_correlation" not in figures:
         return f"{told}there were too few pairs of maps to compare."
-    left = counted(mistakes - figures["blank"], "pair")
-    blanks = (
-        "no map is blank" if not figures["blank"] else f"a map is blank in {figures['blank']:,}"
-    )
+    blanks = "no map is blank. The"
+    if figures["blank"]:
+        left = counted(mistakes - figures["blank"], "pair")
+        blanks = f"a map is blank in {figures['blank']:,}. In the {left} left, the"
     return (
-        f"{told}{blanks}. In the {left} left the maps for the predicted and for the true class "
-        f"correlate at **{figures['mean_correlation']:.2f}** on average, those for the predicted "
+        f"{told}{blanks} maps for the predicted and for the true class correlate at **{figures['mean_correlation']:.2f}** on average, those for the predicted "
         f"and the least likely class at {figures['third_class']:.2f}, and the maps for the "
         f"predicted class of two different mistakes at {figures['of_other_pictures']:.2f}."
     )

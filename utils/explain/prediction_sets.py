@@ -97,11 +97,12 @@ def is_unknown(sets: np.ndarray) -> np.ndarray:
     return (sizes == 0) | (sizes > sets.shape[1] // 2)
 
 
-def some_of_each(sets: np.ndarray, each: int = 4) -> np.ndarray:
-    """Return the positions of the first sets of one class, of several, and that tell nothing.
+def some_of_each(sets: np.ndarray, targets: np.ndarray, each: int = 4) -> np.ndarray:
+    """Return the positions of some sets of one class, of several, and that tell nothing.
 
     Args:
         sets: bool, N×C.
+        targets: the pictures' classes, int64, N.
         each: how many of each kind at most.
 
     Returns:
@@ -109,7 +110,25 @@ def some_of_each(sets: np.ndarray, each: int = 4) -> np.ndarray:
     """
     sizes, unknown = sets.sum(axis=1), is_unknown(sets)
     kinds = ((sizes == 1) & ~unknown, (sizes > 1) & ~unknown, unknown)
-    return np.concatenate([np.flatnonzero(kind)[:each] for kind in kinds])
+    return np.concatenate([across_classes(np.flatnonzero(k), targets, each) for k in kinds])
+
+
+def across_classes(positions: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
+    """Return some of these positions, of as many classes as there are.
+
+    A test split may be sorted by class, and its first pictures then be all alike.
+
+    Args:
+        positions: int64, M.
+        targets: classes of all pictures, int64, N.
+        count: how many to return at most.
+
+    >>> across_classes(np.array([0, 1, 2, 5, 6]), np.array([3, 3, 3, 4, 4, 4, 8]), 4)
+    array([0, 1, 5, 6])
+    """
+    classes = targets[positions]
+    turn = np.array([int((classes[:place] == c).sum()) for place, c in enumerate(classes)])
+    return np.sort(positions[np.lexsort((classes, turn))[:count]])
 
 
 # In words

@@ -16,7 +16,7 @@ from scipy.stats import kendalltau
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from utils import InputError, as_percent, counted
+from utils import InputError, as_percent, counted, listed
 from utils.data import drawn_shapes
 from utils.data.augment import hole_colour, normalise, shift_and_flip
 from utils.data.augmentation import Augmentation
@@ -449,19 +449,39 @@ def standing_in_words(judgement: Judgement, candidate: Candidate) -> str:
 
     Picture by picture: by a measure, the mean difference to the best of them has a 95 % interval.
     """
-    place = judgement.candidates.index(candidate)
     known = [at for at, each in enumerate(judgement.candidates) if each in KNOWS_NOTHING]
-    told: dict[str, list[str]] = {"beats": [], "cannot be told from": [], "loses to": []}
+    told = _verdicts(judgement, candidate, known)
+    return f"{named(candidate)}, against the best of what knows nothing: {told}."
+
+
+def compared_in_words(judgement: Judgement, candidate: Candidate, other: Candidate) -> str:
+    """Return by which measures a map beats another, beyond chance, and by which not."""
+    told = _verdicts(judgement, candidate, [judgement.candidates.index(other)])
+    return f"{named(candidate)}, against {named(other)}: {told}."
+
+
+def _verdicts(judgement: Judgement, candidate: Candidate, rivals: list[int]) -> str:
+    """Return by which measures a candidate beats, or loses to, the best of some, by their places.
+
+    A rival is named where there are several.
+    """
+    place = judgement.candidates.index(candidate)
+    told: dict[str, dict[str, list[str]]] = {}
     for name, scores in _with_baselines(judgement).items():
-        best = max(known, key=lambda at: np.nanmean(scores[at]))
+        best = max(rivals, key=lambda at: np.nanmean(scores[at]))
         gain = scores[place] - scores[best]
         gain = gain[~np.isnan(gain)]
         error = _half_interval(gain)
         verdict = "beats" if gain.mean() > error else "loses to"
         verdict = "cannot be told from" if abs(gain.mean()) <= error else verdict
-        told[verdict].append(f"{named(judgement.candidates[best])} by {name}")
-    parts = [f"{verdict} {', '.join(which)}" for verdict, which in told.items() if which]
-    return f"{named(candidate)}, against the best of what knows nothing: {'; '.join(parts)}."
+        rival = named(judgement.candidates[best]) if len(rivals) > 1 else "it"
+        told.setdefault(verdict, {}).setdefault(rival, []).append(name)
+    parts = (
+        f"{verdict} {rival} by {listed(told[verdict][rival])}"
+        for verdict in ("beats", "cannot be told from", "loses to")
+        for rival in told.get(verdict, {})
+    )
+    return "; ".join(parts)
 
 
 def _with_baselines(judgement: Judgement) -> dict[str, np.ndarray]:
@@ -502,9 +522,19 @@ def worst_of(judgement: Judgement, shown: Candidate, count: int) -> np.ndarray:
     return np.argsort(scores)[: min(count, int((~np.isnan(scores)).sum()))]
 
 
+def worst_in_words(judgement: Judgement, shown: Candidate, worst: np.ndarray) -> str:
+    """Return what `worst_of` goes by, and what the map gets there and on average."""
+    measure = deciding_measure(judgement)
+    scores = judgement.scores[measure][judgement.candidates.index(shown)]
+    got = listed([f"{score:.2f}" for score in scores[worst]])
+    return (
+        f"By {measure}, {named(shown)} gets {got} there, and {np.nanmean(scores):.2f} on average."
+    )
+
+
 def parts_in_words(
     subjects: Subjects, chosen: np.ndarray, maps: np.ndarray, classes: Sequence[str]
-) -> str:
+) -> list[str]:
     """Return, a line a picture, what a map lies on, and what each part's absence does to the logit.
 
     Args:
@@ -514,10 +544,10 @@ def parts_in_words(
         classes: names of all classes.
 
     Returns:
-        an empty text for pictures whose parts are not known.
+        no lines for pictures whose parts are not known.
     """
     if subjects.regions is None or subjects.drops is None:
-        return ""
+        return []
     lines = []
     shares = part_shares(maps, subjects.regions[chosen])
     for row, place in enumerate(chosen):
@@ -528,7 +558,7 @@ def parts_in_words(
         )
         told = ", ".join(parts)
         lines.append(f"{classes[subjects.targets[place]]}: {told}")
-    return "\n".join(lines)
+    return lines
 
 
 # What the measures are worth, and what follows

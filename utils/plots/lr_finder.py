@@ -7,6 +7,7 @@ from utils.plots.style import (
     FAINT,
     MUTED,
     TRAIN,
+    WATCHED,
     legend_above,
     limit_top,
     message_figure,
@@ -20,8 +21,8 @@ SHOWN = 1.5
 
 
 @styled
-def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title, chance=None):
-    """Draw loss against learning rate, and the suggested learning rate.
+def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title, chance=None, peak=None):
+    """Draw loss against learning rate, the suggested rate, and the recipe's.
 
     Args:
         learning_rates: floats > 0, one per step, increasing.
@@ -30,6 +31,7 @@ def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title, chance
         suggestion: a learning rate, or None where the test found none.
         dataset_title: how figures name the data.
         chance: the loss of guessing, drawn as a level line; None draws none.
+        peak: the highest rate of the recipe, drawn as an upright line; None draws none.
     """
     title = "Learning-rate range test"
     learning_rates = np.asarray(learning_rates, dtype=float)
@@ -42,6 +44,9 @@ def lr_curve(learning_rates, losses, smoothed, suggestion, dataset_title, chance
     if chance is not None:
         label = f"guessing: {chance:.2f}"
         axes.axhline(chance, color=MUTED, linestyle="--", linewidth=1.0, label=label)
+    if peak is not None:
+        label = f"peak of the recipe: {peak:.3g}"
+        axes.axvline(peak, color=WATCHED["color"], linestyle="-.", linewidth=1.4, label=label)
     if suggestion is None:
         nothing = "no suggestion: the loss falls nowhere clearly enough"
         axes.plot([], [], linestyle="none", label=nothing)

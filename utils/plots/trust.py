@@ -3,9 +3,11 @@
 import matplotlib as mpl
 import numpy as np
 
-from utils.plots.style import GRID, NORMAL, SMALL, message_figure, new_figure, styled
+from utils.plots.style import MUTED, NORMAL, SMALL, message_figure, new_figure, styled
 
 COLUMNS = 4
+#: How the measures begin that a map passes or fails, and from where on it passes.
+CHECKS, PASSES = ("class", "weights"), 0.5
 
 
 @styled
@@ -28,9 +30,10 @@ def scores_by_measure(table, dataset_title, network):
     across, down = min(COLUMNS, len(measures)), -(-len(measures) // COLUMNS)
     height = 0.19 * (len(methods) + len(known)) + 0.75
     note = (
-        "Means over n pictures; colours run from the lowest to the highest of each panel. Higher "
-        "is better, but for class and weights, where 0.5 passes. Below the line: maps that know "
-        "nothing of the network, and the object's mask where it is known. Empty: not measured."
+        "Means over n pictures. Colours run from the lowest to the highest of each panel, higher "
+        "being better; those of class and weights only tell what passes (light) from what fails "
+        "(dark). Below the line: maps that know nothing of the network, and the object's mask "
+        "where it is known. Empty: not measured."
     )
     figure, axes = new_figure(
         title,
@@ -49,19 +52,25 @@ def scores_by_measure(table, dataset_title, network):
         rows = table[table["measure"] == measures[place]].set_index(["method", "block"])["mean"]
         cells = [[rows.get((method, block), np.nan) for block in blocks] for method in methods]
         cells += [[rows.get((name, ""), np.nan)] * len(blocks) for name in known]
-        _draw_panel(panel, np.array(cells, float), len(methods))
+        is_check = measures[place].startswith(CHECKS)
+        _draw_panel(panel, np.array(cells, float), len(methods), is_check)
         count = table["n"][table["measure"] == measures[place]].max()
-        panel.set_title(f"{measures[place]}, n = {count:,}", size=NORMAL)
+        passes = f", {PASSES} passes" if is_check else ""
+        panel.set_title(f"{measures[place]}, n = {count:,}{passes}", size=NORMAL)
         panel.set_xticks(range(len(blocks)), blocks, size=SMALL)
         names = [*methods, *known] if place % across == 0 else []
         panel.set_yticks(range(len(methods) + len(known)) if names else [], names, size=SMALL)
     return figure
 
 
-def _draw_panel(panel, cells, number_of_methods):
+def _draw_panel(panel, cells, number_of_methods, is_check):
     colours = mpl.colormaps["viridis"]
     low, high = (np.nanmin(cells), np.nanmax(cells)) if np.isfinite(cells).any() else (0, 1)
-    panel.imshow(cells, cmap=colours, vmin=low, vmax=high, aspect="auto")
+    shown = cells
+    if is_check:  # between two colours of the scale, there is nothing to rank
+        low, high = 0.0, 2 * PASSES
+        shown = np.where(np.isnan(cells), np.nan, np.where(cells < PASSES, 0.2, 0.75) * high)
+    panel.imshow(shown, cmap=colours, vmin=low, vmax=high, aspect="auto")
     for row, column in zip(*np.nonzero(np.isfinite(cells)), strict=True):
         is_baseline = row >= number_of_methods
         if is_baseline and column:
@@ -73,6 +82,6 @@ def _draw_panel(panel, cells, number_of_methods):
             middle, row, f"{value:.2f}", ha="center", va="center", size=SMALL,
             color="white" if is_dark else "black",
         )  # fmt: skip
-    panel.axhline(number_of_methods - 0.5, color=GRID, linewidth=2)
+    panel.axhline(number_of_methods - 0.5, color=MUTED, linewidth=2)
     panel.grid(False)
     panel.tick_params(length=0)

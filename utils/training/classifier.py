@@ -165,13 +165,14 @@ def schedule_in_words(
 ) -> str:
     """Return how learning rate and momentum will go, of `planned_schedule`."""
     peak = max(range(len(learning_rates)), key=learning_rates.__getitem__)
+    when = f"after {counted(peak, 'step')}" if peak else "at its first step"
     low, high = min(momenta), max(momenta)
     carried = f"stays at {low:.3g}"
     if low < high:
         carried = f"falls from {high:.3g} to {low:.3g} and returns"
     return (
         f"{counted(len(learning_rates), 'step')}, {steps_per_epoch:,} an epoch. The rate starts at "
-        f"{learning_rates[0]:.2g}, is highest after {counted(peak, 'step')} "
+        f"{learning_rates[0]:.2g}, is highest {when} "
         f"({learning_rates[peak]:.2g}) and ends at {learning_rates[-1]:.2g}; the momentum "
         f"{carried}."
     )

@@ -190,10 +190,11 @@ def schedule_in_words(steps: pd.DataFrame) -> str:
     """Return how the learning rate went, as `read_steps` gives it."""
     rates = steps["lr"]
     highest = int(steps["step"][rates.idxmax()])
+    when = f"after {counted(highest, 'step')}" if highest else "at its first step"
     logged = "step was" if len(rates) == 1 else "steps were"
     return (
-        f"{len(rates):,} {logged} logged. The rate began at {rates.iloc[0]:.2g}, was highest after "
-        f"{counted(highest, 'step')} ({rates.max():.2g}) and ended at {rates.iloc[-1]:.2g}."
+        f"{len(rates):,} {logged} logged. The rate began at {rates.iloc[0]:.2g}, was highest {when} "
+        f"({rates.max():.2g}) and ended at {rates.iloc[-1]:.2g}."
     )
 
 
