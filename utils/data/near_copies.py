@@ -167,10 +167,12 @@ def _near_hashes(first: Tensor, second: Tensor, within: bool) -> Tensor:
         skipped = start if within else 0
         agreeing = first[start : start + ROWS] @ second[skipped:].T
         close = agreeing >= least
-        close = close.triu(1) if within else close
-        if close.sum() > MOST_PROPOSED * len(close):
-            close = _nearest(agreeing.where(close, -1.0))
-        found.append(close.nonzero() + torch.tensor([start, skipped]))
+        pairs = close.nonzero()
+        if len(pairs) > MOST_PROPOSED * len(close):
+            close = close.triu(1) if within else close
+            pairs = _nearest(agreeing.where(close, -1.0)).nonzero()
+        pairs += torch.tensor([start, skipped])
+        found.append(pairs[pairs[:, 0] < pairs[:, 1]] if within else pairs)
     return torch.cat(found)
 
 
