@@ -363,6 +363,6 @@ def test_the_planned_schedule_is_said():
         "ends at 1e-08; the momentum falls from 0.9 to 0.85 and returns."
     )
     assert schedule_in_words([0.5], [0.6], 1) == (
-        "1 step, 1 an epoch. The rate starts at 0.5, is highest after 0 steps (0.5) and ends at "
-        "0.5; the momentum stays at 0.6."
+        "1 step, 1 an epoch. The rate starts at 0.5, is highest at its first step (0.5) and ends "
+        "at 0.5; the momentum stays at 0.6."
     )

@@ -91,7 +91,7 @@ def test_where_cifar10_comes_from_is_said_with_its_faults(picture_set):
     folder = replace(picture_set, options={"dataset": "/data/x"})
     for title in ("CIFAR-10 (JPEG copy)", "cifar10", "My CIFAR 10"):
         copy = origin_in_words(replace(folder, title=title))
-        assert copy == f"By its title, this is a copy of CIFAR-10 in a folder of yours. {own}"
+        assert copy == f"By its title, this is a copy of CIFAR-10. {own}"
     for title in ("CIFAR-100", "cifar100", "cats", "CIFAR-10C"):
         assert "Krizhevsky" not in origin_in_words(replace(folder, title=title))
 

@@ -15,9 +15,9 @@ from utils.cli import main
 from utils.data.augment import normalise
 from utils.explain.exported import CARD, LABELS, MODEL, Description, ExportedModel
 from utils.explain.gradcam import class_activation_maps
-from utils.intervals import share_in_words
 from utils.explain.map_in_graph import PRODUCTS, NetworkWithMap
 from utils.files import ROOT
+from utils.intervals import share_in_words
 from utils.models.convolution import Conv3x3
 from utils.models.registry import create_model
 from utils.publish import export

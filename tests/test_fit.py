@@ -52,7 +52,8 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
     assert record["settings"] == {
         "dataset": "shapes", "data_dir": "data", "dataset_title": "drawn", "image_size": 16,
         "limit_train": None, "limit_test": None, "skip_unreadable": False,
-        "data_fingerprint": "fingerprint", "val_fraction": 0.0, "model": "davidnet",
+        "data_fingerprint": "fingerprint", "val_fraction": 0.0, "balanced": False,
+        "model": "davidnet",
         "recipe": "original", "epochs": 3, "batch_size": 8, "max_lr": 0.01,
         "max_lr_source": "given",
         "warmup_share": 0.3, "initial_lr_divisor": 100.0, "final_lr_divisor": 1e4,

@@ -143,8 +143,8 @@ def test_the_schedule_that_was_followed_is_said():
         "ended at 1e-08."
     )
     assert schedule_in_words(steps[:1]) == (
-        "1 step was logged. The rate began at 0.0001, was highest after 0 steps (0.0001) and ended "
-        "at 0.0001."
+        "1 step was logged. The rate began at 0.0001, was highest at its first step (0.0001) and "
+        "ended at 0.0001."
     )
 
 

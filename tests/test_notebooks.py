@@ -20,8 +20,8 @@ EVERYWHERE = {"run_name", "output_dir", "data_dir", "dataset", "seed"}
 #: What the chapter about many runs has in the place of a run's name and seed.
 OF_MANY = {"runs", "comparison", "group_by", "groups"}
 CONTRACT = EVERYWHERE | {
-    "overwrite", "dataset_title", "image_size", "val_fraction", "limit_train", "limit_test",
-    "skip_unreadable", "model", "recipe", "epochs", "batch_size", "max_lr", "views",
+    "overwrite", "dataset_title", "image_size", "val_fraction", "balanced", "limit_train",
+    "limit_test", "skip_unreadable", "model", "recipe", "epochs", "batch_size", "max_lr", "views",
     "precision",
     "devices", "method", "block",
 }  # fmt: skip

@@ -87,4 +87,6 @@ def test_a_set_without_a_class_or_with_most_of_them_tells_nothing(classes, size,
 def test_some_of_each_kind_are_chosen():
     sizes = [1, 1, 1, 2, 0, 3, 9, 1]
     sets = np.arange(10) < np.array(sizes)[:, None]
-    assert some_of_each(sets, each=2).tolist() == [0, 1, 3, 5, 4, 6]
+    targets = np.array([0, 0, 1, 0, 0, 1, 0, 2])  # of all classes, though they come in their order
+    assert some_of_each(sets, targets, each=2).tolist() == [0, 2, 3, 5, 4, 6]
+    assert some_of_each(sets, targets, each=9).tolist() == [0, 1, 2, 7, 3, 5, 4, 6]

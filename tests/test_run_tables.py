@@ -11,7 +11,6 @@ import pytest
 from helpers.runs import copies_of, make_groups, make_run, rights
 from utils.explain.compare import compare_groups
 from utils.explain.hard_pictures import picture_table
-from utils.intervals import wilson_interval
 from utils.explain.many_runs import comparison_folder, gather
 from utils.explain.run_tables import (
     MOST_ROWS,
@@ -26,6 +25,7 @@ from utils.explain.run_tables import (
     table_in_words,
 )
 from utils.files import ROOT
+from utils.intervals import wilson_interval
 
 
 @pytest.fixture(scope="module")

@@ -363,16 +363,26 @@ def test_a_map_s_standing_against_what_knows_nothing_is_told_by_measure():
     )
 
 
+def test_a_map_is_compared_with_another_by_every_measure():
+    judgement = made_up(
+        removal=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.6], energy=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.3],
+        IoU=[0.1, 0.9, 0.3, 1.0, 0.5, 0.7, 0.8], **sane_but(),
+    )  # fmt: skip
+    assert trust.compared_in_words(judgement, ("b", "x"), ("c", "x")) == (
+        "b at x, against c at x: beats it by removal and energy; loses to it by IoU."
+    )
+
+
 def test_what_a_map_lies_on_is_told_with_what_it_is_worth(subjects):
     maps = subjects.regions[:, 0].astype(np.float32)
     chosen = np.array([5, 2])
-    lines = trust.parts_in_words(subjects, chosen, maps[chosen], drawn_shapes.CLASSES).splitlines()
+    lines = trust.parts_in_words(subjects, chosen, maps[chosen], drawn_shapes.CLASSES)
     drop = subjects.drops[5, 0]
     name = drawn_shapes.CLASSES[subjects.targets[5]]
     assert lines[0].startswith(f"{name}: object 100% ({-drop:+.1f}), occluder 0% (")
     assert len(lines) == 2
     plain = replace(subjects, regions=None, drops=None)
-    assert trust.parts_in_words(plain, chosen, maps[chosen], drawn_shapes.CLASSES) == ""
+    assert trust.parts_in_words(plain, chosen, maps[chosen], drawn_shapes.CLASSES) == []
 
 
 def test_the_choice_is_told_beside_what_is_shown():

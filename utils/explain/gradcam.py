@@ -525,7 +525,8 @@ def in_short(figures: dict, method: str, block: str, run_name: str) -> str:
         left = counted(mistakes - figures["blank"], "pair")
         blanks = f"a map is blank in {figures['blank']:,}. In the {left} left, the"
     return (
-        f"{told}{blanks} maps for the predicted and for the true class correlate at **{figures['mean_correlation']:.2f}** on average, those for the predicted "
+        f"{told}{blanks} maps for the predicted and for the true class correlate at "
+        f"**{figures['mean_correlation']:.2f}** on average, those for the predicted "
         f"and the least likely class at {figures['third_class']:.2f}, and the maps for the "
         f"predicted class of two different mistakes at {figures['of_other_pictures']:.2f}."
     )

@@ -7,8 +7,8 @@ import pandas as pd
 
 from utils import as_percent, counted
 from utils.data.epochs import pictures_per_epoch
-from utils.intervals import mean_and_spread, share_in_words, wilson_interval
 from utils.explain.many_runs import MOST_NAMES, Gathered, Outcome, few, telling
+from utils.intervals import mean_and_spread, share_in_words, wilson_interval
 from utils.training.history import TRAINING_TIME, pictures_a_second, training_seconds
 from utils.training.recipes import UNSAID
 

@@ -9,8 +9,8 @@ from scipy import stats
 
 from utils import check_number
 from utils.data.picture_set import PictureSet
-from utils.intervals import COVERAGE
 from utils.explain.mistakes import recalls
+from utils.intervals import COVERAGE
 from utils.measure.trials import mean_and_spread
 from utils.settings import derive_run_name
 from utils.training.fit import fit

@@ -13,8 +13,8 @@ import pandas as pd
 from utils import as_markdown, as_percent, check_number
 from utils.data.epochs import pictures_per_epoch
 from utils.data.picture_set import PictureSet
-from utils.intervals import mean_and_spread
 from utils.files import write_text
+from utils.intervals import mean_and_spread
 from utils.runs import HISTORY_COLUMNS, Run
 from utils.settings import derive_run_name
 from utils.training.fit import fit

@@ -29,10 +29,10 @@ from utils.explain.exported import (
     check_libraries,
 )
 from utils.explain.gradcam import class_activation_maps
-from utils.intervals import share_in_words
 from utils.explain.map_in_graph import NetworkWithMap
 from utils.explain.promise import kept_thresholds
 from utils.files import replacing_folder, write_text
+from utils.intervals import share_in_words
 from utils.models.convolution import plain_convolutions
 from utils.models.network import Network
 from utils.models.registry import MODELS

@@ -193,8 +193,8 @@ def schedule_in_words(steps: pd.DataFrame) -> str:
     when = f"after {counted(highest, 'step')}" if highest else "at its first step"
     logged = "step was" if len(rates) == 1 else "steps were"
     return (
-        f"{len(rates):,} {logged} logged. The rate began at {rates.iloc[0]:.2g}, was highest {when} "
-        f"({rates.max():.2g}) and ended at {rates.iloc[-1]:.2g}."
+        f"{len(rates):,} {logged} logged. The rate began at {rates.iloc[0]:.2g}, was highest "
+        f"{when} ({rates.max():.2g}) and ended at {rates.iloc[-1]:.2g}."
     )
 
 
