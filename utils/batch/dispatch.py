@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from distributed import Client, Future, KilledWorker
 
-from utils import InputError, first_line, printable
+from utils import InputError, first_line
 from utils.batch.one_run import ATTEMPTS, Outcome, Runner, Task, note_failure, run_task
 from utils.batch.workers import GPU
 
@@ -51,6 +51,7 @@ class Dispatcher:
 
         Raises:
             SchedulerGoneError: the scheduler does not answer any more.
+            InputError: the workers are not of this project.
         """
         while self.waiting or self.under_way:
             self._give_out()
@@ -100,12 +101,15 @@ class Dispatcher:
         if future.status != "error":  # cancelled or lost: with the scheduler
             raise self._gone(None)
         error = future.exception()
-        if isinstance(error, KilledWorker) and self._times[task.name] < ATTEMPTS:
+        if not isinstance(error, KilledWorker):  # nothing that a run does comes to this
+            raise InputError(
+                f"The workers cannot do runs ({first_line(error)}). Start them where this project "
+                "and its dependencies are installed, in the same versions as here."
+            )
+        if self._times[task.name] < ATTEMPTS:
             self.waiting.appendleft(task)
             return None
-        reason = printable(first_line(error))
-        if isinstance(error, KilledWorker):
-            reason = "workers died again and again when they were given it"
+        reason = "workers died again and again when they were given it"
         note_failure(task.run, reason)
         return Outcome(task.name, reason, time.monotonic() - since)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from utils.runs import Run
 from utils.settings import PICTURES, RECIPE, names_of
+from utils.training.recipes import UNSAID
 
 #: Settings by which runs are alike, but for the number of epochs: time is in proportion to that.
 ALIKE = tuple(
@@ -28,7 +29,7 @@ def paces(runs: Iterable[Run], notebooks: Sequence[str]) -> dict[tuple, list[Pac
     found: dict[tuple, list[Pace]] = {}
     for run in runs:
         record = run.record
-        settings, seconds = record.get("settings", {}), record.get("seconds", {})
+        settings, seconds = UNSAID | record.get("settings", {}), record.get("seconds", {})
         is_whole = {"training", *notebooks} <= seconds.keys() and "epochs" in settings
         if record.get("status") == "complete" and is_whole:
             rest = sum(seconds[name] for name in notebooks) - seconds["training"]

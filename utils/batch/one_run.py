@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils import InputError, first_line, printable
-from utils.files import ROOT, unwritable
+from utils.files import ROOT, writing
 from utils.locks import TIED, is_held
 from utils.runs import HELD_RUN, Run, now
 
 #: What there is of a run: nothing; a part, to go on with; a failure; all that was asked for.
 NEW, INTERRUPTED, FAILED, COMPLETE = "new", "interrupted", "failed", "complete"
-#: So often a run is begun if the workers die that have it; then it is held to be the reason.
+#: So often in a row a run is begun without getting any further before the worker dies that has it;
+#: then it is held to be the reason.
 ATTEMPTS = 4
 #: Of one run, what was said while it ran, and how often it was begun in the batch at work.
 LOG, BEGUN = "log.txt", ".begun.json"
@@ -104,8 +105,8 @@ def state_of(run: Run, notebooks: Sequence[str]) -> str:
 def run_task(task: Task, runner: Runner) -> Outcome:
     """Do a run on a worker, unless it is complete, and note in its folder where it fails.
 
-    A run that another process holds is waited for. One that this worker was given because others
-    died is begun again only so often.
+    A run that another process holds is waited for. One whose worker died goes on, unless it got no
+    further the last times that it was begun.
 
     Returns:
         what became of it: whatever goes wrong is this run's alone, and raises nothing.
@@ -124,10 +125,9 @@ def _attempt(task: Task, runner: Runner) -> str:
         time.sleep(POLL)
     if state_of(run, task.notebooks) == COMPLETE:
         return ""
-    if (count := times_begun(run)) >= ATTEMPTS:
-        reason = f"the worker died each of the {ATTEMPTS} times that it was begun"
+    if _note_begun(run) > ATTEMPTS:
+        reason = f"its worker died {ATTEMPTS} times before it got any further"
     else:
-        run.write_json(BEGUN, {"times": count + 1})
         reason = _reason_to_fail(task, runner)
     if reason:
         note_failure(run, reason)
@@ -163,9 +163,21 @@ def begin_anew(run: Run) -> None:
     run.update_record(failure={"error": "interrupted"})
 
 
-def times_begun(run: Run) -> int:
-    """Return how often a run was begun in the batch at work without coming to an end."""
-    return run.read_json(BEGUN).get("times", 0) if run.has(BEGUN) else 0
+def _note_begun(run: Run) -> int:
+    """Note that a run is begun, and return how often it now was since it last got further."""
+    noted = run.read_json(BEGUN) if run.has(BEGUN) else {}
+    steps = _steps_done(run)
+    times = noted.get("times", 0) + 1 if steps == noted.get("steps") else 1
+    run.write_json(BEGUN, {"times": times, "steps": steps})
+    return times
+
+
+def _steps_done(run: Run) -> int:
+    """Return how many epochs and notebooks a run has behind it."""
+    epochs = 0
+    if run.has("metrics.csv"):
+        epochs = len(run.path("metrics.csv").read_bytes().splitlines())
+    return epochs + len(run.record.get("seconds", {}))
 
 
 def forget_begun(run: Run) -> None:
@@ -186,15 +198,13 @@ def run_in_process(task: Task) -> None:
         InputError: its log cannot be written.
     """
     log = task.run.path(LOG)
-    try:
+    with writing(log):
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as said:
-            begin = said.tell()
             said.write(f"--- {now()}, {socket.gethostname()}: {task.name}\n".encode())
-            said.flush()
-            status = _wait_for(task, said)
-    except OSError as error:
-        raise unwritable(log, error) from error
+    with log.open("ab") as said:
+        begin = said.tell()
+        status = _wait_for(task, said)
     if status:
         raise RunFailedError(_last_words(log, begin, status))
 
@@ -235,4 +245,4 @@ def _last_words(log: Path, begin: int, status: int) -> str:
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
     lines = [line.strip() for line in lines if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1]
+    return (errors or lines or [f"its process ended with status {status} and said nothing"])[-1]
