@@ -82,7 +82,7 @@ def test_a_failure_is_noted_and_told_and_a_run_that_failed_can_be_begun_anew(tas
     outcome = run_task(task, fail)
     assert (outcome.name, outcome.reason) == ("run", "no room for a tensor")
     assert state_of(task.run, NOTEBOOKS) == FAILED
-    assert task.run.failure == "no room for a tensor"
+    assert run_task(task, refuse).reason == task.run.failure == "no room for a tensor"
     begin_anew(task.run)
     assert state_of(task.run, NOTEBOOKS) == INTERRUPTED
     assert run_task(task, complete).reason == ""

@@ -2,10 +2,14 @@
 
 import json
 import os
+import resource
+import signal
 import time
-from collections.abc import Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import dask
 
@@ -31,20 +35,41 @@ class Stub:
 
     Attributes:
         seconds: that each takes.
-        reasons: why some fail, by what sets them apart.
+        reasons: why some fail, by their seeds.
+        full: seeds of those that find no room on the disk.
+        killed: seeds of those whose worker is killed when they have begun, the first time.
+        deadly: seeds of those that no worker survives.
     """
 
     seconds: float = 0.0
     reasons: Mapping = field(default_factory=dict)
+    full: Collection = ()
+    killed: Collection = ()
+    deadly: Collection = ()
 
     def __call__(self, task):
-        line = {"seed": task.parameters["seed"], "process": os.getpid(), "at": time.time()}
-        with open(f"{task.output_dir}/{LEDGER}", "a") as ledger:
-            ledger.write(json.dumps(line) + "\n")
+        seed, folder = task.parameters["seed"], Path(task.output_dir)
+        is_first = seed not in self.killed or seed not in begun(folder)
+        with open(folder / LEDGER, "a") as ledger:
+            ledger.write(json.dumps({"seed": seed, "process": os.getpid()}) + "\n")
+        if (seed in self.killed and is_first) or seed in self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
-        if line["seed"] in self.reasons:
-            raise RuntimeError(self.reasons[line["seed"]])
-        complete(task)
+        if seed in self.reasons:
+            raise RuntimeError(self.reasons[seed])
+        with no_room() if seed in self.full else nullcontext():
+            complete(task)
+
+
+@contextmanager
+def no_room():
+    """Let whatever this process writes be refused, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def make_batch(folder, count=3, **parameters):
@@ -61,7 +86,14 @@ def do(batch, workers=1, **options):
 
 def ledger_of(folder):
     """Every time that a run of a batch was begun, in order."""
-    return [json.loads(line) for line in (folder / LEDGER).read_text().splitlines()]
+    path = folder / LEDGER
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def begun(folder):
+    """How often each run of a batch was begun, by its seed."""
+    return Counter(line["seed"] for line in ledger_of(folder))
 
 
 @contextmanager

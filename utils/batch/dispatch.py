@@ -9,13 +9,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 
-from distributed import Client, Future, KilledWorker
+from distributed import CancelledError, Client, Future, KilledWorker
 
 from utils import InputError, first_line
 from utils.batch.one_run import ATTEMPTS, Outcome, Runner, Task, note_failure, run_task
 from utils.batch.workers import GPU
 
-#: Seconds without news after which there is another look at how many workers there are.
+#: Seconds between two looks at how many workers there are, and without news until the next word.
 PULSE = 1.0
 
 
@@ -40,7 +40,7 @@ class Dispatcher:
 
     def __init__(self, client: Client, tasks: Iterable[Task], runner: Runner, on_gpu: bool = False):
         self.waiting, self.under_way, self.workers = deque(tasks), dict[str, float](), 0
-        self._client, self._runner = client, runner
+        self._client, self._runner, self._counted = client, runner, -PULSE
         self._label = {GPU: 1} if on_gpu else None
         self._given_out: dict[object, tuple[Task, Future]] = {}
         self._times: Counter[str] = Counter()
@@ -65,9 +65,8 @@ class Dispatcher:
                 yield outcome
 
     def _give_out(self) -> None:
-        if not self.waiting:
-            return
-        self.workers = self._count_workers()
+        if self.waiting and time.monotonic() - self._counted >= PULSE:
+            self.workers, self._counted = self._count_workers(), time.monotonic()
         while self.waiting and len(self.under_way) < self.workers:
             self._give(self.waiting.popleft())
 
@@ -96,27 +95,29 @@ class Dispatcher:
         """Return what became of a run; None where it goes back among those that wait."""
         task, _ = self._given_out.pop(future.key)
         since = self.under_way.pop(task.name)
-        if future.status == "finished":
+        try:
             return future.result()
-        if future.status != "error":  # cancelled or lost: with the scheduler
-            raise self._gone(None)
-        error = future.exception()
-        if not isinstance(error, KilledWorker):  # nothing that a run does comes to this
+        except KilledWorker:
+            return self._after_deaths(task, time.monotonic() - since)
+        except (CancelledError, OSError, TimeoutError) as error:
+            raise self._gone(error) from error
+        except Exception as error:  # nothing that a run does comes to this
             raise InputError(
                 f"The workers cannot do runs ({first_line(error)}). Start them where this project "
                 "and its dependencies are installed, in the same versions as here."
-            )
+            ) from error
+
+    def _after_deaths(self, task: Task, seconds: float) -> Outcome | None:
         if self._times[task.name] < ATTEMPTS:
             self.waiting.appendleft(task)
             return None
         reason = "workers died again and again when they were given it"
         note_failure(task.run, reason)
-        return Outcome(task.name, reason, time.monotonic() - since)
+        return Outcome(task.name, reason, seconds)
 
-    def _gone(self, error: Exception | None) -> SchedulerGoneError:
-        why = "" if error is None else f" ({first_line(error)})"
+    def _gone(self, error: BaseException) -> SchedulerGoneError:
         return SchedulerGoneError(
-            f"The scheduler is gone{why}. What is finished is kept in the runs' folders, and runs "
-            "that were under way keep their finished epochs: start a scheduler, and the same "
-            "command goes on."
+            f"The scheduler is gone ({first_line(error)}). What is finished is kept in the runs' "
+            "folders, and runs that were under way keep their finished epochs: start a scheduler, "
+            "and the same command goes on."
         )

@@ -103,7 +103,7 @@ def state_of(run: Run, notebooks: Sequence[str]) -> str:
 
 
 def run_task(task: Task, runner: Runner) -> Outcome:
-    """Do a run on a worker, unless it is complete, and note in its folder where it fails.
+    """Do a run on a worker, unless its folder says what became of it, and note there if it fails.
 
     A run that another process holds is waited for. One whose worker died goes on, unless it got no
     further the last times that it was begun.
@@ -123,8 +123,9 @@ def _attempt(task: Task, runner: Runner) -> str:
     run = task.run
     while is_held(run.folder):
         time.sleep(POLL)
-    if state_of(run, task.notebooks) == COMPLETE:
-        return ""
+    state = state_of(run, task.notebooks)
+    if state in (COMPLETE, FAILED):  # whoever had it died before that was told
+        return run.failure if state == FAILED else ""
     if _note_begun(run) > ATTEMPTS:
         reason = f"its worker died {ATTEMPTS} times before it got any further"
     else:
