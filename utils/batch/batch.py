@@ -153,7 +153,7 @@ def _estimate(
     return (
         f"{told}."
         if workers is None
-        else f"{told}: {in_words(total / workers)}, {workers} at once."
+        else f"{told}: {in_words(total / workers)} with {workers} at once."
     )
 
 
