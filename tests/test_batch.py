@@ -21,7 +21,7 @@ class Done:
 
     given: ClassVar[list[list[int]]] = []
 
-    def __init__(self, client, tasks, runner, on_gpu=False):
+    def __init__(self, client, tasks, *_):
         self.waiting, self.under_way, self.workers = list(tasks), {}, 1
         Done.given.append([task.parameters["seed"] for task in self.waiting])
 

@@ -101,7 +101,7 @@ def made_batches(monkeypatch):
 
     made = []
 
-    def note(of, workers, retry_failed):
+    def note(of, workers, retry_failed, patience):
         made.append((of, retry_failed))
         return 1
 

@@ -79,6 +79,22 @@ def test_what_the_scheduler_forgot_is_not_waited_for(back, error):
         come(GivenBack(error))
 
 
+class NoWorkers:
+    """Stands for a scheduler that has none."""
+
+    def scheduler_info(self):
+        return {"workers": {}}
+
+
+def test_workers_that_do_not_come_are_waited_for_as_long_as_was_said(tmp_path):
+    task = Task("run", str(tmp_path))
+    dispatcher = Dispatcher(NoWorkers(), [task], None, patience=0.5)
+    outcomes = dispatcher.outcomes()
+    assert next(outcomes) is None
+    with pytest.raises(InputError, match=r"no worker for 0 seconds.*same command goes on"):
+        next(outcomes)
+
+
 # Workers that die
 
 

@@ -16,6 +16,7 @@ from utils.settings import FLAG, SETTINGS, SOURCES, WHOLE, derive_run_name, from
 QUICKSTART = "quickstart"
 INTERRUPTED = 130  # what a shell reports of a program stopped by Ctrl+C
 READER_GONE = 141  # and of one whose output nobody reads to its end, as by `| head`
+OWN_WORKERS = 60.0  # seconds in which one must be there: nobody else will start any
 SHORTCUTS = ("dataset", "recipe", "data_dir")
 
 
@@ -251,7 +252,8 @@ def _batch(options) -> None:
             return workers_of(options.scheduler)
         return local_workers(environments)
 
-    if run_batch(batch, workers, options.retry_failed):
+    patience = None if environments is None else OWN_WORKERS
+    if run_batch(batch, workers, options.retry_failed, patience=patience):
         sys.exit(1)
 
 

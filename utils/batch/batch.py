@@ -195,6 +195,7 @@ def run_batch(
     retry_failed: bool = False,
     runner: Runner = run_in_process,
     prepare: Callable[[Batch], None] = prepare,
+    patience: float | None = None,
 ) -> int:
     """Do what is left of a batch, and print how far it is.
 
@@ -204,6 +205,7 @@ def run_batch(
         retry_failed: whether runs that failed are tried again.
         runner: does the work of one run, on a worker.
         prepare: is called before any run starts.
+        patience: seconds to wait for a worker when there is none; None waits for ever.
 
     Returns:
         how many runs are not complete now.
@@ -224,8 +226,8 @@ def run_batch(
         print(_counts(batch, states))
         table = Table(batch.labels, Clock(batch.kinds, batch.expected()))
         if to_do:
-            with workers() as client, _stopping_said():
-                _work(Dispatcher(client, to_do, runner, batch.on_gpu), table)
+            with _stopping_said(), workers() as client:
+                _work(Dispatcher(client, to_do, runner, batch.on_gpu, patience), table)
         return _sum_up(batch, table.failed)
 
 

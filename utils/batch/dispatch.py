@@ -31,6 +31,7 @@ class Dispatcher:
         tasks: the runs.
         runner: does the work of one, on a worker.
         on_gpu: only on workers that are labelled as having one.
+        patience: seconds to wait for a worker when there is none; None waits for ever.
 
     Attributes:
         waiting: runs that no worker was given yet.
@@ -38,9 +39,17 @@ class Dispatcher:
         workers: how many runs the workers there are can do at once.
     """
 
-    def __init__(self, client: Client, tasks: Iterable[Task], runner: Runner, on_gpu: bool = False):
+    def __init__(
+        self,
+        client: Client,
+        tasks: Iterable[Task],
+        runner: Runner,
+        on_gpu: bool = False,
+        patience: float | None = None,
+    ):
         self.waiting, self.under_way, self.workers = deque(tasks), dict[str, float](), 0
-        self._client, self._runner, self._counted = client, runner, -PULSE
+        self._client, self._runner, self._patience = client, runner, patience
+        self._counted, self._last_seen = -PULSE, time.monotonic()
         self._label = {GPU: 1} if on_gpu else None
         self._given_out: dict[object, tuple[Task, Future]] = {}
         self._times: Counter[str] = Counter()
@@ -51,7 +60,7 @@ class Dispatcher:
 
         Raises:
             SchedulerGoneError: the scheduler does not answer any more.
-            InputError: the workers are not of this project.
+            InputError: the workers are not of this project, or there is none.
         """
         while self.waiting or self.under_way:
             self._give_out()
@@ -65,8 +74,9 @@ class Dispatcher:
                 yield outcome
 
     def _give_out(self) -> None:
-        if self.waiting and time.monotonic() - self._counted >= PULSE:
+        if time.monotonic() - self._counted >= PULSE:
             self.workers, self._counted = self._count_workers(), time.monotonic()
+            self._check_patience()
         while self.waiting and len(self.under_way) < self.workers:
             self._give(self.waiting.popleft())
 
@@ -78,6 +88,15 @@ class Dispatcher:
         if self._label:
             return sum(int(worker["resources"].get(GPU, 0)) for worker in workers)
         return sum(worker["nthreads"] for worker in workers)
+
+    def _check_patience(self) -> None:
+        if self.workers:
+            self._last_seen = self._counted
+        elif self._patience is not None and self._counted - self._last_seen > self._patience:
+            raise InputError(
+                f"There has been no worker for {self._patience:.0f} seconds. What is finished is "
+                "kept, and the same command goes on with new ones."
+            )
 
     def _give(self, task: Task) -> None:
         self._times[task.name] += 1

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+import dask
 import psutil
-from distributed import Client, Nanny, Scheduler, Security, SpecCluster
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster, WorkerPlugin
 
 from utils import InputError, check_number, first_line
 
@@ -16,6 +18,9 @@ GPU = "GPU"
 BYTES_A_RUN = 2_000_000_000
 #: Seconds to wait for a scheduler elsewhere.
 PATIENCE = 20
+#: Settings of Dask for workers on this machine. So long after a worker died, Dask looks whether it
+#: is there again, and gives it up for good if it is then just being started for another time.
+NEVER_GIVEN_UP = {"distributed.deploy.lost-worker-timeout": "10000 days"}
 #: A worker's death is counted in the folder of the run that it had (`utils.batch.one_run`), which
 #: only a run that was begun enters; Dask also blames those that were waiting there.
 NEVER = 2**31
@@ -81,6 +86,14 @@ def plan_workers(asked: int | None, gpus: Sequence[str]) -> tuple[list[dict[str,
     return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in used], max(1, cores // len(used))
 
 
+class _DeafToCtrlC(WorkerPlugin):
+    """Leaves Ctrl+C, which a terminal sends to all, to the one process that knows what to say."""
+
+    def setup(self, worker) -> None:
+        """Replace what a worker would do; a process that it starts does as usual."""
+        signal.signal(signal.SIGINT, lambda *_: None)
+
+
 @contextmanager
 def local_workers(environments: Sequence[Mapping[str, str]]) -> Generator[Client]:
     """Start workers on this machine, one for each environment, and yield who speaks with them.
@@ -90,7 +103,7 @@ def local_workers(environments: Sequence[Mapping[str, str]]) -> Generator[Client
     """
     security = Security.temporary()
     shared = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
-    scheduler = {**shared, "port": 0, "dashboard": False, "allowed_failures": NEVER}
+    scheduler = {**shared, "port": 0, "dashboard_address": ":0", "allowed_failures": NEVER}
     workers = {
         number: {
             "cls": Nanny,
@@ -106,13 +119,17 @@ def local_workers(environments: Sequence[Mapping[str, str]]) -> Generator[Client
         }
         for number, environment in enumerate(environments)
     }
-    cluster = SpecCluster(
-        workers=workers,
-        scheduler={"cls": Scheduler, "options": scheduler},
-        security=security,
-        silence_logs=logging.CRITICAL,
-    )
-    with cluster, Client(cluster, security=security) as client:
+    with (
+        dask.config.set(NEVER_GIVEN_UP),
+        SpecCluster(
+            workers=workers,
+            scheduler={"cls": Scheduler, "options": scheduler},
+            security=security,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, security=security) as client,
+    ):
+        client.register_plugin(_DeafToCtrlC())
         yield client
 
 
