@@ -14,13 +14,15 @@ import pytest
 from distributed import CancelledError, KilledWorker
 from distributed.comm import CommClosedError
 
-from helpers.batches import Stub, begun, do, ledger_of, make_batch
+from helpers.batches import Stub, begun, do, ledger_of, make_batch, train_and_die_once
 from utils import InputError
+from utils.batch import dispatch
 from utils.batch.batch import run_batch
 from utils.batch.dispatch import Dispatcher, SchedulerGoneError
 from utils.batch.one_run import ATTEMPTS, COMPLETE, FAILED, Task
 from utils.batch.workers import workers_of
 from utils.files import ROOT
+from utils.runs import HISTORY_COLUMNS
 
 TESTS = Path(__file__).parent
 
@@ -86,9 +88,10 @@ class NoWorkers:
         return {"workers": {}}
 
 
-def test_workers_that_do_not_come_are_waited_for_as_long_as_was_said(tmp_path):
+def test_workers_that_do_not_come_are_waited_for_as_long_as_was_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "PULSE", 0.02)
     task = Task("run", str(tmp_path))
-    dispatcher = Dispatcher(NoWorkers(), [task], None, patience=0.5)
+    dispatcher = Dispatcher(NoWorkers(), [task], None, patience=0.01)
     outcomes = dispatcher.outcomes()
     assert next(outcomes) is None
     with pytest.raises(InputError, match=r"no worker for 0 seconds.*same command goes on"):
@@ -123,13 +126,24 @@ def test_twenty_killed_workers_among_a_thousand_runs_lose_none_and_double_none(t
     assert begun(batch.folder) == {seed: 1 + (seed in killed) for seed in range(1_000)}
 
 
+@pytest.mark.slow
+def test_a_training_whose_worker_was_killed_goes_on_from_its_last_epoch(tmp_path):
+    batch = make_batch(tmp_path / "b", 1)
+    assert do(batch, 1, runner=train_and_die_once) == 0
+    first, second = ledger_of(batch.folder)
+    assert first["process"] != second["process"]
+    assert (first["kept"], second["kept"]) == (0, 1)
+    epochs = batch.tasks[0].run.read_csv("metrics.csv", HISTORY_COLUMNS)
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+
+
 # Whoever planned the batch, or the scheduler, dies
 
 
 CLIENT = """
 import sys
 from pathlib import Path
-from helpers.batches import Stub, do, make_batch
+from helpers.batches import Stub, begun, do, ledger_of, make_batch, train_and_die_once
 if __name__ == "__main__":
     do(make_batch(Path(sys.argv[1]), 12), 2, runner=Stub(seconds=0.2))
 """

@@ -42,13 +42,14 @@ def test_a_run_that_lacks_a_notebook_or_is_not_complete_says_nothing(tmp_path):
 
 
 def test_what_is_left_follows_what_was_done():
-    clock = Clock(dict.fromkeys("ab", "slow") | dict.fromkeys("xy", "fast"), {"a": 100.0, "b": 100})
-    assert clock.left("ab", {}, 2) == 100
-    assert clock.left("ax", {}, 2) is None  # nothing is known of x
+    kinds = dict.fromkeys("abc", "slow") | dict.fromkeys("xyz", "fast")
+    assert Clock(kinds, {}).left({}, 2) is None  # nothing is known of any
+    clock = Clock(kinds, dict.fromkeys("abc", 100.0))
+    assert clock.left({}, 2) is None  # nothing is known of the fast ones
     clock.ended("a", 50.0)
-    assert clock.left("b", {}, 1) == 50
-    assert clock.left("x", {}, 1) == 50  # as any
+    assert clock.left({}, 1) == 5 * 50  # the fast ones are taken for any
     clock.ended("x", 10.0)
-    assert clock.left("by", {}, 2) == 30
-    assert clock.left([], {"b": 30.0, "y": 15.0}, 1) == 20  # none takes less than nothing
-    assert clock.left("b", {}, 0) is None
+    assert clock.left({}, 2) == (2 * 50 + 2 * 10) / 2
+    clock.ended("y", None)
+    assert clock.left({"b": 30.0, "z": 15.0}, 1) == 20 + 50  # none takes less than nothing
+    assert clock.left({}, 0) is None

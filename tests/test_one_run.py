@@ -214,7 +214,7 @@ def test_the_last_words_of_a_process_are_the_reason(task, instead, code, said):
 
 def test_every_attempt_is_in_the_log(task, instead):
     for number in range(2):
-        instead(f"print('attempt', {number})")
+        instead(f"print('attempt', {number}, end='')")  # as progress that was cut off
         run_in_process(task)
     log = task.run.path(LOG).read_text()
     assert log.count(": run\n") == 2 and "attempt 0\n--- " in log

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dask
+import pytest
 
 from utils.batch.batch import plan_batch, run_batch
 from utils.batch.grid import Asked
@@ -70,6 +71,29 @@ def no_room():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def train_and_die_once(task):
+    """Train a small network, and be killed with its worker in the middle of the second epoch.
+
+    The ledger gets the number of checkpoints that were there when it was begun: none, or one.
+    """
+    from helpers.training import STEPS_PER_EPOCH, interrupt, make_plan, small_networks
+    from utils.training.fit import fit
+
+    kept = len(list(task.run.folder.glob("checkpoints/last.ckpt")))
+    with open(f"{task.output_dir}/{LEDGER}", "a") as ledger:
+        line = {"seed": task.parameters["seed"], "process": os.getpid(), "kept": kept}
+        ledger.write(json.dumps(line) + "\n")
+
+    def die(trainer):
+        if not kept and trainer.global_step == STEPS_PER_EPOCH + 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch, small_networks():
+        interrupt(patch, "on_train_batch_end", None, die)
+        fit(make_plan(Path(task.output_dir), run_name=task.name))
+    task.run.update_record(seconds={**task.run.record["seconds"], "03_training": 0.1})
 
 
 def make_batch(folder, count=3, **parameters):

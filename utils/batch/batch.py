@@ -224,7 +224,8 @@ def run_batch(
             if states[task.name] == FAILED:
                 begin_anew(task.run)
         print(_counts(batch, states))
-        table = Table(batch.labels, Clock(batch.kinds, batch.expected()))
+        kinds = {task.name: batch.kinds[task.name] for task in to_do}
+        table = Table(batch.labels, Clock(kinds, batch.expected()))
         if to_do:
             with _stopping_said(), workers() as client:
                 _work(Dispatcher(client, to_do, runner, batch.on_gpu, patience), table)

@@ -62,48 +62,46 @@ class Clock:
     """Says how long runs take, first as was expected, then as those took that are done.
 
     Args:
-        kinds: what each run is but for its seed, by name.
+        kinds: what each run that is to be done is but for its seed, by name.
         expected: seconds that each will take, by name, as far as that is known before any is done.
     """
 
     def __init__(self, kinds: Mapping[str, str], expected: Mapping[str, float | None]):
-        self._kinds, self._expected = kinds, expected
+        self._kinds, self._open = kinds, Counter(kinds.values())
+        self._expected = {kind: expected.get(name) for name, kind in kinds.items()}
         self._spent, self._done = defaultdict[str, float](float), Counter[str]()
 
-    def ended(self, name: str, seconds: float) -> None:
-        """Take note of a run that was completed."""
-        self._spent[self._kinds[name]] += seconds
-        self._done[self._kinds[name]] += 1
+    def ended(self, name: str, seconds: float | None) -> None:
+        """Take note of a run that ended; None tells that it failed, and says nothing of others."""
+        self._open[self._kinds[name]] -= 1
+        if seconds is not None:
+            self._spent[self._kinds[name]] += seconds
+            self._done[self._kinds[name]] += 1
 
-    def seconds_of(self, name: str) -> float | None:
-        """Return how long a run takes: as its kind, as expected, or as any; None before any."""
-        kind = self._kinds[name]
+    def seconds_of(self, kind: str) -> float | None:
+        """Return how long a run takes: as its kind did, as expected, or as any; None before any."""
         if self._done[kind]:
             return self._spent[kind] / self._done[kind]
-        if self._expected.get(name) is not None or not self._done:
-            return self._expected.get(name)
+        if self._expected[kind] is not None or not self._done.total():
+            return self._expected[kind]
         return sum(self._spent.values()) / self._done.total()
 
-    def left(
-        self, waiting: Iterable[str], under_way: Mapping[str, float], workers: int
-    ) -> float | None:
+    def left(self, under_way: Mapping[str, float], workers: int) -> float | None:
         """Return in how many seconds all will be done; None where that is not known.
 
         Args:
-            waiting: runs that are still to be begun.
-            under_way: for how many seconds each of the others has been.
+            under_way: for how many seconds each run has been that is neither waiting nor ended.
             workers: how many are done at once.
 
         >>> clock = Clock({"a": "slow", "b": "slow", "c": "fast"}, {"c": 10.0})
         >>> clock.ended("a", 60.0)
-        >>> clock.left(["c"], {"b": 20.0}, 2)
+        >>> clock.left({"b": 20.0}, 2)
         25.0
         """
-        total = 0.0
-        for names, spent in ((waiting, {}), (under_way, under_way)):
-            for name in names:
-                seconds = self.seconds_of(name)
-                if seconds is None:
-                    return None
-                total += max(0.0, seconds - spent.get(name, 0.0))
-        return total / workers if workers else None
+        seconds = {kind: self.seconds_of(kind) for kind, count in self._open.items() if count}
+        known = {kind: each for kind, each in seconds.items() if each is not None}
+        if len(known) < len(seconds) or not workers:
+            return None
+        total = sum(self._open[kind] * each for kind, each in known.items())
+        spent = sum(min(s, known[self._kinds[name]]) for name, s in under_way.items())
+        return (total - spent) / workers

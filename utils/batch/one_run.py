@@ -202,7 +202,7 @@ def run_in_process(task: Task) -> None:
     with writing(log):
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as said:
-            said.write(f"--- {now()}, {socket.gethostname()}: {task.name}\n".encode())
+            said.write(f"\n--- {now()}, {socket.gethostname()}: {task.name}\n".encode())
     with log.open("ab") as said:
         begin = said.tell()
         status = _wait_for(task, said)

@@ -51,12 +51,12 @@ class Table:
     def ended(self, outcome: Outcome, at: Dispatcher) -> None:
         """Count what became of a run, and print a line about it."""
         called = self._labels[outcome.name]
+        self._clock.ended(outcome.name, None if outcome.reason else outcome.seconds)
         if outcome.reason:
             self.failed[outcome.name] = outcome.reason
             told = f"failed: {called}: {outcome.reason}"
         else:
             self.done += 1
-            self._clock.ended(outcome.name, outcome.seconds)
             told = f"done: {called}, in {in_words(outcome.seconds)}"
         self._print(told, at)
 
@@ -72,7 +72,7 @@ class Table:
     def _print(self, told: str, at: Dispatcher) -> None:
         self._last = now = time.monotonic()
         under_way = {name: now - since for name, since in at.under_way.items()}
-        left = self._clock.left((task.name for task in at.waiting), under_way, at.workers)
+        left = self._clock.left(under_way, at.workers)
         counts = f"{len(at.waiting):8} {len(under_way):8} {self.done:6} {len(self.failed):7}"
         print(f"{in_words(now - self._begun):>9} {counts} {in_words(left):>9}  {told}", flush=True)
 
