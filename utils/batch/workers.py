@@ -19,8 +19,13 @@ BYTES_A_RUN = 2_000_000_000
 #: Seconds to wait for a scheduler elsewhere.
 PATIENCE = 20
 #: Settings of Dask for workers on this machine. So long after a worker died, Dask looks whether it
-#: is there again, and gives it up for good if it is then just being started for another time.
-NEVER_GIVEN_UP = {"distributed.deploy.lost-worker-timeout": "10000 days"}
+#: is there again, and gives it up for good if it is then just being started for another time. And of
+#: so many events it keeps the story in memory.
+SETTINGS = {
+    "distributed.deploy.lost-worker-timeout": "10000 days",
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.log-length": 100,
+}
 #: A worker's death is counted in the folder of the run that it had (`utils.batch.one_run`), which
 #: only a run that was begun enters; Dask also blames those that were waiting there.
 NEVER = 2**31
@@ -120,7 +125,7 @@ def local_workers(environments: Sequence[Mapping[str, str]]) -> Generator[Client
         for number, environment in enumerate(environments)
     }
     with (
-        dask.config.set(NEVER_GIVEN_UP),
+        dask.config.set(SETTINGS),
         SpecCluster(
             workers=workers,
             scheduler={"cls": Scheduler, "options": scheduler},
