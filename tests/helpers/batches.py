@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dask
 import pytest
+from distributed.utils import get_mp_context
 
 from utils.batch.batch import plan_batch, run_batch
 from utils.batch.grid import Asked
@@ -122,9 +123,11 @@ def begun(folder):
 
 @contextmanager
 def quick_workers(count):
-    """Workers on this machine that start, and start anew, in no time."""
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
-        local_workers([{}] * count) as client,
-    ):
-        yield client
+    """Workers on this machine that start, and start anew, in no time.
+
+    They fork from a process that has imported what training needs, for all tests that use one.
+    """
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload(["distributed", "utils.training.fit"])
+        with local_workers([{}] * count) as client:
+            yield client

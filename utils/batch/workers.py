@@ -19,8 +19,8 @@ BYTES_A_RUN = 2_000_000_000
 #: Seconds to wait for a scheduler elsewhere.
 PATIENCE = 20
 #: Settings of Dask for workers on this machine. So long after a worker died, Dask looks whether it
-#: is there again, and gives it up for good if it is then just being started for another time. And of
-#: so many events it keeps the story in memory.
+#: is there again, and gives it up for good if it is just being started for another time. Of so many
+#: events it keeps the story in memory.
 SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "10000 days",
     "distributed.admin.low-level-log-length": 100,
