@@ -1,5 +1,6 @@
 """A batch from beginning to end, but for its workers: the plan, what is kept, who is refused."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -165,8 +166,10 @@ def test_the_plan_takes_complete_runs_for_its_measure(tmp_path, capsys, monkeypa
 
 
 def test_runs_that_ask_for_a_gpu_need_workers_that_have_one(tmp_path):
-    assert not make_batch(tmp_path / "b").on_gpu
-    assert batches.Batch(tmp_path, (), {}, {}, ()).on_gpu is False
+    usual = make_batch(tmp_path / "b")
+    asking = replace(usual.tasks[0], parameters={"seed": 0, "devices": "gpu"})
+    assert not usual.on_gpu
+    assert replace(usual, tasks=(asking, *usual.tasks[1:])).on_gpu
 
 
 def test_pictures_are_prepared_once_and_what_was_begun_otherwise_is_refused(tmp_path, monkeypatch):

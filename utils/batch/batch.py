@@ -150,11 +150,9 @@ def _estimate(
     told += f", {in_words(total)} of work as runs like them took"
     if len(known) < len(to_do):
         told += f" ({len(to_do) - len(known)} of them are like none, and taken for average)"
-    return (
-        f"{told}."
-        if workers is None
-        else f"{told}: {in_words(total / workers)} with {workers} at once."
-    )
+    if workers is None:
+        return f"{told}."
+    return f"{told}: {in_words(total / workers)} with {workers} at once."
 
 
 def _to_do(batch: Batch, states: Mapping[str, str], retry_failed: bool) -> list[Task]:

@@ -100,9 +100,7 @@ class Dispatcher:
 
     def _give(self, task: Task) -> None:
         self._times[task.name] += 1
-        key = (
-            f"{task.name}-{self._times[task.name]}-{time.time_ns()}"  # one that no other batch has
-        )
+        key = f"{task.name}-{self._times[task.name]}-{time.time_ns()}"  # of no other batch
         future = self._client.submit(
             run_task, task, self._runner, key=key, pure=False, resources=self._label
         )
