@@ -94,6 +94,73 @@ def test_run_names_that_are_no_folder_name_are_refused(no_kernel, tmp_path, name
         main(["run", "--run-name", name, "--output-dir", str(tmp_path), "-p", "seed", "1"])
 
 
+@pytest.fixture
+def made_batches(monkeypatch):
+    """The batches that were run, in whose place one run fails."""
+    from utils.batch import batch
+
+    made = []
+
+    def note(of, workers, retry_failed, patience):
+        made.append((of, retry_failed))
+        return 1
+
+    monkeypatch.setattr(batch, "run_batch", note)
+    return made
+
+
+def test_a_batch_is_asked_for_in_a_shell_or_in_a_file_and_fails_as_its_runs_do(
+    made_batches, tmp_path
+):
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "batch.yaml").write_text(
+        "name: b\n"
+        f"output_dir: {tmp_path}\n"
+        "grid: {recipe: [original, speed], seed: 1:10}\n"
+        f"parameters: {{epochs: 5, dataset: {tmp_path}/./pets}}"
+    )
+    shell = ["--name", "b", "--output-dir", str(tmp_path), "--dataset", f"{tmp_path}/./pets"]
+    shell += ["--grid", "recipe=original,speed", "--grid", "seed=1:10", "-p", "epochs", "5"]
+    for given in (shell, [str(tmp_path / "batch.yaml")]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["batch", *given, "--retry-failed"])
+        assert stopped.value.code == 1
+    (first, _), (second, retry_failed) = made_batches
+    assert first == second and retry_failed and len(first.tasks) == 20
+    assert first.folder == tmp_path / "b"
+    assert first.tasks[1].parameters == {
+        "seed": 1,
+        "recipe": "speed",
+        "epochs": 5,
+        "dataset": str(tmp_path / "pets"),
+    }
+
+
+def test_a_plan_is_shown_without_a_run(made_batches, tmp_path, capsys):
+    place = ["--output-dir", str(tmp_path)]
+    main(["batch", "--name", "b", "--grid", "seed=1:3", *place, "--dry-run"])
+    assert "3 runs in" in capsys.readouterr().out
+    assert made_batches == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--grid", "seed=1:3"], "The batch has no name"),
+        (["--name", "b", "--grid", "epoch=1"], "'epoch' is unknown"),
+        (["--name", "b", "--grid", "epochs=0,1"], "epochs is 0"),
+        (["--name", "b", "--grid", "seed=1", "-p", "seed", "2"], "seed is given more than once"),
+        (["--name", "b", "-p", "overwrite", "true"], "overwrite cannot be given to a batch"),
+        (["--name", "b", "--workers", "0"], "--workers is 0"),
+        (["--name", "b", "--workers", "2", "--scheduler", "tcp://x:1"], "--workers are those of"),
+    ],
+)
+def test_a_batch_that_cannot_be_run_is_refused(made_batches, tmp_path, given, said):
+    with pytest.raises(SystemExit, match=said):
+        main(["batch", *given, "--output-dir", str(tmp_path)])
+    assert made_batches == [] and list(tmp_path.iterdir()) == []
+
+
 def test_predict_prints_a_table_and_csv(tiny_run, tmp_path, capsys):
     from utils.data.sources import pictures_of
 

@@ -3,12 +3,23 @@
 import os
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from utils import locks
 from utils.files import ROOT
-from utils.locks import LIVE, PREFIX, one_at_a_time, private_folder
+from utils.locks import (
+    LIVE,
+    PREFIX,
+    TIED,
+    HeldError,
+    held_alone,
+    is_held,
+    one_at_a_time,
+    private_folder,
+)
 
 HOLD = """
 import sys, time
@@ -88,3 +99,59 @@ def test_folders_of_other_users_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: theirs.stat().st_uid + 1)
     locks.remove_dead_folders(tmp_path)
     assert theirs.exists()
+
+
+def test_a_folder_is_held_by_one_process_and_by_nobody_once_that_is_dead(tmp_path):
+    hold = HOLD.replace("one_at_a_time, private_folder", "held_alone")
+    hold = hold.partition("with")[0] + "with held_alone(Path(sys.argv[1])):\n"
+    hold += '    print("held", flush=True)\n    time.sleep(60)'
+    assert not is_held(tmp_path)
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        assert is_held(tmp_path)
+        with pytest.raises(HeldError, match=f"process {first.pid} on"), held_alone(tmp_path):
+            pytest.fail("two hold it")
+        first.kill()
+    assert not is_held(tmp_path)
+    with held_alone(tmp_path):
+        assert is_held(tmp_path)
+    assert os.listdir(tmp_path) == [".lock"]
+
+
+def test_who_holds_a_folder_need_not_be_known(tmp_path):
+    with held_alone(tmp_path):
+        (tmp_path / ".holder.json").write_text("{")
+        with pytest.raises(HeldError, match="another process"), held_alone(tmp_path):
+            pytest.fail("two hold it")
+
+
+TIED_PROCESS = """
+import subprocess, sys, time
+from utils.locks import end_with_starter
+end_with_starter()
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+STARTER = f"""
+import os, subprocess, sys, time
+command = [sys.executable, "-c", {TIED_PROCESS!r}]
+environment = os.environ | {{{TIED!r}: "1"}}
+tied = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
+print(tied.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_tied_process_and_what_it_started_end_with_the_one_that_was_killed():
+    command = [sys.executable, "-c", STARTER]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as starter:
+        processes = [psutil.Process(int(starter.stdout.readline())) for _ in range(2)]
+        assert all(process.is_running() for process in processes)
+        starter.kill()
+        begun = time.monotonic()
+        psutil.wait_procs(processes, timeout=10)
+    assert time.monotonic() - begun < 5
+    assert not any(psutil.pid_exists(p.pid) and p.status() != "zombie" for p in processes)

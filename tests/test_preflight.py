@@ -1,11 +1,20 @@
 """What is refused before the first notebook starts: values, runs, and disks that are too full."""
 
+import shutil
+
 import pytest
 
 from helpers.records import valid_record
 from utils import InputError
+from utils.data import sources
 from utils.runs import Run
-from utils.training.preflight import check_asked, check_run
+from utils.training.preflight import (
+    check_asked,
+    check_begun,
+    check_room_for_all,
+    check_run,
+    resolved_settings,
+)
 
 
 def test_a_name_only_another_notebook_takes_is_refused():
@@ -41,10 +50,32 @@ def test_a_chapter_about_a_run_needs_that_run(tmp_path):
         check_run(run, {}, ["04_curves"])
 
 
-def test_a_run_begun_otherwise_is_refused_with_the_differences(tmp_path):
+def test_a_run_begun_otherwise_is_refused_with_the_differences(tmp_path, monkeypatch):
     run = Run("run", tmp_path)
     asked = {"data_dir": str(tmp_path), "image_size": 16, "limit_train": 40, "limit_test": 20}
     run.update_record(**valid_record(**asked, seed=3))
     with pytest.raises(InputError, match=r"exists with other settings .*seed was 3, now 0"):
         check_run(run, asked, ["03_training"])
     check_run(run, {**asked, "overwrite": True}, ["03_training"])
+    pictures = sources.load_pictures(**asked)
+    monkeypatch.setattr(sources, "load_pictures", None)  # those that are there will do
+    with pytest.raises(InputError, match=r"exists with other settings .*seed was 3, now 0"):
+        check_begun(run, asked, pictures)
+
+
+def test_disks_need_room_for_all_trainings_together(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 * 10**9))
+    check_room_for_all(tmp_path, 10 * [{"seed": 1}])
+    with pytest.raises(InputError, match=r"Keeping 20 trainings needs 2\.\d+ GB in .*2\.00 GB"):
+        check_room_for_all(tmp_path, 10 * [{}, {"recipe": "original"}])
+    check_room_for_all(tmp_path, 20 * [{"recipe": "speed"}])
+    check_room_for_all(tmp_path, [])
+
+
+def test_every_setting_is_known_before_the_pictures_are():
+    settings = resolved_settings({"recipe": "speed", "epochs": 3, "seed": 5})
+    expected = {"recipe": "speed", "model": "speednet", "epochs": 3, "seed": 5, "dataset": "shapes"}
+    assert expected.items() <= settings.items()
+    with pytest.raises(InputError, match="epochs is 0"):
+        resolved_settings({"epochs": 0})

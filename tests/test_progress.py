@@ -30,6 +30,12 @@ def test_progress_that_nobody_wants_to_see_is_not_drawn(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_log_is_not_filled_with_every_step(capsys):
+    for _ in progress_bar(range(100_000), description="Long"):
+        pass
+    assert capsys.readouterr().err.count("\r") <= 4
+
+
 class Shown:
     """Stands in for a notebook: keeps what is displayed, and what replaces it."""
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m utils run | data | predict | bench | docs | space | export …``."""
+"""The command line: ``python -m utils run | batch | data | predict | bench | docs | export …``."""
 
 import argparse
 import csv
@@ -16,6 +16,7 @@ from utils.settings import FLAG, SETTINGS, SOURCES, WHOLE, derive_run_name, from
 QUICKSTART = "quickstart"
 INTERRUPTED = 130  # what a shell reports of a program stopped by Ctrl+C
 READER_GONE = 141  # and of one whose output nobody reads to its end, as by `| head`
+OWN_WORKERS = 60.0  # seconds in which one must be there: nobody else will start any
 SHORTCUTS = ("dataset", "recipe", "data_dir")
 
 
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         _add_run,
+        _add_batch,
         _add_data,
         _add_predict,
         _add_bench,
@@ -121,6 +123,11 @@ def _add_run(commands) -> None:
     for name in ("run_name", *SHORTCUTS):  # None: not given
         _add_setting(parser, name, default=None)
     _add_setting(parser, "output_dir")
+    _add_part_and_parameters(parser)
+
+
+def _add_part_and_parameters(parser) -> None:
+    """Add the options that say which notebooks to run, and with what parameters."""
     parser.add_argument("--only", metavar="05,06", help="run only these notebooks")
     parser.add_argument(
         "--from", dest="start", metavar="04", help="run this notebook and those after it"
@@ -137,10 +144,12 @@ def _add_run(commands) -> None:
 
 
 def _run(options) -> None:
+    from utils.locks import end_with_starter
     from utils.pipeline.sequence import PipelineError, run_notebooks, select_notebooks
     from utils.runs import Run
     from utils.training.preflight import check_asked, check_run
 
+    end_with_starter()
     names = select_notebooks(options.only, options.start)
     parameters = _run_parameters(options)
     check_asked(parameters, names)
@@ -183,6 +192,94 @@ def _dataset_from_shell(dataset: str) -> str:
     """Return a folder's path in full: a shell user means it from the current directory."""
     is_path = dataset not in ("", *SOURCES) and os.path.exists(dataset)
     return os.path.realpath(dataset) if is_path else dataset
+
+
+# batch
+
+
+def _add_batch(commands) -> None:
+    about = (
+        "Run the notebooks for every combination of some parameters' values, several at a time, "
+        "into outputs/<name>/; the same command again goes on."
+    )
+    parser = _add_command(commands, "batch", _batch, about)
+    parser.add_argument(
+        "file", nargs="?", help="a YAML file with name, output_dir, grid and parameters"
+    )
+    parser.add_argument("--name", help="of the batch: a folder below output_dir")
+    parser.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="NAME=VALUES",
+        help="a parameter's values: a,b,c or, for whole numbers, FIRST:LAST; may be repeated",
+    )
+    for name in SHORTCUTS:
+        _add_setting(parser, name, default=None)
+    _add_setting(parser, "output_dir", default=None)
+    _add_part_and_parameters(parser)
+    parser.add_argument("--workers", type=int, help="how many runs at once (default: what fits)")
+    parser.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:8786",
+        help="a Dask scheduler whose workers do the runs (default: workers on this machine)",
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="try runs again that failed before"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would be run, and how long it takes"
+    )
+
+
+def _batch(options) -> None:
+    from utils.batch.batch import plan_batch, print_plan, run_batch
+    from utils.batch.workers import local_workers, plan_workers, visible_gpus, workers_of
+    from utils.pipeline.sequence import select_notebooks
+
+    asked, names = _asked_for(options), select_notebooks(options.only, options.start)
+    environments, threads = None, None
+    if options.scheduler is None:
+        gpus = visible_gpus(asked.parameters.get("devices"))
+        environments, threads = plan_workers(options.workers, gpus)
+    elif options.workers is not None:
+        raise InputError("--workers are those of this machine; a --scheduler has its own.")
+    batch = plan_batch(asked, names, threads)
+    if options.dry_run:
+        at_once = None if environments is None else len(environments)
+        print_plan(batch, at_once, options.retry_failed)
+        return
+
+    def workers():
+        if environments is None:
+            return workers_of(options.scheduler)
+        return local_workers(environments)
+
+    patience = None if environments is None else OWN_WORKERS
+    if run_batch(batch, workers, options.retry_failed, patience=patience):
+        sys.exit(1)
+
+
+def _asked_for(options):
+    """Return the batch that a file and what stands beside it ask for."""
+    from utils.batch.grid import Asked, read_file, read_grid
+
+    grid, parameters = read_grid(options.grid), _run_parameters(options)
+    asked = Asked(options.name, options.output_dir, grid, parameters)
+    if options.file is not None:
+        asked = read_file(options.file).joined(asked)
+    asked.joined(Asked())  # refuses what is both a grid and not
+    for values in (asked.parameters, asked.grid):
+        if "dataset" in values:
+            values["dataset"] = _each_dataset_from_shell(values["dataset"])
+    return asked
+
+
+def _each_dataset_from_shell(dataset):
+    """Return the same of a grid's values, or of one."""
+    if isinstance(dataset, list):
+        return [_each_dataset_from_shell(each) for each in dataset]
+    return _dataset_from_shell(dataset) if isinstance(dataset, str) else dataset
 
 
 # data

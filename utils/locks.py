@@ -1,10 +1,14 @@
-"""What several processes share: one at a time at the same work, and folders that die with them."""
+"""What several processes share: work that one does at a time, and what ends with its process."""
 
+import json
 import os
 import shutil
+import signal
+import socket
 import stat
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -18,6 +22,87 @@ PREFIX = "davidnet-"
 LIVE = ".live"
 #: Seconds in which a folder may have been made whose maker does not hold it yet.
 NEWBORN = 60.0
+#: In a folder that one process at a time may write: its lock, and who holds it.
+LOCK, HOLDER = ".lock", ".holder.json"
+#: Set for a process that is to end with the one that started it, and holds its standard input.
+TIED = "DAVIDNET_TIED"
+
+
+class HeldError(Exception):
+    """Another process holds a folder. The message says which."""
+
+
+@contextmanager
+def held_alone(folder: Path) -> Generator[None]:
+    """Hold a folder: no other process can. The system lets go of it when this process ends.
+
+    Args:
+        folder: is made if it is not there.
+
+    Raises:
+        HeldError: another process holds it, which the message names.
+        OSError: it cannot be written to.
+    """
+    lock, holder = FileLock(folder / LOCK), folder / HOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise HeldError(_who(holder)) from None
+    try:
+        _write_holder(holder)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _write_holder(holder: Path) -> None:
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    told = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+    beside = holder.with_name(f"{holder.stem}-{os.getpid():08x}{holder.suffix}")
+    beside.write_text(json.dumps(told), encoding="utf-8")
+    os.replace(beside, holder)
+
+
+def _who(holder: Path) -> str:
+    try:
+        told = json.loads(holder.read_text(encoding="utf-8"))
+        return "process {process} on {host}, since {since}".format(**told)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def is_held(folder: Path) -> bool:
+    """Tell whether a process holds a folder, this one included."""
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        with FileLock(folder / LOCK).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def end_with_starter() -> None:
+    """If this process was started so, see that it and what it started end with its starter.
+
+    A starter that is killed can end nobody; but the system then closes its end of the pipe that is
+    this process's standard input.
+    """
+    if os.environ.pop(TIED, None):
+        threading.Thread(target=_end_after_input, daemon=True).start()
+
+
+def _end_after_input() -> None:
+    import psutil
+
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
+    os._exit(128 + signal.SIGTERM)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import sys
 from tqdm.std import tqdm
 
 BAR_WIDTH = 100
+#: Seconds between two drawings of a bar: where each replaces the last, and where all are kept.
+LIVE_INTERVAL, LOG_INTERVAL = 0.5, 30.0
 #: Marks an output as progress, so that whoever runs the notebook can pass it on.
 PROGRESS_MARK = "progress"
 
@@ -44,6 +46,11 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
+def is_live() -> bool:
+    """Tell whether a bar is drawn over itself, in a notebook or a terminal, and not into a log."""
+    return in_notebook() or sys.stderr.isatty()
+
+
 def progress_bar(
     iterable=None,
     *,
@@ -75,6 +82,6 @@ def progress_bar(
         disable=not is_visible,
         file=_NotebookLine() if in_notebook() else sys.stderr,
         ncols=BAR_WIDTH if in_notebook() else None,
-        mininterval=0.5,
+        mininterval=LIVE_INTERVAL if is_live() else LOG_INTERVAL,
         dynamic_ncols=not in_notebook(),
     )

@@ -10,11 +10,10 @@ import io
 import json
 import os
 import re
-import socket
 import stat
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import metadata
@@ -23,10 +22,10 @@ from typing import Any
 
 import fastjsonschema
 import numpy as np
-from filelock import FileLock, Timeout
 
 from utils import InputError, brief, first_line, printable
 from utils.files import remove_leftovers, replacing, resolve_path, unwritable, write_text
+from utils.locks import HeldError, held_alone
 from utils.settings import schema
 
 DPI = 130
@@ -61,6 +60,28 @@ def describe_versions() -> str:
     return " · ".join(f"{name} {version}" for name, version in library_versions().items())
 
 
+def check_folder_name(parameter: str, name) -> None:
+    """Refuse what is not one plain folder name on every system.
+
+    Args:
+        parameter: what the name was given as, in the words of the message.
+        name: of a folder to be.
+
+    Raises:
+        InputError: naming the parameter and its value.
+    """
+    if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
+        raise InputError(
+            f"{parameter} {brief(name)} cannot name a folder. Use letters, digits and . _ - = + "
+            "only, beginning with a letter or a digit and not ending with a dot, at most 120 "
+            "characters."
+        )
+    if _RESERVED.fullmatch(name):
+        raise InputError(
+            f"{parameter} {name!r} is the name of a device on Windows. Choose another."
+        )
+
+
 def _links_in(folder: str | os.PathLike[str], depth: int = 2) -> list[str]:
     """Return the links in a folder, and in those in it: what they are called, from it on."""
     try:
@@ -83,16 +104,7 @@ class Run:
     """
 
     def __init__(self, name: str, output_dir: str | Path = "outputs"):
-        if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
-            raise InputError(
-                f"run_name {brief(name)} cannot name a folder. Use letters, digits and . _ - = + "
-                "only, beginning with a letter or a digit and not ending with a dot, at most 120 "
-                "characters."
-            )
-        if _RESERVED.fullmatch(name):
-            raise InputError(
-                f"run_name {name!r} is the name of a device on Windows. Choose another."
-            )
+        check_folder_name("run_name", name)
         self.name = name
         self.folder = resolve_path(output_dir) / name
         if os.path.exists(self.folder) and not self.folder.is_dir():
@@ -203,45 +215,26 @@ class Run:
         if os.environ.get(HELD_RUN) == str(self.folder):
             yield
             return
-        lock = FileLock(self.path(".lock"))
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise InputError(self._held_by_another()) from None
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
-        before = os.environ.get(HELD_RUN)
-        try:
-            holder = {"process": os.getpid(), "host": socket.gethostname(), "since": now()}
-            self.write_json(".holder.json", holder)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held_alone(self.folder))
+            except HeldError as held:
+                raise InputError(
+                    f"Run {self.name!r} in {self.folder.parent} is being written by {held}. Wait "
+                    "for it, stop it, or choose another run_name."
+                ) from None
+            except OSError as error:
+                raise unwritable(self.folder, error) from error
+            stack.callback(_set_held, os.environ.get(HELD_RUN))
             self._remove_leftovers()
-            os.environ[HELD_RUN] = str(self.folder)
+            _set_held(str(self.folder))
             yield
-        finally:
-            os.environ.pop(HELD_RUN, None)
-            if before is not None:
-                os.environ[HELD_RUN] = before
-            self.path(".holder.json").unlink(missing_ok=True)
-            lock.release()
 
     def _remove_leftovers(self) -> None:
         for name in ("checkpoints", "notebooks"):  # only the holder of a run writes there
             remove_leftovers(self.path(name))
         for name in (".", "figures"):
             remove_leftovers(self.path(name), older_than=3600)
-
-    def _held_by_another(self) -> str:
-        try:
-            who = "process {process} on {host}, since {since}".format(
-                **self.read_json(".holder.json")
-            )
-        except (InputError, KeyError):
-            who = "another process"
-        return (
-            f"Run {self.name!r} in {self.folder.parent} is being written by {who}. Wait for it, "
-            "stop it, or choose another run_name."
-        )
 
     # files of any stage
 
@@ -525,6 +518,13 @@ def _readable_run(name: str, output_dir: str | Path) -> Run | None:
     except InputError as error:
         print(f"Left out: {error}")
         return None
+
+
+def _set_held(folder: str | None) -> None:
+    """Say to this process and those it starts which run they hold; None: none."""
+    os.environ.pop(HELD_RUN, None)
+    if folder is not None:
+        os.environ[HELD_RUN] = folder
 
 
 def find_run(run_name: str | None = None, output_dir: str | Path = "outputs") -> Run | None:

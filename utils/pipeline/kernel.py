@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from logging import CRITICAL
 from pathlib import Path
 from typing import IO
@@ -46,6 +47,12 @@ class NotebookError(RuntimeError):
 
 def parameters_of(notebook: Path) -> dict[str, str]:
     """Return the names of a notebook's parameters, each with its default as it is written."""
+    return dict(_parameters_of(notebook, notebook.stat().st_mtime_ns))
+
+
+@cache
+def _parameters_of(notebook: Path, _changed: int) -> dict[str, str]:
+    """Return the same of the notebook as it was changed last: many runs ask for it."""
     found = papermill.inspect_notebook(str(notebook))
     return {name: about["default"] for name, about in found.items()}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from utils import InputError, Interrupted
 from utils.files import ROOT, brief_path, replacing
-from utils.progress import progress_bar
+from utils.progress import is_live, progress_bar
 from utils.runs import Run
 
 CHAPTERS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
@@ -138,7 +138,8 @@ def _bar_updater(bar) -> Callable[[str | None], None]:
     """Return what the engine reports to: the line of progress stands behind the bar."""
 
     def update(line: str | None) -> None:
-        bar.set_postfix_str(re.sub(r"\|.*\|", "", line or ""), refresh=line is not None)
+        is_news = line is not None and is_live()
+        bar.set_postfix_str(re.sub(r"\|.*\|", "", line or ""), refresh=is_news)
         if line is None:
             bar.update()
 

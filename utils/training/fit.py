@@ -113,6 +113,14 @@ def bytes_to_train(network: nn.Module) -> int:
     return 7 * sum(4 * p.numel() for p in network.parameters()) + 10_000_000
 
 
+def bytes_kept(network: nn.Module) -> int:
+    """Return what a complete training keeps in its run's folder, in bytes.
+
+    Weights and Adam's two moments in the last checkpoint, and the weights once more.
+    """
+    return 4 * sum(4 * p.numel() for p in network.parameters()) + 10_000_000
+
+
 def _remove_training(run: Run) -> None:
     for name in ("checkpoints", *TRAINED_FILES, "tensorboard"):
         path = run.path(name)

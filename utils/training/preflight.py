@@ -1,9 +1,11 @@
 """What is refused before the first notebook starts, instead of in the middle of a run."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from utils import check_choice
+from utils import check_choice, counted
 from utils.pipeline.sequence import check_names, check_needed
 from utils.runs import Run, find_run
 from utils.settings import PICTURES, PLACE, RECIPE, SHOWN, TRAINING, with_defaults
@@ -60,11 +62,22 @@ def check_run(run: Run, parameters: Mapping, names: Sequence[str]) -> None:
         return
     if parameters.get("max_lr") == "found" and "02_lr_finder" not in names:
         run.existing("lr_finder.json")
-    _check_begun(run, parameters)
+    check_begun(run, parameters)
     _check_room(run, parameters)
 
 
-def _check_begun(run: Run, parameters: Mapping[str, Any]) -> None:
+def check_begun(run: Run, parameters: Mapping[str, Any], pictures=None) -> None:
+    """Refuse a run that was begun with other settings, or on other pictures.
+
+    Args:
+        run: may have no folder yet.
+        parameters: those that were given, by name.
+        pictures: from `utils.data.sources.load_pictures`, with these parameters; None reads them
+            where they are needed.
+
+    Raises:
+        InputError: with the differences.
+    """
     sweep_to_come = parameters.get("max_lr") == "found" and not run.path("lr_finder.json").exists()
     if not run.settings or parameters.get("overwrite") or sweep_to_come:
         return
@@ -72,7 +85,42 @@ def _check_begun(run: Run, parameters: Mapping[str, Any]) -> None:
     from utils.training.plan import as_begun, plan_training
 
     options: dict[str, Any] = {**parameters, "run_name": run.name, "output_dir": run.folder.parent}
-    as_begun(plan_training(load_pictures(**parameters), **options))
+    as_begun(plan_training(pictures or load_pictures(**parameters), **options))
+
+
+def check_room_for_all(folder: Path, parameters: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to begin trainings whose weights and checkpoints the disk has no room for.
+
+    Args:
+        folder: where their runs are kept; may not exist yet.
+        parameters: of each training.
+
+    Raises:
+        InputError: with what is needed and what is free.
+    """
+    from utils.files import check_space
+    from utils.models.registry import create_model
+    from utils.training.fit import bytes_kept
+
+    counts: Counter[tuple[str, int]] = Counter()
+    for given in parameters:
+        values, recipe = _resolved(given)
+        counts[recipe.model, values["image_size"]] += 1
+    needed = sum(
+        count * bytes_kept(create_model(model, num_classes=10, image_size=image_size))
+        for (model, image_size), count in counts.items()
+    )
+    check_space(folder, needed, f"Keeping {counted(len(parameters), 'training')}")
+
+
+def resolved_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every setting that these parameters come to before pictures or hardware are known.
+
+    Raises:
+        InputError: a value that its parameter cannot have.
+    """
+    values, recipe = _resolved(parameters)
+    return values | recipe.as_settings()
 
 
 def _check_room(run: Run, parameters: Mapping[str, Any]) -> None:

@@ -1,0 +1,107 @@
+"""How long runs will take, as those like them took that are complete."""
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from utils.runs import Run
+from utils.settings import PICTURES, RECIPE, names_of
+from utils.training.recipes import UNSAID
+
+#: Settings by which runs are alike, but for the number of epochs: time is in proportion to that.
+ALIKE = tuple(
+    name
+    for name in (*names_of(RECIPE), *names_of(PICTURES))
+    if name not in ("epochs", "batch_size", "max_lr", "data_dir", "dataset_title")
+)
+
+
+class Pace(NamedTuple):
+    """What a complete run took, in seconds: each of its epochs, and all of the rest."""
+
+    epoch: float
+    rest: float
+
+
+def paces(runs: Iterable[Run], notebooks: Sequence[str]) -> dict[tuple, list[Pace]]:
+    """Return what complete runs took for these notebooks, by what they are alike in."""
+    found: dict[tuple, list[Pace]] = {}
+    for run in runs:
+        record = run.record
+        settings, seconds = UNSAID | record.get("settings", {}), record.get("seconds", {})
+        is_whole = {"training", *notebooks} <= seconds.keys() and "epochs" in settings
+        if record.get("status") == "complete" and is_whole:
+            rest = sum(seconds[name] for name in notebooks) - seconds["training"]
+            pace = Pace(seconds["training"] / settings["epochs"], max(0.0, rest))
+            found.setdefault(_alike(settings), []).append(pace)
+    return found
+
+
+def expected_seconds(settings: Mapping, known: Mapping[tuple, list[Pace]]) -> float | None:
+    """Return how long a run will take if it takes what those like it did on average.
+
+    Args:
+        settings: all of the run's, resolved.
+        known: from `paces`.
+
+    Returns:
+        seconds; None where no run like it is complete.
+    """
+    like = known.get(_alike(settings), [])
+    if not like:
+        return None
+    return statistics.mean(settings["epochs"] * pace.epoch + pace.rest for pace in like)
+
+
+def _alike(settings: Mapping) -> tuple:
+    return tuple(settings.get(name) for name in ALIKE)
+
+
+class Clock:
+    """Says how long runs take, first as was expected, then as those took that are done.
+
+    Args:
+        kinds: what each run that is to be done is but for its seed, by name.
+        expected: seconds that each will take, by name, as far as that is known before any is done.
+    """
+
+    def __init__(self, kinds: Mapping[str, str], expected: Mapping[str, float | None]):
+        self._kinds, self._open = kinds, Counter(kinds.values())
+        self._expected = {kind: expected.get(name) for name, kind in kinds.items()}
+        self._spent, self._done = defaultdict[str, float](float), Counter[str]()
+
+    def ended(self, name: str, seconds: float | None) -> None:
+        """Take note of a run that ended; None tells that it failed, and says nothing of others."""
+        self._open[self._kinds[name]] -= 1
+        if seconds is not None:
+            self._spent[self._kinds[name]] += seconds
+            self._done[self._kinds[name]] += 1
+
+    def seconds_of(self, kind: str) -> float | None:
+        """Return how long a run takes: as its kind did, as expected, or as any; None before any."""
+        if self._done[kind]:
+            return self._spent[kind] / self._done[kind]
+        if self._expected[kind] is not None or not self._done.total():
+            return self._expected[kind]
+        return sum(self._spent.values()) / self._done.total()
+
+    def left(self, under_way: Mapping[str, float], workers: int) -> float | None:
+        """Return in how many seconds all will be done; None where that is not known.
+
+        Args:
+            under_way: for how many seconds each run has been that is neither waiting nor ended.
+            workers: how many are done at once.
+
+        >>> clock = Clock({"a": "slow", "b": "slow", "c": "fast"}, {"c": 10.0})
+        >>> clock.ended("a", 60.0)
+        >>> clock.left({"b": 20.0}, 2)
+        25.0
+        """
+        seconds = {kind: self.seconds_of(kind) for kind, count in self._open.items() if count}
+        known = {kind: each for kind, each in seconds.items() if each is not None}
+        if len(known) < len(seconds) or not workers:
+            return None
+        total = sum(self._open[kind] * each for kind, each in known.items())
+        spent = sum(min(s, known[self._kinds[name]]) for name, s in under_way.items())
+        return (total - spent) / workers
