@@ -197,7 +197,7 @@ def test_data_command_audits_a_folder_and_not_what_is_known(tmp_path, capsys):
     assert "The very same pixels, by name: ant/000.png = bee/again.webp." in said
     assert "9 files are tiny, with less than the 32 pixels a side" in said
     assert "\nHow often one property of the files alone names the class of" in said
-    assert "\nfile type: " in said
+    assert "\nbrightness: " in said and "\nfile type: " not in said  # without the copy, one type
 
 
 def test_what_the_output_has_no_letters_for_is_escaped(tmp_path, capsys, monkeypatch):
