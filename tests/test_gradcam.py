@@ -629,7 +629,8 @@ def test_the_maps_in_short_hold_the_figures_or_say_that_there_are_too_few():
     }  # fmt: skip
     told = (
         "maps for the predicted and for the true class correlate at **0.46** on average, those for "
-        "the predicted and the least likely class at 0.20, and the maps for the predicted class of two different mistakes at -0.10."
+        "the predicted and the least likely class at 0.20, and the maps for the predicted class of "
+        "two different mistakes at -0.10."
     )
     assert in_short(figures, "gradcam", "layer3", "r") == (
         f"gradcam at layer3, 12 mistakes of run **r**: a map is blank in 2. In the 10 pairs left, "
