@@ -5,9 +5,8 @@ Nothing here needs torch, so that the workers start quickly.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -29,7 +28,8 @@ DAY = 86_400
 MAKER, MODEL, CHANGED, MORE, TAKEN = 0x010F, 0x0110, 0x0132, 0x8769, 0x9003
 
 
-class Trait(NamedTuple):
+@dataclass(frozen=True)
+class Trait:
     """What one file tells.
 
     Attributes:
@@ -56,6 +56,9 @@ class Trait(NamedTuple):
     date: float
 
 
+TRAITS = tuple(field.name for field in fields(Trait))
+
+
 @dataclass(frozen=True)
 class Traits:
     """The fields of `Trait` for N files, an array of length N each."""
@@ -72,7 +75,7 @@ class Traits:
 
     def subset(self, positions: np.ndarray) -> "Traits":
         """Return those of the files at these positions (int64, M)."""
-        return Traits(*(getattr(self, name)[positions] for name in Trait._fields))
+        return Traits(*(getattr(self, name)[positions] for name in TRAITS))
 
 
 def read_traits(paths: Sequence[str], bits: int = 16) -> Traits:
@@ -94,7 +97,7 @@ def read_traits(paths: Sequence[str], bits: int = 16) -> Traits:
         for part in executor.map(_read_chunk, chunks, [bits] * len(chunks)):
             found += part
             bar.update(len(part))
-    return Traits(*(np.array([getattr(trait, name) for trait in found]) for name in Trait._fields))
+    return Traits(*(np.array([getattr(trait, name) for trait in found]) for name in TRAITS))
 
 
 def _read_chunk(paths: Sequence[str], bits: int) -> list[Trait]:
