@@ -22,8 +22,9 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## run notebooks 01-06 (DATASET=, RECIPE=, RUN=, ARGS="-p epochs 5")
 	$(BIN)/python -m utils run $(RUN_ARGS)
 
-test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest
+test: $(READY) ## run the whole test suite, the quick tests first and two at a time
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
+	$(BIN)/python -m pytest -m slow
 
 check: lint ## lint, and the tests that are not slow
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2

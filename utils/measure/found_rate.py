@@ -81,9 +81,9 @@ def table(made: list[Trial]) -> Iterator[str]:
     yield (
         f"{as_markdown(data['title'])}, {data['train_size']:,} training and {data['test_size']:,} "
         f"test pictures; `{settings['recipe']}` for "
-        f"{counted(settings['epochs'], 'epoch')}, n = {len(pairs)} "
-        f"seeds; {as_markdown(record['device']['name'])}, {record['precision']}, "
-        f"torch {record['versions']['torch']}"
+        f"{counted(settings['epochs'], 'epoch')}, n = "
+        f"{counted(len(pairs), 'seed')}; {as_markdown(record['device']['name'])}, "
+        f"{record['precision']}, torch {record['versions']['torch']}"
     )
     yield ""
     yield "| | peak of the rate | one view, % |"
