@@ -501,6 +501,7 @@ def _pictures_to_train_on(options):
         dataset=_dataset_from_shell(options.dataset),
         data_dir=options.data_dir,
         dataset_title=options.dataset_title,
+        limit_train=getattr(options, "limit_train", None),
     )
 
 
@@ -612,18 +613,11 @@ def _add_rates(commands) -> None:
 
 
 def _rates(options) -> None:
-    from utils.data.sources import load_pictures
     from utils.measure.found_rate import print_rates
 
     check_number("--seeds", options.seeds, 1, 1_000, whole=True)
-    picture_set = load_pictures(
-        dataset=_dataset_from_shell(options.dataset),
-        data_dir=options.data_dir,
-        dataset_title=options.dataset_title,
-        limit_train=options.limit_train,
-    )
     print_rates(
-        picture_set,
+        _pictures_to_train_on(options),
         options.recipe,
         options.epochs,
         options.seeds,

@@ -5,17 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.stats import sem
 
 from utils import check_number
 from utils.data.picture_set import PictureSet
 from utils.explain.mistakes import recalls
-from utils.intervals import COVERAGE
-from utils.measure.trials import mean_and_spread
-from utils.settings import derive_run_name
-from utils.training.fit import fit
-from utils.training.plan import plan_training
+from utils.intervals import COVERAGE, mean_and_spread, student_half
+from utils.measure.trials import train_one
 from utils.training.predictions import predict_test
+from utils.training.recipes import choose_recipe
 
 
 def print_balance(
@@ -44,29 +42,22 @@ def print_balance(
     unequal = long_tailed(picture_set, ratio)
     counts = ", ".join(map(str, unequal.train.targets.bincount().tolist()))
     print(f"{picture_set.title}: {counts} training pictures of each class\n")
+    recipe = choose_recipe(None, picture_set.options["dataset"])
     accuracies: dict[bool, list[float]] = {False: [], True: []}
     for seed in range(seeds):
         for balanced, reached in accuracies.items():
-            name = derive_run_name("unequal", None, seed, balanced=balanced)
-            plan = plan_training(
-                unequal,
-                run_name=name,
-                output_dir=output_dir,
-                seed=seed,
-                balanced=balanced,
-                **options,
-            )
-            run = fit(plan)
+            name = "balanced" if balanced else "unequal"
+            run = train_one(unequal, name, recipe, seed, output_dir, balanced=balanced, **options)
             found, tested = recalls(predict_test(run, unequal))
             reached.append(100 * float((found / tested).mean()))
             print(f"balanced={balanced}, seed {seed}: {reached[-1]:.2f} %\n", flush=True)
     for balanced, reached in accuracies.items():
         print(f"balanced accuracy with balanced={balanced}: {mean_and_spread(reached, 2)} %")
     gained = np.subtract(accuracies[True], accuracies[False])
-    low, high = stats.t.interval(COVERAGE, seeds - 1, gained.mean(), stats.sem(gained))
+    mean, half = gained.mean(), student_half([(sem(gained), seeds - 1)])
     print(
-        f"gained: {gained.mean():.2f} points ({COVERAGE:.0%} interval {low:.2f} to {high:.2f}; "
-        f"n = {seeds} pairs)"
+        f"gained: {mean:.2f} points ({COVERAGE:.0%} interval {mean - half:.2f} to "
+        f"{mean + half:.2f}; n = {seeds} pairs)"
     )
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from utils import InputError, as_markdown, check_number, counted
 from utils.data.picture_set import PictureSet
+from utils.intervals import mean_and_spread
 from utils.measure.trials import (
     Trial,
-    mean_and_spread,
     print_and_write,
     print_each,
     read_trial,

@@ -10,8 +10,9 @@ import pandas as pd
 from utils import InputError, as_markdown, brief, check_choice, check_number
 from utils.data.picture_set import PictureSet
 from utils.files import brief_path, write_text
+from utils.intervals import mean_and_spread
 from utils.measure import trials
-from utils.measure.trials import Trial, mean_and_spread
+from utils.measure.trials import Trial
 from utils.runs import Run
 from utils.training.history import read_history
 from utils.training.recipes import CANDIDATES, RECIPES
