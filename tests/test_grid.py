@@ -3,7 +3,16 @@
 import pytest
 
 from utils import InputError
-from utils.batch.grid import MOST_RUNS, Asked, axis, cells, read_file, read_grid, run_name
+from utils.batch.grid import (
+    MOST_RUNS,
+    Asked,
+    axis,
+    cells,
+    label,
+    read_file,
+    read_grid,
+    run_name,
+)
 from utils.settings import SETTINGS
 
 
@@ -67,6 +76,9 @@ def test_a_file_says_what_a_shell_can(tmp_path):
         ("a: [", "cannot be read as YAML"),
         ("girds: {}", "'girds' is unknown.*grid"),
         ("grid: [1, 2]", "grid must be names with values"),
+        ("kinds: {recipe: fast}", "kinds as .* must be a list"),
+        ("kinds: [fast]", "each of kinds must be names with values"),
+        ("kinds: [{epochs: [1, 2]}]", "gives epochs as .* one value"),
         ("grid: {seed: {from: 1}}", "the grid of seed .* must be a list"),
         ("grid: {seed: [[1]]}", "the grid of seed .* must be a list"),
         ("grid: {seeds: [1]}", "'seeds' is unknown"),
@@ -92,6 +104,26 @@ def test_every_combination_is_a_run_and_the_seed_changes_last():
         (2, "b", 5),
     ]
     assert cells(Asked(parameters={"epochs": 5})) == [{"epochs": 5}]
+
+
+def test_parameters_that_vary_together_are_kinds(tmp_path):
+    (tmp_path / "batch.yaml").write_text(
+        "kinds:\n  - {recipe: original, epochs: 4}\n  - {recipe: fast, epochs: 10}\n"
+        "grid: {seed: 1:2}\n"
+    )
+    asked = read_file(tmp_path / "batch.yaml").joined(Asked("b", grid={"batch_size": [32]}))
+    made = cells(asked)
+    assert [(cell["seed"], cell["recipe"], cell["epochs"]) for cell in made] == [
+        (1, "original", 4),
+        (1, "fast", 10),
+        (2, "original", 4),
+        (2, "fast", 10),
+    ]
+    assert {cell["batch_size"] for cell in made} == {32}
+    assert label(made[1], asked.varying) == "recipe=fast epochs=10 seed=1 batch_size=32"
+    for beside in (Asked(grid={"epochs": [5]}), Asked(parameters={"recipe": "fast"})):
+        with pytest.raises(InputError, match="is given more than once"):
+            asked.joined(beside)
 
 
 def test_what_a_batch_sees_to_itself_is_refused_and_so_are_too_many_runs():

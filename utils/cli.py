@@ -269,7 +269,7 @@ def _asked_for(options):
     if options.file is not None:
         asked = read_file(options.file).joined(asked)
     asked.joined(Asked())  # refuses what is both a grid and not
-    for values in (asked.parameters, asked.grid):
+    for values in (asked.parameters, asked.grid, *asked.kinds):
         if "dataset" in values:
             values["dataset"] = _each_dataset_from_shell(values["dataset"])
     return asked

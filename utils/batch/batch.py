@@ -103,14 +103,14 @@ def plan_batch(asked: Asked, notebooks: Sequence[str], threads: int | None = Non
     tasks, labels, kinds = [], {}, {}
     for parameters in cells(asked):
         check_asked(parameters, notebooks)
-        name, called = run_name(parameters), label(parameters, asked.grid)
+        name, called = run_name(parameters), label(parameters, asked.varying)
         if name in labels:
             raise InputError(
                 f"{called} and {labels[name]} are the same run. Leave one of them out."
             )
         tasks.append(Task(name, str(folder), parameters, tuple(notebooks), threads))
         labels[name] = called
-        kinds[name] = label(parameters, [name for name in asked.grid if name != "seed"])
+        kinds[name] = label(parameters, [name for name in asked.varying if name != "seed"])
     return Batch(folder, tuple(tasks), labels, kinds, tuple(notebooks))
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 
@@ -31,12 +31,19 @@ class Asked:
         output_dir: where that folder lies.
         grid: the values of each parameter that varies.
         parameters: the value of each that does not.
+        kinds: of parameters that vary together, the values of each kind of run; none: one kind.
     """
 
     name: str | None = None
     output_dir: str | None = None
     grid: dict[str, list] = field(default_factory=dict)
     parameters: dict = field(default_factory=dict)
+    kinds: tuple[dict, ...] = ()
+
+    @property
+    def varying(self) -> list[str]:
+        """The parameters that tell its runs apart."""
+        return list(dict.fromkeys([*(name for kind in self.kinds for name in kind), *self.grid]))
 
     def joined(self, other: "Asked") -> "Asked":
         """Return both as one.
@@ -47,13 +54,14 @@ class Asked:
         for name in ("name", "output_dir"):
             if getattr(self, name) is not None and getattr(other, name) is not None:
                 raise InputError(f"{name} is given in the file and beside it. Give it once.")
-        given = [*self.grid, *self.parameters, *other.grid, *other.parameters]
+        given = [*self.varying, *self.parameters, *other.varying, *other.parameters]
         _check_once(given)
         return Asked(
             other.name if self.name is None else self.name,
             other.output_dir if self.output_dir is None else self.output_dir,
             self.grid | other.grid,
             self.parameters | other.parameters,
+            self.kinds + other.kinds,
         )
 
 
@@ -139,15 +147,25 @@ def read_file(path: str | Path) -> Asked:
         raise InputError(f"{path} cannot be read as YAML ({first_line(error)}).") from error
     parts = _mapping(path, "It", content)
     for part in parts:
-        check_choice(f"{path}: the entry", part, ("name", "output_dir", "grid", "parameters"))
+        check_choice(f"{path}: the entry", part, [field.name for field in fields(Asked)])
     grid = _mapping(path, "grid", parts.get("grid", {}))
-    parameters = _mapping(path, "parameters", parts.get("parameters", {}))
+    kinds = parts.get("kinds", [])
+    if not isinstance(kinds, list):
+        raise InputError(f"{path} gives kinds as {brief(kinds)}; it must be a list.")
     return Asked(
         _text(path, "name", parts.get("name")),
         _text(path, "output_dir", parts.get("output_dir")),
         {name: axis(name, _texts(path, name, value)) for name, value in grid.items()},
-        {n: from_shell(n, _text(path, n, value) or "") for n, value in parameters.items()},
+        _parameters(path, "parameters", parts.get("parameters", {})),
+        tuple(_parameters(path, "each of kinds", kind) for kind in kinds),
     )
+
+
+def _parameters(path, called: str, content) -> dict:
+    values = _mapping(path, called, content)
+    return {
+        name: from_shell(name, _text(path, name, value) or "") for name, value in values.items()
+    }
 
 
 def _mapping(path, called: str, content) -> Mapping[str, object]:
@@ -181,18 +199,23 @@ def cells(asked: Asked) -> list[dict]:
     Raises:
         InputError: a parameter that a batch sees to itself, or too many runs.
     """
-    for name in (*asked.grid, *asked.parameters):
+    for name in (*asked.varying, *asked.parameters):
         if name in NOT_IN_A_BATCH:
             raise InputError(
                 f"{name} cannot be given to a batch: it names its runs itself, and never replaces "
                 "one. To have a run again, delete its folder."
             )
-    count = math.prod(map(len, asked.grid.values()))
+    kinds = asked.kinds or ({},)
+    count = len(kinds) * math.prod(map(len, asked.grid.values()))
     if count > MOST_RUNS:
         raise InputError(f"These grids make {count:,} runs; {MOST_RUNS:,} are planned at most.")
-    names = sorted(asked.grid, key=lambda name: name != "seed")
-    combinations = product(*(asked.grid[name] for name in names))
-    return [asked.parameters | dict(zip(names, values, strict=True)) for values in combinations]
+    seeds = [{"seed": seed} for seed in asked.grid.get("seed", [])] or [{}]
+    others = [name for name in asked.grid if name != "seed"]
+    rest = [
+        dict(zip(others, values, strict=True))
+        for values in product(*(asked.grid[name] for name in others))
+    ]
+    return [asked.parameters | kind | of | seed for seed, kind, of in product(seeds, kinds, rest)]
 
 
 def run_name(parameters: Mapping) -> str:
@@ -214,10 +237,11 @@ def run_name(parameters: Mapping) -> str:
     return f"{derive_run_name(**parameters)[:111]}-{digest}"
 
 
-def label(parameters: Mapping, grid: Iterable[str]) -> str:
+def label(parameters: Mapping, varying: Iterable[str]) -> str:
     """Return what sets a run apart from the others of its batch.
 
     >>> label({"recipe": "speed", "seed": 1, "epochs": 5}, ["recipe", "seed"])
     'recipe=speed seed=1'
     """
-    return " ".join(f"{name}={parameters[name]}" for name in grid) or "the only run"
+    told = (f"{name}={parameters[name]}" for name in varying if name in parameters)
+    return " ".join(told) or "the only run"
