@@ -101,6 +101,18 @@ def test_only_pictures_predicted_rightly_are_judged(picture_set, network):
     assert np.array_equal(few.index, chosen.first(5).index)
 
 
+def test_mistakes_are_judged_for_the_class_they_are_taken_for(picture_set, network):
+    predictions = right_about(picture_set, (3, 7, 12))
+    asked = network, picture_set, predictions, UNCHANGED, 100
+    chosen = choose_subjects(*asked, mistakes=True)
+    assert sorted(chosen.index) == [3, 7, 12] and not chosen.is_right
+    assert np.array_equal(chosen.targets, predictions.predicted[chosen.index])
+    assert 3 not in choose_subjects(*asked).index
+    without = network, picture_set, right_about(picture_set), UNCHANGED, 100
+    with pytest.raises(InputError, match="makes no mistake"):
+        choose_subjects(*without, mistakes=True)
+
+
 def test_where_nothing_is_right_the_predicted_class_is_judged_and_that_is_said(
     picture_set, network
 ):

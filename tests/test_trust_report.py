@@ -6,7 +6,6 @@ import pytest
 
 from utils.explain.trust import KNOWS_NOTHING, MASK, Judgement
 from utils.measure import trust_report
-from utils.runs import Run
 
 CANDIDATES = (*KNOWS_NOTHING, MASK, ("gradcam", "layer1"), ("hirescam", "layer1"))
 
@@ -52,10 +51,8 @@ def test_measures_that_know_nothing_wins_are_called_broken():
     ]
 
 
-def test_what_was_measured_is_kept_whole(judgement, tmp_path, monkeypatch):
-    run = Run("measured", tmp_path)
-    monkeypatch.setattr(Run, "settings", {"model": "davidnet"})
-    trust_report.keep(tmp_path / "kept", run, judgement, "drawn shapes")
+def test_what_was_measured_is_kept_whole(judgement, tmp_path):
+    trust_report.keep(tmp_path / "kept" / "measured", judgement, "drawn shapes", "DavidNet")
     kept = pd.read_csv(tmp_path / "kept" / "measured.csv", keep_default_na=False)
     pd.testing.assert_frame_equal(kept, judgement.table().round(4), check_dtype=False)
     assert (tmp_path / "kept" / "measured.png").read_bytes().startswith(b"\x89PNG")

@@ -554,6 +554,9 @@ def _add_trust(commands) -> None:
         _add_setting(parser, name, default=None)
     parser.add_argument("--count", type=int, default=1000, help="on how many test pictures")
     parser.add_argument(
+        "--mistakes", action="store_true", help="on pictures that the network is wrong about"
+    )
+    parser.add_argument(
         "--channel-count",
         type=int,
         default=100,
@@ -572,7 +575,8 @@ def _trust(options) -> None:
     run = Run(options.run, options.output_dir)
     dataset = None if options.dataset is None else _dataset_from_shell(options.dataset)
     picture_set = pictures_of(run, options.data_dir, dataset)
-    print_trust(run, picture_set, options.count, options.channel_count, options.keep)
+    counts = options.count, options.channel_count
+    print_trust(run, picture_set, *counts, options.keep, mistakes=options.mistakes)
 
 
 # shortcut

@@ -98,6 +98,7 @@ def choose_subjects(
     augmentation: Augmentation,
     count: int,
     seed: int = 0,
+    mistakes: bool = False,
 ) -> Subjects:
     """Draw pictures of the test split that the network is right about; others if there are none.
 
@@ -108,9 +109,16 @@ def choose_subjects(
         augmentation: of its training pictures.
         count: how many, at most.
         seed: draws them.
+        mistakes: draw of those that the network is wrong about instead.
+
+    Raises:
+        InputError: mistakes are asked for, and there are none.
     """
-    right = np.flatnonzero(predictions.predicted == predictions.target)
-    chosen = right if len(right) else predictions.index
+    is_right = predictions.predicted == predictions.target
+    if mistakes and is_right.all():
+        raise InputError("The run makes no mistake on its test pictures, so none can be judged.")
+    wanted = np.flatnonzero(is_right != mistakes)
+    chosen = wanted if len(wanted) else predictions.index
     index = np.random.default_rng(seed).permutation(chosen)[:count]
     device = next(network.parameters()).device
     test = picture_set.test.subset(torch.from_numpy(index))
@@ -122,7 +130,7 @@ def choose_subjects(
         images=images,
         targets=predictions.predicted[index],
         unlikely=predictions.logits[index].argmin(axis=1),
-        is_right=len(right) > 0,
+        is_right=bool(is_right[chosen].all()),
         hole=hole_colour(augmentation, picture_set.mean, picture_set.std, device),
         masks=None if test.masks is None else test.masks.numpy(),
     )

@@ -41,6 +41,7 @@ def print_trust(
     count: int = 1000,
     channel_count: int = 100,
     folder: str | Path | None = None,
+    mistakes: bool = False,
     devices: str = "auto",
 ) -> None:
     """Measure the maps of a run by every method at every block, print the table, and keep it.
@@ -48,15 +49,17 @@ def print_trust(
     Args:
         run: a trained run.
         picture_set: what it was trained on.
-        count: on how many test pictures that are predicted correctly.
+        count: on how many test pictures, at most.
         channel_count: on how many of these for methods with a forward pass for each channel;
             0 leaves them out.
         folder: where to write ``RUN.csv``, ``RUN.md`` and ``RUN.png`` (what every map is worth) and
             ``RUN-measures.md`` (what the measures are); None writes into the run's own ``trust/``.
+        mistakes: whether these are pictures that the network is wrong about, for the class that it
+            takes them for, and not such as it is right about; files are then ``RUN-mistakes``.
         devices: as `utils.devices.choose_device` takes it.
 
     Raises:
-        InputError: a number out of range.
+        InputError: a number out of range, or no mistake to judge.
     """
     check_number("--count", count, 2, 1_000_000, whole=True)
     check_number("--channel-count", channel_count, 0, 1_000_000, whole=True)
@@ -64,25 +67,31 @@ def print_trust(
     recipe = Recipe.from_settings(run.settings)
     network = load_network(run, device)
     predictions = predict_test(run, picture_set, devices)
-    subjects = choose_subjects(network, picture_set, predictions, recipe.augmentation, count)
+    subjects = choose_subjects(
+        network, picture_set, predictions, recipe.augmentation, count, mistakes=mistakes
+    )
     judgement = judge_all(subjects, channel_count)
     about = (
         f"{as_markdown(picture_set.title)}, {run.settings['model']}, recipe {recipe.name}, seed "
         f"{run.settings['seed']} (training pictures {recipe.augmentation.in_words()}); "
-        f"{as_markdown(hardware)}; n = {len(subjects):,} test pictures predicted correctly, "
+        f"{as_markdown(hardware)}; n = {len(subjects):,} test pictures predicted "
+        f"{'wrongly, for the predicted class' if mistakes else 'correctly'}, "
         f"{min(SANE, len(subjects))} for class, weights, flip and shift"
     )
     if channel_count:
-        about += f"; for {' and '.join(CHANNEL_METHODS)} {channel_count:,} and {SANE_BY_CHANNEL}"
+        few = min(channel_count, len(subjects))
+        about += f"; for {' and '.join(CHANNEL_METHODS)} {few:,} and {min(SANE_BY_CHANNEL, few)}"
     scores = [about, "", *table(judgement)]
     measures = [choice_in_words(judgement, first_choice(network))]
     if "intervention" in judgement.scores:
         measures = [*agreement_table(agreement_with_intervention(judgement)), "", *measures]
     print("\n".join([*scores, "", *measures]))
     place = Path(folder) if folder else run.path("trust")
-    write_text(place / f"{run.name}.md", "\n".join(scores) + "\n")
-    write_text(place / f"{run.name}-measures.md", "\n".join(measures) + "\n")
-    keep(place, run, judgement, picture_set.title)
+    name = f"{run.name}-mistakes" if mistakes else run.name
+    write_text(place / f"{name}.md", "\n".join(scores) + "\n")
+    write_text(place / f"{name}-measures.md", "\n".join(measures) + "\n")
+    title = f"{picture_set.title}: mistakes" if mistakes else picture_set.title
+    keep(place / name, judgement, title, MODELS[run.settings["model"]].__name__)
 
 
 def judge_all(subjects: Subjects, channel_count: int) -> Judgement:
@@ -125,10 +134,10 @@ def agreement_table(agreement: pd.DataFrame) -> Iterator[str]:
         yield f"| {row['measure']} | {row['tau']:.2f} | {interval} | {row['winner']} | {verdict} |"
 
 
-def keep(folder: Path, run: Run, judgement: Judgement, dataset_title: str) -> None:
-    """Write what every map is worth as CSV, and as a figure."""
+def keep(place: Path, judgement: Judgement, dataset_title: str, model_name: str) -> None:
+    """Write what every map is worth as CSV, and as a figure: `place` less the endings."""
     rows = judgement.table()
-    write_text(folder / f"{run.name}.csv", rows.round(4).to_csv(index=False))
-    figure = scores_by_measure(rows, dataset_title, MODELS[run.settings["model"]].__name__)
-    with replacing(folder / f"{run.name}.png") as beside:
+    write_text(place.with_name(f"{place.name}.csv"), rows.round(4).to_csv(index=False))
+    figure = scores_by_measure(rows, dataset_title, model_name)
+    with replacing(place.with_name(f"{place.name}.png")) as beside:
         figure.savefig(beside, format="png")
