@@ -247,7 +247,7 @@ class Page:
             picture, result = Upload(label="picture"), gr.JSON(label="result")
             top_n = gr.Number(self.start.top_n, label="top_n", minimum=1, precision=0)
             class_name = gr.Textbox("", label="class_name")
-            first, block = first_choice(bundle.network)
+            first, block = first_choice(bundle.network, drawn=bundle.about["drawn"])
             method = gr.Dropdown(list(METHODS), value=first, label="method")
             blocks = gr.CheckboxGroup(list(bundle.blocks), value=[block], label="blocks")
             weight = gr.Slider(0, 1, 0.6, label="weight")

@@ -56,7 +56,7 @@ class Settings:
 
 def default_settings(bundle: Bundle) -> Settings:
     """Return what a first visit begins with."""
-    method, block = first_choice(bundle.network)
+    method, block = first_choice(bundle.network, drawn=bundle.about["drawn"])
     return Settings(
         source=_surest_example(bundle),
         top_n=min(5, len(bundle.classes)),

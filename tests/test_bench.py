@@ -34,9 +34,9 @@ PARTS = [
         for model, augmentations, (method, block) in (
             (
                 "davidnet", ["augmentation a", "augmentation b", "augmentation c"],
-                SHOWN_FIRST[DavidNet],
+                SHOWN_FIRST[DavidNet]["photographs"],
             ),
-            ("speednet", ["augmenting"], SHOWN_FIRST[SpeedNet]),
+            ("speednet", ["augmenting"], SHOWN_FIRST[SpeedNet]["photographs"]),
         )
         for part in (
             "training step", *(f"loading, {augmentation}" for augmentation in augmentations),

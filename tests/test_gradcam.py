@@ -210,6 +210,7 @@ def test_the_map_shown_first_is_the_network_s_unless_it_is_chosen():
             "gradcam", network.blocks[-1],
         )  # fmt: skip
     assert first_choice(Unmeasured()) == ("hirescam", "late")
+    assert first_choice(SpeedNet(width=4)) != first_choice(SpeedNet(width=4), drawn=True)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 6, 6), (3, 40, 4, 4), (3, 5, 16, 16)])

@@ -411,6 +411,18 @@ def test_the_choice_is_told_beside_what_is_shown():
     assert trust.choice_in_words(by_worth, ("a", "x")).startswith("By intervention, the rule")
     none = made_up(deletion=worth, **sane_but(weights="abc"))
     assert "no map should be shown first" in trust.choice_in_words(none, ("a", "x"))
+    blob = made_up(deletion=[0.1, 0.8, *worth[2:]], **sane_but())
+    assert trust.choice_in_words(blob, ("c", "x")) == (
+        "By deletion, centre blob comes first (0.80; b at x 0.70), which knows nothing of the "
+        "network. So it decides nothing here; c at x is shown first."
+    )
+
+
+def test_a_method_with_a_pass_for_every_channel_is_not_shown_first():
+    judgement = made_up(deletion=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.6], **sane_but())
+    slow = replace(judgement, candidates=(*CANDIDATES[:5], ("scorecam", "x"), CANDIDATES[6]))
+    assert best_candidate(judgement, "deletion") == CANDIDATES[5]
+    assert best_candidate(slow, "deletion") == CANDIDATES[6]
 
 
 def test_where_a_map_is_worth_least_comes_first():

@@ -638,7 +638,8 @@ def _add_balance(commands) -> None:
     parser = _add_command(commands, "balance", _balance, about)
     parser.add_argument("--ratio", type=float, default=100.0, help="of most to least frequent")
     parser.add_argument("--seeds", type=int, default=5, help="how many pairs (default: 5)")
-    _add_setting(parser, "data_dir")
+    for name in ("epochs", "data_dir"):
+        _add_setting(parser, name)
     parser.add_argument("--output-dir", default="outputs/balance", help="where these runs are kept")
 
 
@@ -648,7 +649,9 @@ def _balance(options) -> None:
 
     check_number("--seeds", options.seeds, 2, 1_000, whole=True)
     picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
-    print_balance(picture_set, options.ratio, options.seeds, options.output_dir)
+    print_balance(
+        picture_set, options.ratio, options.seeds, options.output_dir, epochs=options.epochs
+    )
 
 
 # labels

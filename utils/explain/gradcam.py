@@ -51,24 +51,29 @@ OTHER_METHODS: dict[str, type[BaseCAM]] = {
     "fem": grad_cam.FEM,
 }
 #: Which map of a network is shown first, by what `python -m utils trust` measured (docs/trust.md).
-SHOWN_FIRST = {DavidNet: ("hirescam", "layer1"), SpeedNet: ("hirescam", "block2")}
-#: What each does, and what was measured of it on drawn shapes (docs/trust.md). A layer's output is
-#: a stack of channels, each a small picture.
+SHOWN_FIRST = {
+    DavidNet: {"drawn shapes": ("hirescam", "layer1"), "photographs": ("hirescam", "layer2")},
+    SpeedNet: {"drawn shapes": ("hirescam", "block2"), "photographs": ("gradcam", "block3")},
+}
+#: What each does, and what was measured of it (docs/trust.md). A layer's output is a stack of
+#: channels, each a small picture.
 METHOD_NOTES = {
     "gradcam": "Adds up a layer's channels, each weighed by its mean gradient: the usual choice. "
     "Measured: coarse in the last layer, and unsteady before it.",
     "gradcam++": "Weighs by positive gradients only; meant for several objects in one picture. "
     "Measured: nearly the same map for any class.",
     "hirescam": "Gradient times channel, point by point: in the last layer, what each point added. "
-    "Measured: worth most, before the last layer.",
+    "Measured: worth most in DavidNet, before the last layer; in SpeedNet on drawn shapes alone.",
     "layercam": "Positive gradients only, point by point; made for early layers. Measured: finds "
     "the object there, with nearly the same map for any class.",
     "xgradcam": "Grad-CAM with weights scaled by how active a channel is. Measured: steadier than "
     "Grad-CAM before the last layer.",
     "eigencam": "What most of the channels have in common; it does not look at the class at all, "
     "and its sign is arbitrary, so a map may come out inverted.",
-    "scorecam": "No gradient: tries every channel as a mask, so it takes the longest.",
-    "ablationcam": "No gradient: switches off every channel in turn, so it takes long.",
+    "scorecam": "No gradient: tries every channel as a mask, so it takes the longest. Measured, on "
+    "few pictures: worth most in SpeedNet on photographs, and in DavidNet slow to follow weights.",
+    "ablationcam": "No gradient: switches off every channel in turn, so it takes long. Measured, "
+    "on few pictures: in DavidNet nearly the same map for any class.",
 }
 #: These make a forward pass for every channel of a block,
 CHANNEL_METHODS = ("scorecam", "ablationcam")
@@ -115,14 +120,19 @@ def check_method(method: str) -> None:
 
 
 def first_choice(
-    network: Network, method: str | None = None, block: str | None = None
+    network: Network, method: str | None = None, block: str | None = None, *, drawn: bool = False
 ) -> tuple[str, str]:
-    """Return by which method and at which block to draw a map, where one or both are None.
+    """Return the method and block whose map is shown first, unless they are chosen.
 
-    Of a network that was not measured it is HiResCAM at the last block, whose points add up to the
-    score where a linear layer follows the largest value or the mean of each channel.
+    Args:
+        network: a network of the registry.
+        method, block: None for what was measured to show best what this network used. For a
+            network that was not measured it is HiResCAM at the last block, whose points add up to
+            the score where a linear layer follows the largest value or the mean of each channel.
+        drawn: whether it learned drawn shapes; else what was measured on photographs counts.
     """
-    measured = (chosen for kind, chosen in SHOWN_FIRST.items() if isinstance(network, kind))
+    kind = "drawn shapes" if drawn else "photographs"
+    measured = (chosen[kind] for of, chosen in SHOWN_FIRST.items() if isinstance(network, of))
     default = next(measured, ("hirescam", network.blocks[-1]))
     return method or default[0], block or default[1]
 

@@ -34,7 +34,7 @@ class TrainedModel:
         self._scale = data["mean"], data["std"]
         self._device, _ = choose_device()
         self._network = load_network(run, self._device)
-        self.method, self.block = first_choice(self._network)
+        self.method, self.block = first_choice(self._network, drawn=data["name"] == "shapes")
 
     def thresholds(self) -> np.ndarray:
         """Return the thresholds of prediction sets: float64, C; refused where there are none."""

@@ -21,7 +21,7 @@ from utils.data import drawn_shapes
 from utils.data.augment import hole_colour, normalise, shift_and_flip
 from utils.data.augmentation import Augmentation
 from utils.data.picture_set import PictureSet
-from utils.explain.gradcam import class_activation_maps
+from utils.explain.gradcam import CHANNEL_METHODS, class_activation_maps
 from utils.explain.map_measures import (
     FILLS,
     LOCALISATION,
@@ -509,13 +509,23 @@ def choice_in_words(judgement: Judgement, shown: Candidate) -> str:
         chosen = best_candidate(judgement, measure)
     except InputError as nothing:
         return str(nothing)
+    known = max(KNOWS_NOTHING, key=lambda each: mean[judgement.candidates.index(each)])
+    of_both = [mean[judgement.candidates.index(each)] for each in (known, chosen)]
+    if of_both[0] >= of_both[1]:
+        return (
+            f"By {measure}, {named(known)} comes first ({of_both[0]:.2f}; {named(chosen)} "
+            f"{of_both[1]:.2f}), which knows nothing of the network. So it decides nothing here; "
+            f"{named(shown)} is shown first."
+        )
     told = f"By {measure}, the rule chooses {named(chosen)} on these pictures"
     if chosen == shown:
         return f"{told}, the map that is shown first."
     if shown not in judgement.candidates:
         return f"{told}; {named(shown)}, which is shown first, was not judged."
-    of_both = (f"{mean[judgement.candidates.index(each)]:.2f}" for each in (chosen, shown))
-    return f"{told}, not {named(shown)}, which is shown first ({' against '.join(of_both)})."
+    against = " against ".join(
+        f"{mean[judgement.candidates.index(each)]:.2f}" for each in (chosen, shown)
+    )
+    return f"{told}, not {named(shown)}, which is shown first ({against})."
 
 
 def worst_of(judgement: Judgement, shown: Candidate, count: int) -> np.ndarray:
@@ -626,7 +636,9 @@ def best_candidate(judgement: Judgement, measure: str) -> Candidate:
 
     1. It must follow class and weights: `sanity`'s ``class`` and ``weights`` are at least
        1 - `MOST_ALIKE` on average.
-    2. Of these, it has the highest mean by `measure`: `deciding_measure`.
+    2. It must not take a forward pass for every channel, as `CHANNEL_METHODS` do: hundreds for a
+       picture.
+    3. Of these, it has the highest mean by `measure`: `deciding_measure`.
 
     Raises:
         InputError: no candidate follows class and weights.
@@ -634,6 +646,7 @@ def best_candidate(judgement: Judgement, measure: str) -> Candidate:
     passed = np.ones(len(judgement.candidates), bool)
     for name in ("class", "weights"):  # what was not measured does not pass
         passed &= judgement.means(name) >= 1 - MOST_ALIKE
+    passed &= [method not in CHANNEL_METHODS for method, _ in judgement.candidates]
     if not passed.any():
         raise InputError("No method follows both class and weights; no map should be shown first.")
     values = np.where(passed, judgement.means(measure), -np.inf)

@@ -82,7 +82,7 @@ def print_trust(
         few = min(channel_count, len(subjects))
         about += f"; for {' and '.join(CHANNEL_METHODS)} {few:,} and {min(SANE_BY_CHANNEL, few)}"
     scores = [about, "", *table(judgement)]
-    measures = [choice_in_words(judgement, first_choice(network))]
+    measures = [choice_in_words(judgement, shown_for(subjects))]
     if "intervention" in judgement.scores:
         measures = [*agreement_table(agreement_with_intervention(judgement)), "", *measures]
     print("\n".join([*scores, "", *measures]))
@@ -104,9 +104,14 @@ def judge_all(subjects: Subjects, channel_count: int) -> Judgement:
     return judgement
 
 
+def shown_for(subjects: Subjects) -> Candidate:
+    """Return the map that is shown first for such pictures."""
+    return first_choice(subjects.network, drawn=subjects.regions is not None)
+
+
 def _coarse(subjects: Subjects) -> dict[Candidate, np.ndarray]:
     """Return the maps shown first with as few cells as the last block's: is it the method?"""
-    method, block = first_choice(subjects.network)
+    method, block = shown_for(subjects)
     maps = maps_by_candidate(subjects, [method], [block])[method, block]
     found = stages(subjects.network, maps.shape[-1])
     sides = {stage.name: stage.side for stage in found if stage.side is not None}

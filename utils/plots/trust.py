@@ -31,9 +31,9 @@ def scores_by_measure(table, dataset_title, network):
     height = 0.19 * (len(methods) + len(known)) + 0.75
     note = (
         "Means over n pictures. Colours run from the lowest to the highest of each panel, higher "
-        "being better; those of class and weights only tell what passes (light) from what fails "
-        "(dark). Below the line: maps that know nothing of the network, and the object's mask "
-        "where it is known. Empty: not measured."
+        f"being better; those of class and weights only tell what passes ({PASSES} or more, light) "
+        "from what fails (dark). Below the line: maps that know nothing of the network, and the "
+        f"object's mask where it is known. Empty: not measured.{_on_fewer(table)}"
     )
     figure, axes = new_figure(
         title,
@@ -55,12 +55,22 @@ def scores_by_measure(table, dataset_title, network):
         is_check = measures[place].startswith(CHECKS)
         _draw_panel(panel, np.array(cells, float), len(methods), is_check)
         count = table["n"][table["measure"] == measures[place]].max()
-        passes = f", {PASSES} passes" if is_check else ""
-        panel.set_title(f"{measures[place]}, n = {count:,}{passes}", size=NORMAL)
+        panel.set_title(f"{measures[place]}, n = {count:,}", size=NORMAL)
         panel.set_xticks(range(len(blocks)), blocks, size=SMALL)
         names = [*methods, *known] if place % across == 0 else []
         panel.set_yticks(range(len(methods) + len(known)) if names else [], names, size=SMALL)
     return figure
+
+
+def _on_fewer(table):
+    """Return which methods were measured on fewer pictures than n, and on how many; or nothing."""
+    most = table.groupby("measure")["n"].transform("max")
+    fewer = table[(table["n"] < 0.5 * most) & (table["block"] != "")]
+    if not len(fewer):
+        return ""
+    counts = sorted(set(zip(fewer["n"], most[fewer.index], strict=True)), reverse=True)
+    told = ", ".join(f"{few:,} for {n:,}" for few, n in counts)
+    return f" On fewer pictures: {' and '.join(dict.fromkeys(fewer['method']))}, {told}."
 
 
 def _draw_panel(panel, cells, number_of_methods, is_check):

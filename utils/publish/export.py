@@ -28,7 +28,7 @@ from utils.explain.exported import (
     ExportedModel,
     check_libraries,
 )
-from utils.explain.gradcam import class_activation_maps
+from utils.explain.gradcam import class_activation_maps, first_choice
 from utils.explain.map_in_graph import NetworkWithMap
 from utils.explain.promise import kept_thresholds
 from utils.files import replacing_folder, write_text
@@ -118,7 +118,8 @@ def export_run(
     target = run.path("export") if folder is None else folder
     _check_free(target)
     network, data = load_network(run), run.record["data"]
-    with_map = NetworkWithMap(network, data["mean"], data["std"], method, block)
+    asked = first_choice(network, method, block, drawn=data["name"] == "shapes")
+    with_map = NetworkWithMap(network, data["mean"], data["std"], *asked)
     pictures = _pictures(run, data_dir, dataset) if check else None
     description = _describe(run, with_map)
     with replacing_folder(target) as beside:

@@ -120,6 +120,7 @@ def _about(run: Run) -> dict:
         "classes": data["classes"],
         "image_size": settings["image_size"],
         "bits": data.get("bits", 16),
+        "drawn": data["name"] == "shapes",
         "mean": data["mean"],
         "std": data["std"],
         "test_acc": metrics["test_acc"],
