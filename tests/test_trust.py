@@ -407,7 +407,7 @@ def test_the_choice_is_told_beside_what_is_shown():
         "not c at x, which is shown first (0.70 against 0.60)."
     )
     assert trust.choice_in_words(judgement, ("d", "x")).endswith("was not judged.")
-    by_worth = made_up(deletion=worth, intervention=worth[::-1], **sane_but())
+    by_worth = made_up(deletion=worth, intervention=[*worth[:4], 0.7, 0.6, 0.5], **sane_but())
     assert trust.choice_in_words(by_worth, ("a", "x")).startswith("By intervention, the rule")
     none = made_up(deletion=worth, **sane_but(weights="abc"))
     assert "no map should be shown first" in trust.choice_in_words(none, ("a", "x"))

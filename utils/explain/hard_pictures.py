@@ -75,12 +75,14 @@ def _most_frequent_mistake(gathered: Gathered) -> tuple[np.ndarray, np.ndarray]:
     return votes.argmax(axis=0), votes.max(axis=0)
 
 
-def examples(table: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
+def examples(table: pd.DataFrame, count: int, seed: int = 0) -> dict[str, pd.DataFrame]:
     """Return some rows of `picture_table` of each kind, to be shown.
 
     Of those always wrong, the ones on whose wrong class most runs agree; of those sometimes wrong,
-    the ones nearest to half of the runs; of those never wrong, ones from all over the split.
+    the ones nearest to half of the runs; of those never wrong, any. `seed` draws which of equal
+    ones are shown: the first would all be of one class, where pictures are kept by class.
     """
+    drawn = table.sample(frac=1, random_state=seed)
     half = table["wrong"].max() / 2
     ranked = {
         ALWAYS: -table["agreeing"],
@@ -89,10 +91,8 @@ def examples(table: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
     }
     chosen = {}
     for kind, rank in ranked.items():
-        some = table[table["kind"] == kind]
-        some = some.loc[rank[some.index].sort_values(kind="stable").index]
-        step = max(1, len(some) // count) if kind == NEVER else 1
-        chosen[kind] = some[::step][:count]
+        some = drawn[drawn["kind"] == kind]
+        chosen[kind] = some.loc[rank[some.index].sort_values(kind="stable").index[:count]]
     return chosen
 
 
