@@ -160,7 +160,14 @@ def test_another_batch_counts_anew(task):
         with pytest.raises(WorkerDiedError):
             run_task(task, die)
     forget_begun(task.run)
-    assert run_task(task, complete).reason == ""
+    done = run_task(task, complete)
+    assert done.reason == "" and not done.taken_over
+
+
+def test_a_run_that_goes_on_with_another_worker_says_so(task):
+    with pytest.raises(WorkerDiedError):
+        run_task(task, die)
+    assert run_task(task, complete).taken_over
 
 
 # In a process of its own

@@ -51,6 +51,14 @@ def test_each_run_that_ends_has_a_line_with_all_counts_and_the_time_left(at, sho
     assert (shown.done, shown.failed) == (1, {"b": "no memory"})
 
 
+def test_a_run_that_a_worker_took_over_says_so_and_is_no_measure_of_others(at, shown, capsys):
+    del at.under_way["a"]
+    shown.ended(Outcome("a", seconds=2.0, taken_over=True), at)
+    assert capsys.readouterr().out.endswith(
+        "–  done: seed=a, in 0:00:02 since it was taken over from a worker that died\n"
+    )
+
+
 def test_now_and_then_a_line_says_what_is_at_work(at, shown, capsys, monkeypatch):
     shown.breathe(at)
     shown.breathe(at)

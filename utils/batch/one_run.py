@@ -70,11 +70,13 @@ class Outcome:
         name: of the run.
         reason: why it failed; empty if it is complete.
         seconds: that a worker spent on it, from the last time it was begun.
+        taken_over: whether another worker had begun it in this batch, and was lost.
     """
 
     name: str
     reason: str = ""
     seconds: float = 0.0
+    taken_over: bool = False
 
 
 #: Does the work of a run, and raises where it cannot be done.
@@ -111,12 +113,12 @@ def run_task(task: Task, runner: Runner) -> Outcome:
     Returns:
         what became of it: whatever goes wrong is this run's alone, and raises nothing.
     """
-    begun = time.monotonic()
+    begun, taken_over = time.monotonic(), task.run.has(BEGUN)
     try:
         reason = _attempt(task, runner)
     except Exception as error:  # of any kind: the worker has other runs to do
         reason = printable(first_line(error))
-    return Outcome(task.name, reason, time.monotonic() - begun)
+    return Outcome(task.name, reason, time.monotonic() - begun, taken_over)
 
 
 def _attempt(task: Task, runner: Runner) -> str:

@@ -51,13 +51,15 @@ class Table:
     def ended(self, outcome: Outcome, at: Dispatcher) -> None:
         """Count what became of a run, and print a line about it."""
         called = self._labels[outcome.name]
-        self._clock.ended(outcome.name, None if outcome.reason else outcome.seconds)
+        is_whole = not (outcome.reason or outcome.taken_over)
+        self._clock.ended(outcome.name, outcome.seconds if is_whole else None)
         if outcome.reason:
             self.failed[outcome.name] = outcome.reason
             told = f"failed: {called}: {outcome.reason}"
         else:
             self.done += 1
             told = f"done: {called}, in {in_words(outcome.seconds)}"
+            told += " since it was taken over from a worker that died" if outcome.taken_over else ""
         self._print(told, at)
 
     def breathe(self, at: Dispatcher) -> None:
