@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from shutil import copytree
 
 import pytest
 import torch
@@ -93,6 +94,7 @@ def both(tmp_path_factory, small_network):
     return alone, together
 
 
+@pytest.mark.slow
 def test_both_parts_of_every_batch_are_the_batch_and_share_no_picture(both):
     (_, (alone,)), (_, (first, second)) = both
     assert len(alone) == len(first) == len(second) == EPOCHS * 4
@@ -107,11 +109,13 @@ def test_both_parts_of_every_batch_are_the_batch_and_share_no_picture(both):
     assert sizes == [10, 10, 10, 3] * EPOCHS
 
 
+@pytest.mark.slow
 def test_a_fork_never_counts_on_threads_that_it_does_not_have(both):
     _, (_, seen) = both
     assert {threads for part in seen for _, _, threads in part} == {1}
 
 
+@pytest.mark.slow
 def test_weights_without_batch_normalisation_are_those_of_one_process(both):
     (alone, _), (together, _) = both
     mine, fresh = weights(together), create_model("davidnet", 3, 16, seed=0).state_dict()
@@ -121,6 +125,7 @@ def test_weights_without_batch_normalisation_are_those_of_one_process(both):
     assert any(moved)
 
 
+@pytest.mark.slow
 def test_figures_of_steps_and_epochs_are_those_of_one_process(both):
     (alone, _), (together, _) = both
     for name in ("metrics.csv", "steps.csv"):
@@ -132,6 +137,7 @@ def test_figures_of_steps_and_epochs_are_those_of_one_process(both):
                 assert (row["train_acc"], row["val_acc"]) == (other["train_acc"], other["val_acc"])
 
 
+@pytest.mark.slow
 def test_there_is_one_set_of_files_and_the_record_tells_of_two_processes(both):
     (alone, _), (together, _) = both
 
@@ -148,6 +154,7 @@ def test_there_is_one_set_of_files_and_the_record_tells_of_two_processes(both):
     assert 0 < record["seconds"]["watching"] < record["seconds"]["training"]
 
 
+@pytest.mark.slow
 def test_a_shared_run_is_reused_as_any_other_and_its_predictions_read(both, capsys):
     _, (together, _) = both
     plan = shared_plan(together.folder.parent, "cpu")
@@ -164,6 +171,7 @@ def normalised(tmp_path_factory, small_network):
     return fit(make_plan(folder, devices="cpu:2"))
 
 
+@pytest.mark.slow
 def test_figures_of_davidnet_are_exact_over_both_processes(normalised):
     last, final = read_table(normalised, "metrics.csv")[-1], normalised.read_json("metrics.json")
     assert float(last["val_acc"]) == pytest.approx(final["test_acc"], abs=1e-7)  # by one process
@@ -174,34 +182,34 @@ def in_second_epoch(trainer):
     return trainer.current_epoch == 1
 
 
-def test_what_was_interrupted_goes_on_to_the_same_end(normalised, tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_what_was_interrupted_goes_on_to_the_same_end_or_alone(
+    normalised, tmp_path, monkeypatch, capsys
+):
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
     with monkeypatch.context() as patch:
         interrupt(patch, "on_train_epoch_end", GoneError("gone"), in_second_epoch)
         with pytest.raises(Exception, match="GoneError: gone"):
-            fit(make_plan(tmp_path, devices="cpu:2"))
+            fit(make_plan(shared, devices="cpu:2"))
+    copytree(shared, alone)
     capsys.readouterr()
-    run = fit(make_plan(tmp_path, devices="auto"))  # keeps its own: two
+    run = fit(make_plan(shared, devices="auto"))  # keeps its own: two
     assert "resumed from its last finished epoch" in capsys.readouterr().out
     assert run.settings["devices"] == "cpu:2"
     assert len(read_table(run, "metrics.csv")) == EPOCHS
     assert same_weights(run, normalised)
+    other = fit(make_plan(alone, devices="cpu"))
+    assert other.record["changes"] == [{"epoch": 2, "settings": {"devices": ["cpu:2", "cpu"]}}]
 
 
-def test_going_on_alone_is_noted(normalised, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        interrupt(patch, "on_train_epoch_end", GoneError("gone"), in_second_epoch)
-        with pytest.raises(Exception, match="GoneError"):
-            fit(make_plan(tmp_path, devices="cpu:2"))
-    run = fit(make_plan(tmp_path, devices="cpu"))
-    assert run.record["changes"] == [{"epoch": 2, "settings": {"devices": ["cpu:2", "cpu"]}}]
-
-
+@pytest.mark.slow
 def test_what_a_process_tells_a_person_is_told(tmp_path, monkeypatch):
     interrupt(monkeypatch, "on_train_epoch_end", InputError("Lower max_lr."), lambda _: True)
     with pytest.raises(InputError, match=r"^Lower max_lr\.$"):
         fit(make_plan(tmp_path, devices="cpu:2"))
 
 
+@pytest.mark.slow
 def test_a_person_who_stops_the_starter_stops_all(tmp_path, monkeypatch):
     def stop(trainer):
         if in_second_epoch(trainer):

@@ -1,14 +1,13 @@
 """Which hardware to compute on, in which number format, and why."""
 
 import ctypes
-import json
 import platform
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -63,7 +62,7 @@ def choose_device(devices: str = "auto") -> tuple[str, str]:
             f"devices is {devices!r}, but torch finds {counted(gpus, 'GPU')} here. Give no more."
         )
     if torch.cuda.is_available():
-        return "cuda", _gpu()[0]
+        return "cuda", _of_gpu("name")
     return "mps", f"{platform.processor() or 'Apple'} GPU"
 
 
@@ -73,24 +72,23 @@ def _count_gpus() -> int:
     return int(torch.backends.mps.is_available())
 
 
-def _gpu() -> tuple[str, tuple[int, int]]:
-    """Return the name and the CUDA compute capability of the GPU.
+def _of_gpu(what: str) -> Any:
+    """Return the GPU's ``"name"``, or its CUDA compute ``"capability"``: two numbers.
 
     A notebook's process that has looked at a GPU itself can no longer be forked into several that
     use GPUs; where there are several, another process looks.
     """
     if in_notebook() and torch.cuda.device_count() > 1 and not torch.cuda.is_initialized():
-        return _gpu_as_another_sees_it()
-    return torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        return _gpu_as_another_sees_it()[what]
+    return getattr(torch.cuda, f"get_device_{what}")()
 
 
 @cache
-def _gpu_as_another_sees_it() -> tuple[str, tuple[int, int]]:
-    asked = "torch.cuda.get_device_name(), torch.cuda.get_device_capability()"
-    command = [sys.executable, "-c", f"import json, torch; print(json.dumps([{asked}]))"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    name, (major, minor) = json.loads(told)
-    return name, (major, minor)
+def _gpu_as_another_sees_it() -> dict[str, Any]:
+    looks = "from torch import cuda; print(cuda.get_device_name(), *cuda.get_device_capability())"
+    told = subprocess.run([sys.executable, "-c", looks], capture_output=True, text=True, check=True)
+    name, major, minor = told.stdout.strip().rsplit(" ", 2)
+    return {"name": name, "capability": (int(major), int(minor))}
 
 
 def available_memory() -> int:
@@ -179,7 +177,7 @@ def choose_precision(precision: str, device: str) -> tuple[str, str]:
     if precision != "auto":
         return precision, "as asked"
     if device == "cuda":
-        _, capability = _gpu()
+        capability = _of_gpu("capability")
         version = f"CUDA compute capability {capability[0]}.{capability[1]}"
         if capability >= (8, 0):
             return "bf16-mixed", f"{version} computes in bfloat16"
@@ -206,7 +204,7 @@ def computes_in(precision: str, device: str) -> bool:
     if precision == "16-mixed":
         return device != "cpu"
     if device == "cuda":
-        return _gpu()[1] >= (8, 0)
+        return _of_gpu("capability") >= (8, 0)
     return device == "cpu" and _cpu_bfloat16() is not None
 
 

@@ -119,7 +119,7 @@ def choose_processes(
 
 
 def _with_torchrun(count: int) -> str:
-    return f"Outside a notebook, on each machine: torchrun --nproc-per-node {count} -m utils train …"
+    return f"Outside a notebook, everywhere: torchrun --nproc-per-node {count} -m utils train …"
 
 
 def _started_by_torchrun(devices: str, num_nodes: int, strategy: str | None) -> Processes:
