@@ -59,6 +59,7 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
         "warmup_share": 0.3, "initial_lr_divisor": 100.0, "final_lr_divisor": 1e4,
         "min_momentum": 0.85, "max_momentum": 0.9, "crop_padding": 4, "flip_probability": 0.5,
         "cutout_size": 8, "precision": "32-true", "devices": "cpu", "seed": 0,
+        "num_nodes": 1, "strategy": "auto",
         "optimizer": "adam", "label_smoothing": 0.0, "growth": [], "alternate_flips": False,
         "whitening": True,
         "skipped": 0.0,

@@ -80,6 +80,7 @@ def test_auto_keeps_the_precision_and_the_device_of_a_run_that_was_begun(
     fresh = make_plan(tmp_path / "b", precision="auto", overwrite=True)
     assert fresh.settings["precision"] == "bf16-mixed"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     plan = make_plan(tmp_path / "b", precision="auto", devices="auto")

@@ -1,4 +1,4 @@
-"""The command line: ``python -m utils run | batch | data | predict | bench | docs | export …``."""
+"""The command line: ``python -m utils run | train | batch | data | predict | bench | docs …``."""
 
 import argparse
 import csv
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         _add_run,
+        _add_train,
         _add_batch,
         _add_data,
         _add_predict,
@@ -120,10 +121,15 @@ def _add_setting(parser, name: str, **changes) -> None:
 def _add_run(commands) -> None:
     about = "Run the notebooks through papermill into outputs/<run name>/."
     parser = _add_command(commands, "run", _run, about)
+    _add_run_and_place(parser)
+    _add_part_and_parameters(parser)
+
+
+def _add_run_and_place(parser) -> None:
+    """Add the options that say which run, of what, and where."""
     for name in ("run_name", *SHORTCUTS):  # None: not given
         _add_setting(parser, name, default=None)
     _add_setting(parser, "output_dir")
-    _add_part_and_parameters(parser)
 
 
 def _add_part_and_parameters(parser) -> None:
@@ -132,6 +138,11 @@ def _add_part_and_parameters(parser) -> None:
     parser.add_argument(
         "--from", dest="start", metavar="04", help="run this notebook and those after it"
     )
+    _add_parameters(parser)
+
+
+def _add_parameters(parser) -> None:
+    """Add the option that sets any parameter."""
     parser.add_argument(
         "-p",
         "--parameter",
@@ -149,6 +160,7 @@ def _run(options) -> None:
     from utils.runs import Run
     from utils.training.preflight import check_asked, check_run
 
+    _refuse_torchrun("a notebook, which starts the processes itself")
     end_with_starter()
     names = select_notebooks(options.only, options.start)
     parameters = _run_parameters(options)
@@ -192,6 +204,42 @@ def _dataset_from_shell(dataset: str) -> str:
     """Return a folder's path in full: a shell user means it from the current directory."""
     is_path = dataset not in ("", *SOURCES) and os.path.exists(dataset)
     return os.path.realpath(dataset) if is_path else dataset
+
+
+def _refuse_torchrun(what: str) -> None:
+    """Refuse to do once for each process of torchrun what is to be done once."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError(f"torchrun is for `-m utils train`; this starts {what}. Leave it out.")
+
+
+# train
+
+
+def _add_train(commands) -> None:
+    about = (
+        "Train as chapter 3 does, without a notebook: what torchrun starts once for each device."
+    )
+    parser = _add_command(commands, "train", _train, about)
+    _add_run_and_place(parser)
+    _add_parameters(parser)
+
+
+def _train(options) -> None:
+    from utils.data.sources import load_pictures
+    from utils.training.fit import fit
+    from utils.training.plan import plan_training
+    from utils.training.preflight import check_asked
+    from utils.training.processes import only_first_speaks
+
+    parameters = _run_parameters(options)
+    with only_first_speaks():
+        check_asked(parameters, ["03_training"])
+        place = {"run_name": options.run_name, "output_dir": options.output_dir}
+        plan = plan_training(load_pictures(**parameters), **parameters, **place)
+        print(plan)
+        run = fit(plan, overwrite=parameters.get("overwrite", False))
+        if run.is_trained:
+            print(f"\nThe trained network and its figures: {printable(str(run.folder))}")
 
 
 # batch

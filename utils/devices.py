@@ -2,16 +2,19 @@
 
 import ctypes
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
 
-from utils import InputError, check_choice
-from utils.settings import SETTINGS
+from utils import InputError, check_choice, counted
+from utils.progress import in_notebook
+from utils.settings import SETTINGS, split_count
 
 PRECISIONS, DEVICES = SETTINGS["precision"].choices, SETTINGS["devices"].choices
 CONTROL_GROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -35,20 +38,57 @@ M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 def choose_device(devices: str = "auto") -> tuple[str, str]:
     """Choose where to compute.
 
+    Args:
+        devices: the parameter of this name. Of several the kind counts here, and that there are so
+            many.
+
     Returns:
         torch's name of the device (``"cpu"``, ``"cuda"``, ``"mps"``) and the hardware's name.
 
     Raises:
-        InputError: an unknown choice, or a GPU where there is none.
+        InputError: an unknown choice, a GPU where there is none, or more than there are.
     """
-    check_choice("devices", devices, DEVICES)
-    if devices != "cpu" and torch.cuda.is_available():
-        return "cuda", torch.cuda.get_device_name()
-    if devices != "cpu" and torch.backends.mps.is_available():
-        return "mps", f"{platform.processor() or 'Apple'} GPU"
-    if devices == "gpu":
-        raise InputError("devices is 'gpu', but torch finds no GPU here. Use 'auto' or 'cpu'.")
-    return "cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    SETTINGS["devices"].check(devices)
+    kind, count = split_count(devices)
+    gpus = 0 if kind == "cpu" else _count_gpus()
+    if not gpus and kind == "gpu":
+        raise InputError(
+            f"devices is {devices!r}, but torch finds no GPU here. Use 'auto' or 'cpu'."
+        )
+    if not gpus:
+        return "cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    if count is not None and count > gpus:
+        raise InputError(
+            f"devices is {devices!r}, but torch finds {counted(gpus, 'GPU')} here. Give no more."
+        )
+    if torch.cuda.is_available():
+        return "cuda", _of_gpu("name")
+    return "mps", f"{platform.processor() or 'Apple'} GPU"
+
+
+def _count_gpus() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return int(torch.backends.mps.is_available())
+
+
+def _of_gpu(what: str) -> Any:
+    """Return the GPU's ``"name"``, or its CUDA compute ``"capability"``: two numbers.
+
+    A notebook's process that has looked at a GPU itself can no longer be forked into several that
+    use GPUs; where there are several, another process looks.
+    """
+    if in_notebook() and torch.cuda.device_count() > 1 and not torch.cuda.is_initialized():
+        return _gpu_as_another_sees_it()[what]
+    return getattr(torch.cuda, f"get_device_{what}")()
+
+
+@cache
+def _gpu_as_another_sees_it() -> dict[str, Any]:
+    looks = "from torch import cuda; print(cuda.get_device_name(), *cuda.get_device_capability())"
+    told = subprocess.run([sys.executable, "-c", looks], capture_output=True, text=True, check=True)
+    name, major, minor = told.stdout.strip().rsplit(" ", 2)
+    return {"name": name, "capability": (int(major), int(minor))}
 
 
 def available_memory() -> int:
@@ -137,7 +177,7 @@ def choose_precision(precision: str, device: str) -> tuple[str, str]:
     if precision != "auto":
         return precision, "as asked"
     if device == "cuda":
-        capability = torch.cuda.get_device_capability()
+        capability = _of_gpu("capability")
         version = f"CUDA compute capability {capability[0]}.{capability[1]}"
         if capability >= (8, 0):
             return "bf16-mixed", f"{version} computes in bfloat16"
@@ -164,7 +204,7 @@ def computes_in(precision: str, device: str) -> bool:
     if precision == "16-mixed":
         return device != "cpu"
     if device == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
+        return _of_gpu("capability") >= (8, 0)
     return device == "cpu" and _cpu_bfloat16() is not None
 
 

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from multiprocessing import parent_process
 
 from tqdm.std import tqdm
 
@@ -72,6 +73,7 @@ def progress_bar(
         initial: number of units done before, which the rate leaves out.
         is_visible: False counts nothing and draws nothing.
     """
+    is_fork = in_notebook() and parent_process() is not None  # nothing that it displays arrives
     return tqdm(
         iterable,
         desc=description,
@@ -79,7 +81,7 @@ def progress_bar(
         unit=f" {unit}",
         unit_scale=scale,
         initial=initial,
-        disable=not is_visible,
+        disable=is_fork or not is_visible,
         file=_NotebookLine() if in_notebook() else sys.stderr,
         ncols=BAR_WIDTH if in_notebook() else None,
         mininterval=LIVE_INTERVAL if is_live() else LOG_INTERVAL,

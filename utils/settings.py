@@ -41,6 +41,7 @@ class Setting:
         low, high: of a number, both allowed.
         choices: all that it may be; empty for any.
         words: what a number may be instead.
+        is_counted: whether a choice may say how many, as "gpu:2" does.
         later: the default, and the line, in the chapters after training, where these differ.
         is_identity: whether a run with another value is another training.
         is_late: whether runs of an earlier version do not name it.
@@ -56,6 +57,7 @@ class Setting:
     high: float = math.inf
     choices: tuple[str, ...] | tuple[int, ...] = ()
     words: tuple[str, ...] = ()
+    is_counted: bool = False
     later: tuple[str | float | bool | None, str] | None = None
     is_identity: bool = True
     is_late: bool = False
@@ -74,7 +76,10 @@ class Setting:
         if not is_resolved and (is_word or (value is None and self.default is None)):
             return
         if self.choices:
-            check_choice(self.name, value, self.choices)
+            one, listed = value, self.choices
+            if self.is_counted:
+                one, listed = split_count(value)[0], (*self.choices, f"{self.choices[-1]}:2")
+            check_choice(self.name, one, listed)
         if self.kind is FLAG:
             check_flag(self.name, value)
         elif self.kind is TEXT:
@@ -88,6 +93,16 @@ class Setting:
     def in_chapter(self, chapter: str) -> tuple[str | float | bool | None, str]:
         """Return its default and its line in a chapter, by that chapter's digit."""
         return self.later if self.later and chapter > "3" else (self.default, self.meaning)
+
+
+def split_count(value: Any) -> tuple[Any, int | None]:
+    """Return a choice, and how many of it are asked for; None where it does not say.
+
+    >>> split_count("gpu:2"), split_count("gpu"), split_count("gpu:0")
+    (('gpu', 2), ('gpu', None), ('gpu:0', None))
+    """
+    found = isinstance(value, str) and re.fullmatch(r"(\w+):([1-9][0-9]{0,3})", value, re.ASCII)
+    return (found[1], int(found[2])) if found else (value, None)
 
 
 def _settings(*settings: Setting) -> dict[str, Setting]:
@@ -196,9 +211,19 @@ SETTINGS = _settings(
         default="auto", chapters="23", choices=("auto", "bf16-mixed", "16-mixed", "32-true"),
     ),
     Setting(
-        "devices", TEXT, TRAINING, "auto (a run keeps its own), cpu or gpu", default="auto",
-        chapters="2356", choices=("auto", "cpu", "gpu"), is_identity=False,
-        later=("auto", "auto, cpu or gpu"),
+        "devices", TEXT, TRAINING,
+        "auto (a run keeps its own), cpu or gpu; gpu:2 or cpu:4 share a training",
+        default="auto", chapters="2356", choices=("auto", "cpu", "gpu"), is_counted=True,
+        is_identity=False, later=("auto", "auto, cpu or gpu; of several, one computes here"),
+    ),
+    Setting(  # who computes what part of a batch changes the last digits of sums, no more
+        "num_nodes", WHOLE, TRAINING, "how many machines torchrun started the training on",
+        default=1, chapters="3", low=1, high=1_000, is_identity=False, is_late=True,
+    ),
+    Setting(
+        "strategy", TEXT, TRAINING,
+        "how Lightning shares a training: ddp or ddp_notebook; None: what fits", chapters="3",
+        choices=("ddp", "ddp_notebook"), is_identity=False, is_late=True,
     ),
     Setting(
         "lr_steps", WHOLE, SHOWN, "how many learning rates to try", default=100, chapters="2",
@@ -356,6 +381,8 @@ def schema(is_late: bool = False) -> dict[str, dict]:
             continue
         is_word = setting.kind is TEXT and setting.choices
         described[name] = words if is_word else kinds[setting.kind]
+        if setting.is_counted:
+            described[name] = {"type": "string", "pattern": r"^\w+(:[0-9]{1,4})?$"}
         if name == "image_size":
             described[name] = {"type": "integer", "minimum": setting.low, "maximum": setting.high}
         if name in ("limit_train", "limit_test"):

@@ -33,7 +33,7 @@ from utils.batch.table import Table, in_words, summary
 from utils.files import brief_path, resolve_path, unwritable
 from utils.locks import HeldError, held_alone
 from utils.runs import check_folder_name, list_runs
-from utils.settings import PICTURES, names_of
+from utils.settings import PICTURES, names_of, split_count
 from utils.training.preflight import (
     check_asked,
     check_begun,
@@ -103,6 +103,7 @@ def plan_batch(asked: Asked, notebooks: Sequence[str], threads: int | None = Non
     tasks, labels, kinds = [], {}, {}
     for parameters in cells(asked):
         check_asked(parameters, notebooks)
+        _check_shares_nothing(parameters.get("devices"))
         name, called = run_name(parameters), label(parameters, asked.varying)
         if name in labels:
             raise InputError(
@@ -112,6 +113,15 @@ def plan_batch(asked: Asked, notebooks: Sequence[str], threads: int | None = Non
         labels[name] = called
         kinds[name] = label(parameters, [name for name in asked.varying if name != "seed"])
     return Batch(folder, tuple(tasks), labels, kinds, tuple(notebooks))
+
+
+def _check_shares_nothing(devices: str | None) -> None:
+    kind, count = split_count(devices)
+    if count is not None:
+        raise InputError(
+            f"devices is {devices!r}, but a batch gives each run one device. Give {kind!r}; how "
+            "many runs are done at once is --workers."
+        )
 
 
 def print_plan(batch: Batch, workers: int | None, retry_failed: bool) -> None:

@@ -62,9 +62,14 @@ class PictureDataModule(LightningDataModule):
         self.losses = torch.full((len(self.train),), torch.inf)
         self._near: dict[int, Split] = {}
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether an epoch leaves out some training pictures, by the losses that they had."""
+        return self.per_epoch < len(self.train)
+
     def state_dict(self) -> dict:
         """Return what a checkpoint keeps: the losses, where the next epoch depends on them."""
-        return {"losses": self.losses.cpu()} if self.per_epoch < len(self.train) else {}
+        return {"losses": self.losses.cpu()} if self.leaves_out else {}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Take up the losses of a checkpoint."""
@@ -72,16 +77,20 @@ class PictureDataModule(LightningDataModule):
 
     def note_losses(self, indices: Tensor, losses: Tensor) -> None:
         """Remember the losses (N) that training measured of the pictures at `indices` (N)."""
-        if self.per_epoch < len(self.train):
+        if self.leaves_out:
             self.losses = self.losses.to(losses.device)
             self.losses[indices] = losses.float()
+
+    def size_of_batch(self, number: int) -> int:
+        """Return how many pictures a training batch has, the shares of all processes together."""
+        return min(self.batch_size, self.per_epoch - number * self.batch_size)
 
     def train_dataloader(self) -> DataLoader:
         """Return batches of the training split in an order of their own every epoch."""
         order = EpochShuffle(
             len(self.train), self.batch_size, self.seed, self.per_epoch, lambda: self.losses.cpu()
         )
-        return batch_loader(self.near(self.train), order)
+        return self._loader(self.train, order)
 
     def val_dataloader(self) -> DataLoader:
         """Return batches of the split that is watched during training."""
@@ -93,7 +102,12 @@ class PictureDataModule(LightningDataModule):
 
     def _evaluated(self, split: Split) -> DataLoader:
         size = evaluation_batch_size(self.device.type, split.images.shape[-1])
-        order = InOrder(len(split), size)
+        return self._loader(split, InOrder(len(split), size))
+
+    def _loader(self, split: Split, order: "InOrder") -> DataLoader:
+        """Return the batches of this process: all of them, or its share of each."""
+        if self.trainer is not None:
+            order.rank, order.processes = self.trainer.global_rank, self.trainer.world_size
         return batch_loader(self.near(split), order)
 
     @property
@@ -169,11 +183,17 @@ def _free(device: torch.device) -> int:
 class InOrder(Sampler[Tensor]):
     """Yields the positions 0 … size − 1 in batches (int64 tensors).
 
+    Where several processes train together, each is given its own part of every batch. No position
+    is given twice, or left out; the parts of a batch differ by at most one position.
+
     Attributes:
         device: where the positions are to be.
+        rank: of this process, from 0.
+        processes: how many share each batch.
     """
 
     device = torch.device("cpu")
+    rank, processes = 0, 1
 
     def __init__(self, size: int, batch_size: int):
         self.size, self.batch_size = size, batch_size
@@ -183,7 +203,8 @@ class InOrder(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         # a generator: the Trainer makes the iterator before it says which epoch this is
-        yield from self.order().to(self.device).split(self.batch_size)
+        for batch in self.order().to(self.device).split(self.batch_size):
+            yield batch[self.rank :: self.processes]
 
     def order(self) -> Tensor:
         """Return all positions, int64, in the order they are to be seen."""

@@ -199,7 +199,7 @@ def waiting_lines(folder: Path, picture_set: PictureSet) -> Iterator[str]:
         classifier, data = plan.classifier(), plan.data_module()
         log, watch = TrainingLog(plan.run, "test", data.per_epoch, EPOCHS), _Watch()
         build_trainer(
-            plan.settings["devices"],
+            plan.device,
             plan.settings["precision"],
             max_epochs=EPOCHS,
             callbacks=[log, NoteLosses(), watch],

@@ -140,4 +140,4 @@ def _neighbours(x: Tensor) -> Tensor:
 
 def _multiply(neighbours: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
     columns = weight.permute(2, 3, 1, 0).reshape(-1, len(weight))
-    return (neighbours @ columns).view(shape[0], *shape[2:], -1).permute(0, 3, 1, 2)
+    return (neighbours @ columns).view(shape[0], *shape[2:], columns.shape[1]).permute(0, 3, 1, 2)

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from utils import InputError, first_line
 from utils.files import replacing, unwritable
@@ -17,6 +18,8 @@ from utils.progress import progress_bar
 from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run
 from utils.training.recipes import UNSAID
 
+#: How Lightning calls the file in which a process that it started hands weights back.
+HANDED_BACK = ".temp.ckpt"
 #: About how many rows ``steps.csv`` has at the end.
 STEP_ROWS = 1_000
 NEEDED_TO_RESUME = {
@@ -49,6 +52,9 @@ class RunCheckpointIO(TorchCheckpointIO):
         Raises:
             InputError: the disk is full, or the folder is read-only.
         """
+        if Path(path).name == HANDED_BACK:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
         with replacing(Path(path)) as beside:
             try:
                 with beside.open("wb") as opened:
@@ -62,6 +68,8 @@ class RunCheckpointIO(TorchCheckpointIO):
         Raises:
             InputError: it is damaged, or of a training with other settings.
         """
+        if Path(path).name == HANDED_BACK:
+            return super().load_checkpoint(path, weights_only=True)
         checkpoint = read_checkpoint(Path(path))
         if _as_compared(checkpoint["identity"]) != _as_compared(self.identity):
             raise InputError(
@@ -148,12 +156,28 @@ def epoch_in_words(row: Mapping, epochs: int, watched: str) -> str:
 
 
 class NoteLosses(Callback):
-    """Tells the data module the loss of every picture, by which it chooses what to show next."""
+    """Tells the data module the loss of every picture, by which it chooses what to show next.
+
+    Several processes tell each other what they noted, once an epoch, and so choose alike.
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the last epoch's."""
+        self.noted: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         """Note a batch's losses, without reading them from the device."""
         _, _, indices = batch
         trainer.datamodule.note_losses(indices, outputs["losses"])
+        if trainer.world_size > 1 and trainer.datamodule.leaves_out:
+            self.noted.append((indices, outputs["losses"]))
+
+    def on_train_epoch_end(self, trainer, pl_module: LightningModule) -> None:
+        """Note what the other processes did."""
+        if self.noted:
+            mine = [torch.cat(parts) for parts in zip(*self.noted, strict=True)]
+            for indices, losses in zip(*map(gather_all_tensors, mine), strict=True):
+                trainer.datamodule.note_losses(indices, losses)
 
 
 class TrainingLog(Callback):
@@ -161,6 +185,7 @@ class TrainingLog(Callback):
 
     Losses of single steps stay on the device until the epoch ends, so that nothing waits. The
     rows go into each checkpoint as well: a resumed run has just those of the epochs that it holds.
+    Of several processes the first writes and shows, for all of them.
 
     Args:
         run: whose files to write.
@@ -194,12 +219,14 @@ class TrainingLog(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the progress bar; on resuming, bring the tables back to the checkpoint's epoch."""
-        done = trainer.current_epoch
+        done, self.is_first = trainer.current_epoch, trainer.is_global_zero
         if done:
             self._write()
         self.every = max(1, int(trainer.estimated_stepping_batches) // STEP_ROWS)
         total = self.pictures * self.max_epochs
-        self.bar = progress_bar(description="Training", total=total, unit="pictures")
+        self.bar = progress_bar(
+            description="Training", total=total, unit="pictures", is_visible=self.is_first
+        )
         self.bar.update(self.pictures * done)
         self.bar.initial = self.bar.n  # the rate counts only what this process did
 
@@ -218,19 +245,19 @@ class TrainingLog(Callback):
         Lightning's own monitor of the rate sends it to the device, and waits for that.
         """
         self.has_begun = True
-        step = trainer.global_step - 1
+        step, pictures = trainer.global_step - 1, trainer.datamodule.size_of_batch(batch_idx)
         if step % self.every == 0:
             self.pending.append(
                 {
                     "step": step,
                     "epoch": trainer.current_epoch + 1,
                     "lr": self.lr,
-                    "train_loss": outputs["losses"].mean(),
+                    "train_loss": outputs["losses"].sum() / pictures,
                 }
             )
             if trainer.logger is not None:
                 trainer.logger.log_metrics({"learning_rate": self.lr}, step)
-        self.bar.update(len(batch[1]))
+        self.bar.update(pictures)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of watching."""
@@ -247,13 +274,24 @@ class TrainingLog(Callback):
         row["seconds"] = round(time.perf_counter() - self.epoch_started, 3)
         self._check_finite(row)
         self.epochs.append({name: row[name] for name in HISTORY_COLUMNS})
-        self.steps += [{**r, "train_loss": r["train_loss"].item()} for r in self.pending]
-        self.pending = []
+        self.steps += self._noted_steps(trainer)
         self._write()
         self.bar.refresh()
-        self.bar.write(epoch_in_words(row, self.max_epochs, self.watched))
+        if self.is_first:
+            self.bar.write(epoch_in_words(row, self.max_epochs, self.watched))
+
+    def _noted_steps(self, trainer: Trainer) -> list[dict]:
+        """Return this epoch's rows of steps; the parts of a loss, of each process one, add up."""
+        rows, self.pending = self.pending, []
+        if not rows:
+            return []
+        losses = torch.stack([row["train_loss"] for row in rows])
+        losses = trainer.strategy.reduce(losses, reduce_op="sum").tolist()
+        return [{**row, "train_loss": loss} for row, loss in zip(rows, losses, strict=True)]
 
     def _write(self) -> None:
+        if not self.is_first:
+            return
         self.run.write_csv("steps.csv", STEP_COLUMNS, self.steps)
         self.run.write_csv("metrics.csv", HISTORY_COLUMNS, self.epochs)
 

@@ -1,6 +1,7 @@
 """The LightningModule: any network of the registry, trained by a recipe."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
@@ -35,6 +36,8 @@ class ImageClassifier(LightningModule):
 
     Attributes:
         views: how many views of each test picture the test averages over.
+        share: what this process's mean loss counts in the average over all processes, which
+            Lightning takes of the gradients: more than 1 where it has more pictures of a batch.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class ImageClassifier(LightningModule):
         super().__init__()
         self.network = network
         self.recipe = recipe
-        self.views = 1
+        self.views, self.share = 1, 1.0
         offsets = None if class_counts is None else class_counts.clamp(min=1).float().log()
         self.register_buffer("offsets", offsets, persistent=False)
         for split in ("train", "val", "test"):
@@ -77,6 +80,17 @@ class ImageClassifier(LightningModule):
         loss = cross_entropy(offset, targets, label_smoothing=smoothing)
         return {"loss": loss, "losses": losses.detach()}
 
+    def on_train_batch_start(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """Note how large a part of the whole batch this process has."""
+        trainer: Any = self.trainer
+        if trainer.world_size > 1:
+            whole = trainer.datamodule.size_of_batch(batch_idx)
+            self.share = len(batch[1]) * trainer.world_size / whole
+
+    def backward(self, loss: Tensor, *args, **kwargs) -> None:
+        """Compute gradients whose average over all processes is that of the whole batch's mean."""
+        super().backward(loss if self.share == 1 else loss * self.share, *args, **kwargs)
+
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """Measure a batch of the watched split."""
         images, targets = batch[:2]
@@ -94,8 +108,9 @@ class ImageClassifier(LightningModule):
         """Return the losses (N) of a batch's logits, and add them to the metrics of the split."""
         losses = cross_entropy(logits, targets, reduction="none")
         mean_loss, accuracy = getattr(self, f"{split}_loss"), getattr(self, f"{split}_acc")
-        mean_loss.update(losses.detach())
-        accuracy.update(logits.detach(), targets)
+        if len(targets):  # of several processes, one may have no part in the last batch
+            mean_loss.update(losses.detach())
+            accuracy.update(logits.detach(), targets)
         epoch_values = {f"{split}_loss": mean_loss, f"{split}_acc": accuracy}
         self.log_dict(epoch_values, on_step=False, on_epoch=True, batch_size=len(targets))
         return losses

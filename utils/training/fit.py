@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from shutil import rmtree
 
@@ -22,12 +23,14 @@ from utils.training.callbacks import (
     RunCheckpointIO,
     TrainingLog,
     epoch_in_words,
+    read_checkpoint,
 )
 from utils.training.classifier import ImageClassifier
 from utils.training.plan import CHECKPOINT, TrainingPlan, as_begun, hardware_change
 from utils.training.predictions import right_on_new, write_predictions
+from utils.training.processes import end_processes, is_first, part, told_by_process
 from utils.training.trained import save_network
-from utils.training.trainer import build_trainer, evaluate_in_float32, interruptible
+from utils.training.trainer import build_trainer, evaluate_in_float32, interruptible, join
 
 #: In the order in which they may be removed at any moment; what says "trained" goes first.
 TRAINED_FILES = ("model.safetensors", "metrics.json", "predictions.npz", "metrics.csv", "steps.csv")
@@ -37,7 +40,8 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
     """Train, or take up what is there: resume an unfinished run, reuse a complete one.
 
     Writes ``run.json``, ``metrics.csv``, ``steps.csv``, ``checkpoints/last.ckpt``, TensorBoard
-    events, ``model.safetensors``, ``predictions.npz`` and ``metrics.json`` into its folder.
+    events, ``model.safetensors``, ``predictions.npz`` and ``metrics.json`` into its folder. Of
+    processes that torchrun started each calls this, and the first alone writes.
 
     Raises:
         InputError: the run exists with other settings, another process is writing it, the disk
@@ -46,11 +50,14 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
     """
     check_flag("overwrite", overwrite)
     run = plan.run
-    with run.locked():
-        if overwrite:
+    with run.locked() if is_first() else nullcontext():
+        wait = join(plan.device, plan.processes)
+        if overwrite and is_first():
             _remove_training(run)
-        plan = as_begun(plan)
-        if run.is_trained:
+        wait()
+        plan, is_trained, resumed = as_begun(plan), run.is_trained, run.has(*CHECKPOINT)
+        wait()  # nobody writes before all have read
+        if is_trained and is_first():
             place = {name: plan.settings[name] for name in ("dataset", "data_dir")}
             run.update_record(status="complete", failure=None, settings={**run.settings, **place})
             print(
@@ -59,22 +66,25 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
             )
             for row in run.read_csv("metrics.csv", HISTORY_COLUMNS):
                 print(epoch_in_words(row, plan.recipe.epochs, run.record["data"]["watched"]))
-            return run
-        _train(plan)
+        if not is_trained:
+            _train(plan, resumed)
     return run
 
 
-def _train(plan: TrainingPlan) -> None:
-    run, checkpoint = plan.run, plan.run.path(*CHECKPOINT)
-    resumed = run.has(*CHECKPOINT)
+def _train(plan: TrainingPlan, resumed: bool) -> None:
+    run, checkpoint, processes = plan.run, plan.run.path(*CHECKPOINT), plan.processes
     classifier, data_module = plan.classifier(), plan.data_module()
+    processes.check(plan.recipe.batch_size, data_module.per_epoch)
     check_space(run.folder, bytes_to_train(classifier.network), "Training this network")
-    _start_record(plan, classifier.network, data_module)
+    if is_first():
+        _start_record(plan, classifier.network, data_module)
     watched = "validation" if plan.settings["val_fraction"] else "test"
     log = TrainingLog(run, watched, data_module.per_epoch, plan.recipe.epochs)
     trainer = _training_trainer(plan, log, checkpoint)
     if resumed:
         print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")
+    if remark := processes.remark(plan.device, classifier.network, plan.recipe.batch_size):
+        print(remark)
     try:
         with interruptible():
             trainer.fit(
@@ -86,22 +96,38 @@ def _train(plan: TrainingPlan) -> None:
     except InputError:
         raise
     except Exception as error:
-        if not resumed or log.has_begun:
+        if (told := told_by_process(error)) is not None:
+            raise InputError(told) from error
+        if not resumed or log.has_begun or processes.are_started_here:
             raise
         raise InputError(
             f"Training cannot be resumed from {checkpoint} ({first_line(error)}). Delete it to "
             "train from the beginning."
         ) from error
     except KeyboardInterrupt:
-        run.update_record(status="failed", failure={"error": "interrupted"})
+        end_processes(trainer)
+        _take_back(log, plan)
+        if is_first():
+            run.update_record(status="failed", failure={"error": "interrupted"})
         raise Interrupted(
             f"Training of run {run.name!r} was stopped. {len(log.epochs)} of "
             f"{plan.recipe.epochs} epochs are finished and kept. Run the same again, without "
             "overwrite, to continue from there."
         ) from None
+    _take_back(log, plan)
+    part()
+    if not is_first():
+        return
     run.add_seconds("training", sum(row["seconds"] for row in log.epochs))
     run.add_seconds("watching", log.watching)
     _finish(plan, classifier, data_module)
+
+
+def _take_back(log: TrainingLog, plan: TrainingPlan) -> None:
+    """Take up what other processes logged: those that this one started, and that have ended."""
+    if plan.processes.are_started_here and plan.run.has(*CHECKPOINT):
+        checkpoint = read_checkpoint(plan.run.path(*CHECKPOINT))
+        log.load_state_dict(checkpoint["callbacks"][log.state_key])
 
 
 def bytes_to_train(network: nn.Module) -> int:
@@ -131,7 +157,9 @@ def _remove_training(run: Run) -> None:
 def _start_record(plan: TrainingPlan, network: Network, data: PictureDataModule) -> None:
     picture_set, change = plan.picture_set, hardware_change(plan.run, plan.settings)
     changes = plan.run.record.get("changes", []) if plan.run.has(*CHECKPOINT) else []
-    device, hardware = choose_device("cpu" if plan.settings["devices"] == "cpu" else "auto")
+    device, hardware = choose_device("cpu" if plan.device == "cpu" else "auto")
+    if plan.processes.total > 1:
+        hardware += f", {plan.processes.total} processes"
     plan.run.update_record(
         status="running",
         failure=None,
@@ -176,8 +204,9 @@ def _training_trainer(plan: TrainingPlan, log: TrainingLog, checkpoint: Path) ->
     settings, folder = plan.settings, plan.run.folder
     folder.mkdir(parents=True, exist_ok=True)
     return build_trainer(
-        settings["devices"],
+        plan.device,
         settings["precision"],
+        plan.processes,
         max_epochs=plan.recipe.epochs,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         log_every_n_steps=10,
@@ -196,7 +225,7 @@ def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataMo
     """Test the final weights and write what was learned."""
     run, targets = plan.run, plan.picture_set.test.targets
     averaged = _test_averaged(plan, classifier, data) if plan.recipe.views > 1 else None
-    figures, logits = evaluate_in_float32(classifier, data, plan.settings["devices"])
+    figures, logits = evaluate_in_float32(classifier, data, plan.device)
     write_predictions(run, logits, targets)
     save_network(run, classifier.network)
     new = right_on_new(plan.picture_set, logits)
@@ -216,7 +245,7 @@ def _test_averaged(
     plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataModule
 ) -> dict:
     """Return the figures of logits averaged over views, in the precision of training."""
-    trainer = build_trainer(plan.settings["devices"], plan.settings["precision"])
+    trainer = build_trainer(plan.device, plan.settings["precision"])
     started, classifier.views = time.perf_counter(), plan.recipe.views
     with interruptible():
         figures = trainer.test(classifier, datamodule=data, verbose=False)[0]

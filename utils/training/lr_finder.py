@@ -79,7 +79,7 @@ def sweep(
     ):
         classifier = _Sweep(plan, _rising(min_lr, max_lr, steps), bar.update)
         trainer = build_trainer(
-            plan.settings["devices"],
+            plan.device,
             plan.settings["precision"],
             max_steps=steps,
             limit_val_batches=0,  # a sweep needs no validation

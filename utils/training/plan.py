@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from utils import InputError, as_percent, printable
@@ -20,10 +21,12 @@ from utils.settings import (
     RECIPE,
     TRAINING,
     derive_run_name,
+    split_count,
     with_defaults,
 )
 from utils.training.callbacks import finished_epochs
 from utils.training.classifier import ImageClassifier
+from utils.training.processes import Processes, by_torchrun, choose_processes
 from utils.training.recipes import UNSAID, Recipe, choose_recipe, limit_batch_size, overrides
 
 #: Settings that follow the machine, unless they are given.
@@ -43,8 +46,8 @@ class TrainingPlan:
         picture_set: what it learns from.
         recipe: how; with all overrides applied.
         rest: the settings that neither of these has: ``val_fraction``, ``balanced``,
-            ``precision``, ``devices`` and ``seed``, and in ``max_lr_source`` who chose the peak
-            learning rate.
+            ``precision``, ``devices``, ``num_nodes``, ``strategy`` and ``seed``, and in
+            ``max_lr_source`` who chose the peak learning rate.
         notes: what was chosen or changed, and why: one line each.
         asked: what was asked of the hardware, as `choose_device` and `choose_precision` take it.
     """
@@ -70,6 +73,17 @@ class TrainingPlan:
     def identity(self) -> dict:
         """The settings that make this training what it is."""
         return {name: v for name, v in self.settings.items() if name not in NOT_IDENTITY}
+
+    @property
+    def device(self) -> str:
+        """torch's name of the device; each process has one of these."""
+        return split_count(self.rest["devices"])[0]
+
+    @property
+    def processes(self) -> Processes:
+        """Those that share the training."""
+        count = split_count(self.rest["devices"])[1] or 1
+        return Processes(count, self.rest["num_nodes"], self.rest["strategy"])
 
     def network(self) -> Network:
         """Return the network with the fresh weights of this seed, and of these pictures."""
@@ -160,7 +174,7 @@ def plan_training(
         notes.append("balanced   every class is learned as if all had equally many pictures")
     before = {} if asked["overwrite"] else _held_settings(run)
     hardware = {name: asked[name] for name in HARDWARE}
-    resolved, remarks = _resolve_hardware(hardware, before)
+    resolved, remarks = _resolve_hardware(asked, before)
     rest = {
         "val_fraction": val_fraction,
         "balanced": asked["balanced"],
@@ -195,13 +209,27 @@ def _watched_in_words(val_fraction: float) -> str:
 
 def _resolve_hardware(asked: dict, before: dict) -> tuple[dict, list[str]]:
     """Return device and precision by their parameters' names, and lines on why they are these."""
-    device, hardware = choose_device(_kept_device(asked["devices"], before))
+    devices = _kept_device(asked["devices"], before)
+    processes = choose_processes(devices, asked["num_nodes"], asked["strategy"])
+    if processes.count > 1:
+        devices = f"{split_count(devices)[0]}:{processes.count}"
+    device, hardware = choose_device(devices)
     precision, reason = _kept_precision(asked["precision"], device, before)
     notes = [f"device     {device}: {hardware}"]
     if asked["devices"] == "auto" and device != choose_device()[0]:
         notes.append('           as this run was begun; devices="gpu" goes on on the GPU')
     notes.append(f"precision  {precision}: {reason}; channels-last")
-    return {"precision": precision, "devices": device}, notes
+    if processes.total > 1:
+        notes.append(
+            f"shared     each batch by {processes.total} processes ({processes.strategy}); the "
+            "batches, the schedule and all draws are those of one"
+        )
+    return {
+        "precision": precision,
+        "devices": f"{device}:{processes.count}" if processes.count > 1 else device,
+        "num_nodes": processes.num_nodes,
+        "strategy": processes.strategy,
+    }, notes
 
 
 def _changes(plan: TrainingPlan) -> list[str]:
@@ -217,10 +245,18 @@ def _held_settings(run: Run) -> dict:
 
 
 def _kept_device(devices: str, before: dict) -> str:
-    """Return what to ask for: with ``"auto"`` what a run was begun on, if this machine has it."""
-    if devices != "auto" or before.get("devices") not in ("cpu", choose_device()[0]):
+    """Return what to ask for: with ``"auto"`` what a run was begun on, if this machine has it.
+
+    How many share it is not kept where torchrun has started so many, or where GPUs are too few.
+    """
+    kind, count = split_count(before.get("devices"))
+    if devices != "auto" or kind not in ("cpu", choose_device()[0]):
         return devices
-    return "cpu" if before["devices"] == "cpu" else "gpu"
+    kept = "cpu" if kind == "cpu" else "gpu"
+    if count is None or by_torchrun():
+        return kept
+    are_there = kind != "cuda" or count <= torch.cuda.device_count()
+    return f"{kept}:{count}" if are_there else devices
 
 
 def _kept_precision(precision: str, device: str, before: dict) -> tuple[str, str]:
@@ -330,7 +366,8 @@ def _check_hardware(plan: TrainingPlan, before: dict) -> None:
         if before["precision"] == "bf16-mixed":
             give += ', or precision="bf16-mixed" as before, which is slow here'
     else:
-        give = 'devices="cpu"' if device == "cpu" else 'devices="gpu"'
+        kind, count = split_count(device)
+        give = f'devices="{"cpu" if kind == "cpu" else "gpu"}{f":{count}" if count else ""}"'
     raise InputError(
         f"Run {plan.run.name!r} was trained in {before['precision']} on {before['devices']} until "
         f"epoch {epoch - 1}, for which this machine has no units. To go on from epoch {epoch} on "

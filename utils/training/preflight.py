@@ -33,12 +33,14 @@ def check_asked(parameters: Mapping, names: Sequence[str]) -> None:
         from utils.data.sources import check_dataset
 
         check_dataset(values["dataset"])
-    if given & {"model", "image_size", "precision", "devices"}:
+    if given & {"model", "image_size", "precision", "devices", "num_nodes", "strategy"}:
         from utils.devices import choose_device, choose_precision
         from utils.models.registry import check_model
+        from utils.training.processes import choose_processes
 
         check_model(recipe.model, values["image_size"])
         device, _ = choose_device(values["devices"])
+        choose_processes(*(values[name] for name in ("devices", "num_nodes", "strategy")))
         choose_precision(values["precision"], device)
     if "block" in given:
         from utils.models.registry import MODELS

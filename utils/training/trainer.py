@@ -1,30 +1,50 @@
-"""Lightning's Trainer, quiet and on one device."""
+"""Lightning's Trainer, quiet, and on one device unless it is told otherwise."""
 
 import signal
 import threading
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from logging import WARNING, getLogger
 from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 from utils.data.batches import PictureDataModule
 from utils.devices import keep_freed_memory
 from utils.training.callbacks import KeepLogits
 from utils.training.classifier import ImageClassifier
+from utils.training.processes import ALONE, FORKED, TORCHRUN, OneThread, Processes, by_torchrun
 
 
-def build_trainer(device: str, precision: str, **options) -> Trainer:
-    """Return a quiet Trainer on one device; `options` are further arguments of Lightning's."""
+def build_trainer(
+    device: str, precision: str, processes: Processes | None = None, **options
+) -> Trainer:
+    """Return a quiet Trainer.
+
+    Args:
+        device: torch's name of it.
+        precision: Lightning's name of it.
+        processes: that share what it does; None: this one alone.
+        options: further arguments of Lightning's.
+    """
     quiet_libraries()
     keep_freed_memory()
+    processes = processes or Processes()
+    if processes.strategy == FORKED:
+        options["callbacks"] = [OneThread(), *options.get("callbacks", ())]
+    if processes.strategy == ALONE and by_torchrun():
+        options["plugins"] = [LightningEnvironment(), *options.get("plugins", ())]
     defaults: dict[str, Any] = {
         "accelerator": device,
-        "devices": 1,
+        "devices": processes.count,
+        "num_nodes": processes.num_nodes,
+        "strategy": processes.strategy,
+        "use_distributed_sampler": False,  # the data module gives each process its part
+        "sync_batchnorm": processes.total > 1 and device != "cpu",  # torch has it for GPUs alone
         "precision": precision,
         "num_sanity_val_steps": 0,
         "enable_progress_bar": False,
@@ -33,6 +53,18 @@ def build_trainer(device: str, precision: str, **options) -> Trainer:
         "logger": False,
     }
     return Trainer(**{**defaults, **options})
+
+
+def join(device: str, processes: Processes) -> Callable[[], None]:
+    """Let the processes that torchrun started find each other; return what waits for all of them.
+
+    Where there are none, nobody is waited for.
+    """
+    if processes.strategy != TORCHRUN:
+        return lambda: None
+    strategy = build_trainer(device, "32-true", processes).strategy
+    strategy.setup_environment()
+    return strategy.barrier
 
 
 def quiet_libraries() -> None:
