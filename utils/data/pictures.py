@@ -9,10 +9,12 @@ import os
 import stat
 import sys
 import warnings
-from collections.abc import Generator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -49,7 +51,8 @@ MAX_PIXELS = 120_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would warn from 89 million on,
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # where we refuse
 warnings.filterwarnings("ignore", "Corrupt EXIF data")  # of which nothing but what is whole is read
-CHUNK = 500
+#: As many pictures a worker decodes at a time, or as many as come to so many bytes.
+CHUNK, CHUNK_BYTES = 500, 8_000_000
 #: Below this many files, threads finish before worker processes have started.
 PROCESSES_FROM = 3_000
 
@@ -229,6 +232,7 @@ def read_pictures(
     image_size: int,
     description: str = "Decoding pictures",
     bits: int | None = None,
+    images: np.ndarray | None = None,
 ) -> Decoded:
     """Read many picture files in parallel, with a progress bar.
 
@@ -238,8 +242,11 @@ def read_pictures(
         description: of the progress bar.
         bits: of deep greyscale pictures, those that are used; None looks at all of them, and takes
             the fewest of ``DEPTHS`` that hold every value.
+        images: zeros to decode into, uint8 N×3×S×S, such as of a file; None makes them in memory.
     """
-    decoded = Decoded(np.zeros((len(paths), 3, image_size, image_size), np.uint8), bits or 16)
+    if images is None:
+        images = np.zeros((len(paths), 3, image_size, image_size), np.uint8)
+    decoded = Decoded(images, bits or 16)
     _read_into(decoded, paths, range(len(paths)), image_size, description)
     if bits is None and decoded.deep:
         decoded.bits = next(depth for depth in DEPTHS if depth >= max(decoded.deep.values()))
@@ -256,20 +263,31 @@ def _read_into(
     description: str,
 ) -> None:
     """Decode the files at these positions of `paths` to the same positions of the result."""
-    chunks = [positions[start : start + CHUNK] for start in range(0, len(positions), CHUNK)]
-    of_chunks = [[paths[position] for position in chunk] for chunk in chunks]
-    repeated = ([value] * len(chunks) for value in (image_size, decoded.bits))
+    size = max(1, min(CHUNK, CHUNK_BYTES // (3 * image_size**2)))
+    chunks = [positions[start : start + size] for start in range(0, len(positions), size)]
     with (
         workers(len(positions)) as executor,
         progress_bar(description=description, total=len(positions), unit="pictures") as bar,
     ):
-        parts = executor.map(_read_chunk, of_chunks, *repeated)
+        read = partial(_read_chunk, image_size=image_size, bits=decoded.bits)
+        parts = _in_order(executor, read, ([paths[i] for i in chunk] for chunk in chunks))
         for chunk, part in zip(chunks, parts, strict=True):
             decoded.images[chunk] = part.images
             decoded.failures |= {chunk[i]: reason for i, reason in part.failures.items()}
             decoded.deep |= {chunk[i]: used for i, used in part.deep.items()}
             decoded.several |= {chunk[i] for i in part.several}
             bar.update(len(chunk))
+
+
+def _in_order(executor: Executor, read: Callable, chunks: Iterable) -> Generator[Decoded]:
+    """Yield what each chunk gives; few are decoded ahead, since all of them may not fit memory."""
+    ahead: deque[Future[Decoded]] = deque()
+    for chunk in chunks:
+        ahead.append(executor.submit(read, chunk))
+        if len(ahead) > 2 * (os.cpu_count() or 1):
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
 
 
 def workers(count: int) -> Executor:
