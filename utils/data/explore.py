@@ -28,7 +28,7 @@ def mean_pictures(split: Split, num_classes: int) -> np.ndarray:
     for part in parts(split.images):
         targets = split.targets[start : start + len(part)]
         for target in targets.unique():
-            sums[target] += part[targets == target].sum(0, dtype=torch.int64)
+            sums[target] += part[targets == target].sum(0, dtype=torch.int32)
         start += len(part)
     sizes = split.targets.bincount(minlength=num_classes).clamp(min=1)
     return (sums / (255 * sizes).view(-1, 1, 1, 1)).numpy()
