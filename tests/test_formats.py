@@ -1,4 +1,4 @@
-"""Kinds of picture files that are read as they are, or with what is installed; the rest is named."""
+"""Kinds of picture files that are read as they are, or with what is installed; others are named."""
 
 import base64
 import zlib
@@ -96,7 +96,9 @@ def test_what_would_read_a_file_is_told_where_it_is_missing(reads_jpeg_alone, he
     notes = "\n".join(load(root, tmp_path).notes)
     assert "as not pictures in a class folder: 3 (2 .heic, 1 .avif)." in notes
     assert "AVIF is read with Pillow 11.3 or later: " in notes
-    assert "Class wasp is left out: none of its files can be read (1 .heif). HEIC is read" in notes
+    assert (
+        "Class 'wasp' is left out: none of its files can be read (1 .heif). HEIC is read" in notes
+    )
 
 
 def test_nothing_is_to_be_installed_for_what_is_read_or_never_is(reads_jpeg_alone):
@@ -153,7 +155,7 @@ def test_of_several_pictures_the_first_is_read_and_the_file_named(name, tmp_path
     red, blue = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue"))
     red.save(root / "ant" / name, save_all=True, append_images=[blue])
     (note,) = (n for n in load(root, tmp_path).notes if "several pictures" in n)
-    assert note == f"1 files hold several pictures, of which the first is read: ant/{name}."
+    assert note.endswith(f"several pictures, of which the first is read: ant/{name}.")
     assert (read_picture(root / "ant" / name, SIZE) == (255, 0, 0)).all(axis=2).mean() > 0.99
 
 
