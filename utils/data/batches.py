@@ -106,12 +106,21 @@ class PictureDataModule(LightningDataModule):
     def near(self, split: Split) -> Split:
         """Return a split on the GPU that the Trainer computes on, where that has room for it.
 
-        Its batches then need no way there. Everywhere else it is returned as it is.
+        Its batches then need no way there. Where there is no room, that is said once, and the split
+        returned as it is, as on any other device.
         """
-        if self.device.type != "cuda" or ROOM * split.images.nbytes > _free(self.device):
+        if self.device.type != "cuda":
             return split
         if id(split) not in self._near:
-            self._near[id(split)] = split.to(self.device)
+            size, free = split.images.nbytes, _free(self.device)
+            if ROOM * size <= free:
+                self._near[id(split)] = split.to(self.device)
+            else:
+                self._near[id(split)] = split
+                print(
+                    f"{len(split):,} pictures ({size / 1e9:,.2f} GB) go to the GPU batch by batch: "
+                    f"with {free / 1e9:,.2f} GB free it has no room for all, {ROOM} times over."
+                )
         return self._near[id(split)]
 
     def on_after_batch_transfer(self, batch, dataloader_idx: int):

@@ -71,7 +71,7 @@ def load_pictures(*, known_dir: str | Path | None = None, **given) -> PictureSet
 
     Raises:
         InputError: an unknown data set or parameter, a value out of range, pictures that cannot be
-            read, or more of them than the memory can hold.
+            read, or more of them than either the disk or the memory has room for.
     """
     options = with_defaults(PICTURES, **given)
     dataset, data_dir, size = options["dataset"], options["data_dir"], options["image_size"]
