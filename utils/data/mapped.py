@@ -35,7 +35,7 @@ class TensorFile:
             mapped memory that the disk has no room for would end the process.
 
     Raises:
-        OSError: there is no such room, or the file cannot be written.
+        OSError: there is no such room, or the file cannot be written or mapped.
     """
 
     def __init__(self, path: Path, expected: int):
@@ -44,6 +44,7 @@ class TensorFile:
         self._arrays: list[tuple[int, np.memmap]] = []
         path.touch()
         self._take(HEADER + expected)
+        np.memmap(path, np.uint8, "r+", 0, (HEADER,))  # some drives of a network cannot
 
     def _take(self, size: int) -> None:
         with open(self.path, "r+b") as file:
