@@ -419,8 +419,8 @@ def test_pictures_of_one_colour_are_named_and_deep_ones_scaled_also_from_the_cac
 def test_what_an_archive_holds_beside_pictures_is_named(tmp_path):
     root = make_folder(tmp_path / "pets", {"oak": 5, "elm": 5})
     (root / "birch").mkdir()
-    (root / "birch" / "1.HEIC").write_bytes(b"x")
+    (root / "birch" / "1.CR2").write_bytes(b"x")
     archive = shutil.make_archive(tmp_path / "trees", "zip", tmp_path, "pets")
     loaded = load(archive, tmp_path)
     assert loaded.classes == ("elm", "oak")
-    assert "Class 'birch' is left out: none of its files can be read (1 .heic)." in loaded.notes
+    assert "Class 'birch' is left out: none of its files can be read (1 .cr2)." in loaded.notes

@@ -7,7 +7,6 @@ import torch
 from helpers.pictures import made_set, made_split
 from utils.data import copies, explore, near_copies, views
 from utils.data.batches import PictureDataModule, hold_out
-from utils.data.mapped import HEADER, TensorFile, map_tensors, read_metadata, rearrange
 from utils.data.picture_set import Split, channel_statistics, limited, parted
 from utils.data.views import PictureView, chosen, parts
 
@@ -74,47 +73,6 @@ def test_batches_of_a_view_are_those_of_a_copy(monkeypatch):
     for name in ("train_dataloader", "val_dataloader"):
         for found, expected in zip(getattr(viewed, name)(), getattr(copied, name)(), strict=True):
             assert all(map(torch.equal, found, expected))
-
-
-# In a file
-
-
-def test_a_file_gives_back_what_was_decoded_into_it_and_what_stands_beside(tmp_path):
-    path = tmp_path / "kept.safetensors"
-    file = TensorFile(path, 1_000)
-    images = file.new((10, 3, 8, 8), np.uint8)
-    masks = file.new((4, 8, 8), np.bool_)
-    assert not images.any() and path.stat().st_size == HEADER + 10 * 192 + 4 * 64
-    images[:], masks[:] = np.arange(10).reshape(10, 1, 1, 1), True
-    pictures = torch.from_numpy(images)
-    beside = torch.tensor([5, 2**40])
-    tensors = {"a": pictures[:4], "b": pictures[4:], "beside": beside}
-    tensors |= {"masks": torch.from_numpy(masks), "none": torch.empty(0, dtype=torch.int64)}
-    file.finish(tensors, {"key": "known"})
-    assert read_metadata(path) == {"key": "known"}
-    found = map_tensors(path)
-    assert list(found) == list(tensors)
-    assert all(torch.equal(found[name].clone(), tensor) for name, tensor in tensors.items())
-    from safetensors.torch import load_file  # any other program can read it, too
-
-    assert all(torch.equal(load_file(path)[name], tensor) for name, tensor in tensors.items())
-
-
-def test_what_was_not_used_at_the_end_is_cut_off(tmp_path):
-    path = tmp_path / "kept.safetensors"
-    file = TensorFile(path, 0)
-    images = torch.from_numpy(file.new((10, 3, 8, 8), np.uint8))
-    file.finish({"a": images[:6]}, {})
-    assert path.stat().st_size == HEADER + 6 * 192
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_rows_are_put_into_any_order_in_place(seed):
-    rng = np.random.default_rng(seed)
-    rows, order = rng.integers(0, 99, (50, 2, 3)), rng.permutation(50)
-    expected = rows[order]
-    rearrange(rows, order)
-    np.testing.assert_array_equal(rows, expected)
 
 
 def test_pictures_are_parted_without_a_copy():
