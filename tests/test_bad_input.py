@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import zipfile
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from utils import InputError
+from utils import InputError, files
 from utils.cli import main
 from utils.data import cache, sources
 from utils.data.folders import files_below, scan_folder
@@ -181,13 +182,16 @@ def test_a_pipe_among_the_pictures_is_not_waited_for(tmp_path, capsys):
     check("a pipe", messages(arguments, capsys), "pipe.jpg .*it is not a file", tmp_path)
 
 
-def test_more_pictures_than_the_memory_holds(tmp_path, capsys, monkeypatch):
+def test_more_pictures_than_the_disk_and_the_memory_hold(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cache, "available_memory", lambda: 20_000_000)
-    monkeypatch.setattr(sources.pictures, "read_pictures", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
+    monkeypatch.setattr(sources.pictures, "read_pictures", lambda *_, **__: pytest.fail("decoded"))
     root = pets(tmp_path, ant=60, bee=60)
     arguments = ["data", "--dataset", root, "--data-dir", tmp_path / "data", "--image-size", 256]
     match = (
-        r"120 pictures of 256 × 256 pixels need about 0.2 GB of memory, but only 0.0 GB are free"
+        r"120 pictures of 256 × 256 pixels can be kept neither on the disk \(The decoded copy of "
+        r"pets needs 0.02 GB in .*cache, but only 0.01 GB are free there.*\) nor in memory, where "
+        r"they need 0.12 GB of 0.02 GB that are free"
     )
     check("memory", messages(arguments, capsys), match, tmp_path)
 
@@ -214,7 +218,7 @@ PARAMETERS = [
     ("max_lr", "1e999", "max_lr is inf; it must be a number from"),
     ("max_lr", "-0.1", "max_lr is -0.1"),
     ("image_size", "33", "image_size is 33; .*multiple of 8"),
-    ("image_size", "100000", "image_size is 100000; it must be a whole number from 16 to 256"),
+    ("image_size", "100000", "image_size is 100000; it must be a whole number from 16 to 384"),
     ("val_fraction", "1", "val_fraction is 1; it must be a number from 0 to 0.9"),
     ("limit_train", "-5", "limit_train is -5; it must be a whole number from 2"),
     ("seed", "-1", "seed is -1; it must be a whole number from 0"),

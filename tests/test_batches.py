@@ -212,7 +212,9 @@ def test_validation_and_test_see_the_pictures_normalised_and_not_augmented(tmp_p
     assert torch.equal(torch.cat(seen), expected)
 
 
-def test_pictures_are_kept_once_on_a_gpu_that_has_room_and_else_stay_where_they_are(monkeypatch):
+def test_pictures_are_kept_once_on_a_gpu_that_has_room_and_else_stay_where_they_are(
+    monkeypatch, capsys
+):
     moved = []
 
     def to(split, device):
@@ -225,7 +227,9 @@ def test_pictures_are_kept_once_on_a_gpu_that_has_room_and_else_stay_where_they_
     monkeypatch.setattr(PictureDataModule, "device", gpu)
     monkeypatch.setattr(Split, "to", to)
     monkeypatch.setattr(batches, "_free", lambda device: ROOM * module.train.images.nbytes - 1)
-    assert module.near(module.train) is module.train
+    assert module.near(module.train) is module.near(module.train) is module.train
+    assert capsys.readouterr().out.count("9 pictures (0.00 GB) go to the GPU batch by batch") == 1
+    module = PictureDataModule(module.picture_set, 8)
     monkeypatch.setattr(batches, "_free", lambda device: ROOM * module.train.images.nbytes)
     assert module.near(module.train) is module.near(module.train) is not module.train
     assert moved == [gpu]
@@ -235,6 +239,7 @@ def test_batches_of_evaluation_are_larger_on_a_gpu_and_hold_fewer_of_larger_pict
     sizes = [evaluation_batch_size("cuda", side) for side in (16, 32, 64, 256)]
     assert sizes == [8192, 2048, 512, 256]
     assert evaluation_batch_size("cpu", 16) == evaluation_batch_size("mps", 32) == 256
+    assert [evaluation_batch_size("cpu", side) for side in (64, 128, 384)] == [256, 64, 7]
 
 
 def test_pictures_grow_from_epoch_to_epoch_and_are_tested_at_full_size(tmp_path):

@@ -29,6 +29,7 @@ def small(monkeypatch):
 
 PARTS = [
     "3×3 convolution, forward", "3×3 convolution, both ways", "copy of memory",
+    "batches from memory", "batches from a mapped file",
     *(
         f"{model}: {part}"
         for model, augmentations, (method, block) in (

@@ -60,7 +60,7 @@ def test_beside_a_test_folder_a_validation_folder_is_not_read_and_that_is_said(t
 
 def test_hidden_files_are_left_out_and_files_that_are_no_pictures_are_counted(tmp_path):
     make_files(
-        tmp_path, "a/1.jpg", "b/1.jpg", "a/.DS_Store", "a/._1.jpg", "b/readme.txt", "b/1.heic",
+        tmp_path, "a/1.jpg", "b/1.jpg", "a/.DS_Store", "a/._1.jpg", "b/readme.txt", "b/1.cr2",
         ".git/x.jpg", "__MACOSX/a.jpg",
     )  # fmt: skip
     folder = scan_folder(tmp_path)
@@ -311,12 +311,12 @@ def test_names_that_begin_oddly_are_read(name, tmp_path):
 
 
 def test_classes_without_a_picture_that_can_be_read_are_named(tmp_path):
-    make_files(tmp_path, "a/1.jpg", "b/1.jpg", "c/1.HEIC", "c/deep/2.heic", "c/3.mp4")
+    make_files(tmp_path, "a/1.jpg", "b/1.jpg", "c/1.CR2", "c/deep/2.cr2", "c/3.mp4")
     (tmp_path / "empty").mkdir()
     folder = scan_folder(tmp_path)
     assert folder.classes == ("a", "b")
     assert folder.notes == (
-        "Class 'c' is left out: none of its files can be read (2 .heic, 1 .mp4).",
+        "Class 'c' is left out: none of its files can be read (2 .cr2, 1 .mp4).",
         "Class 'empty' is left out: it is empty.",
     )
 
@@ -358,6 +358,6 @@ def test_a_folder_alone_at_the_top_is_stepped_into_and_that_is_said(tmp_path):
 
 def test_files_that_stayed_elsewhere_count_as_if_they_were_there(tmp_path):
     make_files(tmp_path, "a/1.jpg", "b/1.jpg")
-    folder = scan_folder(tmp_path, ["c/1.heic", "a/notes.txt"])
-    assert "Class 'c' is left out: none of its files can be read (1 .heic)." in folder.notes
+    folder = scan_folder(tmp_path, ["c/1.cr2", "a/notes.txt"])
+    assert "Class 'c' is left out: none of its files can be read (1 .cr2)." in folder.notes
     assert "(1 .txt)" in folder.notes[1]

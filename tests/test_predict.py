@@ -145,14 +145,14 @@ def test_what_a_folder_holds_beside_pictures_is_named_and_shows_in_the_exit_stat
     (tmp_path / "new").mkdir()
     Image.open(files[0]).save(tmp_path / "new" / "a.gif")
     for number in range(7):
-        (tmp_path / "new" / f"{number}.HEIC").write_bytes(b"x")
+        (tmp_path / "new" / f"{number}.CR2").write_bytes(b"x")
     arguments = ["predict", "--run", run.name, "--output-dir", str(run.folder.parent)]
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, str(tmp_path / "new")])
     assert len(capsys.readouterr().out.splitlines()) == 1
     told = stopped.value.code
-    assert "7 files are of kinds that are not read (7 .heic)" in told
-    assert str(tmp_path / "new" / "0.HEIC") in told
+    assert "7 files are of kinds that are not read (7 .cr2)" in told
+    assert str(tmp_path / "new" / "0.CR2") in told
     main([*arguments, str(tmp_path / "new" / "a.gif")])
 
 

@@ -122,7 +122,7 @@ def test_the_makefile_installs_under_the_constraints():
 @pytest.mark.parametrize(
     ("folder", "needs"),
     [
-        ("utils", declared("export", "space")),
+        ("utils", declared("export", "heic", "space")),
         ("space", pinned("space/requirements.txt")),
         ("tests", declared()),
     ],

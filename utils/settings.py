@@ -200,7 +200,7 @@ SETTINGS = _settings(
     Setting(
         "image_size", WHOLE, PICTURES,
         "side in pixels of what the network sees; a multiple of 8, at least 16", default=32, low=16,
-        high=256,
+        high=384,
     ),
     Setting(
         "skip_unreadable", FLAG, PICTURES, "go on without files that cannot be read, and name them",

@@ -21,7 +21,7 @@ from typing import IO
 
 from utils import InputError, brief, first_line
 from utils.data.folders import is_hidden
-from utils.data.pictures import MAX_FILE_SIZE
+from utils.data.pictures import EXTENSIONS, MAX_FILE_SIZE
 from utils.files import beside_of, check_space, remove_leftovers, unwritable, write_text
 from utils.locks import one_at_a_time
 from utils.progress import progress_bar
@@ -122,7 +122,8 @@ def unpacked_size(archive: Path, place: Path) -> int:
 def _folder_of(archive: Path, place: Path) -> Path:
     """Return where this version of an archive is unpacked."""
     status = archive.stat()
-    version = f"{archive.name} {status.st_size} {status.st_mtime_ns} {PICTURES}"
+    taken = " ".join(EXTENSIONS)  # more of it, once more can be read
+    version = f"{archive.name} {status.st_size} {status.st_mtime_ns} {PICTURES} {taken}"
     return place / f"{_prefix_of(archive)}-{_short_hash(version)}"
 
 

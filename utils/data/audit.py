@@ -17,6 +17,7 @@ from utils.data.folders import few
 from utils.data.picture_set import Audit
 from utils.data.tells import Tell, find_tells
 from utils.data.traits import Traits
+from utils.data.views import Images, parts
 
 #: A picture none of whose channels spans more levels than this, of 256, shows next to nothing.
 FLAT = 8
@@ -47,7 +48,7 @@ class Audited:
         classes: names of the classes.
     """
 
-    images: Tensor
+    images: Images
     targets: Tensor
     groups: Tensor
     pairs: Tensor
@@ -165,7 +166,8 @@ def _faults(audited: Audited) -> Iterator[_Fault]:
     What is nearly of one colour is said to be that and nothing else.
     """
     images, traits, size = audited.images, audited.traits, audited.images.shape[-1]
-    span = (images.amax((2, 3)).int() - images.amin((2, 3)).int()).amax(1).numpy()
+    spans = [(p.amax((2, 3)).int() - p.amin((2, 3)).int()).amax(1) for p in parts(images)]
+    span = torch.cat(spans).numpy()
     shorter = np.minimum(traits.width, traits.height)
     dark, bright = as_percent(DARK, 0), as_percent(BRIGHT, 0)
     shows = span > FLAT

@@ -15,6 +15,8 @@ from utils.data.epochs import pictures_per_epoch
 from utils.data.picture_set import SPLIT_SEED, PictureSet, Split, stratified_part
 
 EVAL_BATCH_SIZE = 256
+#: Pixels in one elsewhere at most: what a network makes of more takes gigabytes.
+EVAL_PIXELS = EVAL_BATCH_SIZE * 64 * 64
 #: Pixels in one on a GPU, which would have nothing to do for most of the time that fewer take to
 #: begin.
 GPU_EVAL_PIXELS = 2048 * 32 * 32
@@ -118,12 +120,21 @@ class PictureDataModule(LightningDataModule):
     def near(self, split: Split) -> Split:
         """Return a split on the GPU that the Trainer computes on, where that has room for it.
 
-        Its batches then need no way there. Everywhere else it is returned as it is.
+        Its batches then need no way there. Where there is no room, that is said once, and the split
+        returned as it is, as on any other device.
         """
-        if self.device.type != "cuda" or ROOM * split.images.nbytes > _free(self.device):
+        if self.device.type != "cuda":
             return split
         if id(split) not in self._near:
-            self._near[id(split)] = split.to(self.device)
+            size, free = split.images.nbytes, _free(self.device)
+            if ROOM * size <= free:
+                self._near[id(split)] = split.to(self.device)
+            else:
+                self._near[id(split)] = split
+                print(
+                    f"{len(split):,} pictures ({size / 1e9:,.2f} GB) go to the GPU batch by batch: "
+                    f"with {free / 1e9:,.2f} GB free it has no room for all, {ROOM} times over."
+                )
         return self._near[id(split)]
 
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
@@ -165,14 +176,15 @@ def hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split
 
 
 def evaluation_batch_size(device: str, image_size: int) -> int:
-    """Return how many pictures a batch of evaluation has.
+    """Return how many pictures a batch of evaluation has: fewer of large ones, but on a GPU 256.
 
     Args:
         device: torch's name of it.
         image_size: side of the pictures in pixels.
     """
-    on_gpu = device == "cuda"
-    return max(EVAL_BATCH_SIZE, GPU_EVAL_PIXELS // image_size**2) if on_gpu else EVAL_BATCH_SIZE
+    if device == "cuda":
+        return max(EVAL_BATCH_SIZE, GPU_EVAL_PIXELS // image_size**2)
+    return max(1, min(EVAL_BATCH_SIZE, EVAL_PIXELS // image_size**2))
 
 
 def _free(device: torch.device) -> int:

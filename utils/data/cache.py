@@ -8,20 +8,24 @@ from inspect import getfile
 from pathlib import Path
 from types import ModuleType
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import numpy as np
+import torch
 from torch import Tensor
 
 from utils import InputError, first_line
 from utils.data import copies
+from utils.data.mapped import NewArray, TensorFile, map_tensors, read_metadata
 from utils.data.picture_set import Audit, PictureSet, Split, channel_statistics
+from utils.data.views import parts
 from utils.devices import available_memory
-from utils.files import remove_leftovers, replacing, resolve_path
+from utils.files import check_space, remove_leftovers, replacing, resolve_path, writing
 from utils.locks import one_at_a_time
 
-#: As many copies of the pictures as are in memory at most, while they are decoded, split and kept
-#: in the cache, or read from there; measured, masks included. Decoders take some bytes beside.
-COPIES, COPIES_READ, DECODERS = 3, 1.5, 80_000_000
+#: As many copies of the pictures as are in memory at most where they cannot be kept in a file,
+#: while they are decoded and split; measured, masks included. Decoders take some bytes beside.
+COPIES, DECODERS = 1.5, 80_000_000
+#: What stays in the file, and is read where it is needed.
+MAPPED = ("images", "masks")
 #: What an audit keeps beside the pictures.
 AUDITED = ("train.groups", "test.groups", "audit.images", "audit.targets")
 
@@ -47,7 +51,7 @@ class Source:
     identity: str  # of the place; one cache file for each
     key: str  # of the contents; a cache with another key is stale
     size: int  # number of pictures
-    decode: Callable[[int], Contents]
+    decode: Callable[[int, NewArray], Contents]  # of this size, into such arrays
     mean_and_std: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     notes: tuple[str, ...] = ()
 
@@ -69,7 +73,6 @@ def kept_elsewhere(
     path = known_place(known_dir, "cache", cache_name(source, image_size))
     if path is None or not path.is_file():
         return None
-    _check_memory(source, image_size, COPIES_READ)
     return _read_cache(source, path)
 
 
@@ -79,35 +82,57 @@ def cache_name(source: Source, image_size: int) -> str:
 
 
 def cached_pictures(source: Source, image_size: int, cache_dir: Path) -> PictureSet:
-    """Read the decoded pictures from the cache, or decode them and write it."""
+    """Read the decoded pictures from the cache, or decode them into it.
+
+    Raises:
+        InputError: pictures that cannot be read; or neither the disk nor the memory has room.
+    """
     path = cache_dir / cache_name(source, image_size)
-    if path.is_file():
-        _check_memory(source, image_size, COPIES_READ)
     if (picture_set := _read_cache(source, path)) is not None:
         return picture_set
-    _check_memory(source, image_size, COPIES)
     with one_at_a_time(path, f"Decoding the pictures of {source.title}") as waited:
         picture_set = _read_cache(source, path) if waited else None
-        if picture_set is None:
-            picture_set = _decode(source, image_size)
-            _write_cache(source, picture_set, path)
+        return picture_set or _decode_into(source, image_size, path)
+
+
+def _decode_into(source: Source, image_size: int, path: Path) -> PictureSet:
+    """Decode the pictures into the cache; into memory where that cannot be written."""
+    remove_leftovers(path.parent, older_than=3600)
+    size, has_room = source.size * 3 * image_size**2, False
+    try:
+        check_space(path.parent, size, f"The decoded copy of {source.title}")
+        with replacing(path) as beside:
+            with writing(path):
+                file = TensorFile(beside, size)
+            has_room = True
+            _finish(file, source, _decode(source, image_size, file.new))
+    except InputError as error:
+        if has_room:
+            raise
+        _check_memory(source, image_size, error)
+        print(f"The decoded pictures are not kept and will be decoded again next time: {error}")
+        return _decode(source, image_size, np.zeros)
+    if (picture_set := _read_cache(source, path)) is None:
+        raise InputError(
+            f"{path} does not hold what was just written to it; its disk may be failing. Choose "
+            "another folder as data_dir."
+        )
     return picture_set
 
 
-def _check_memory(source: Source, image_size: int, copies: float) -> None:
-    """Refuse more pictures than memory can hold this many times, before any is decoded."""
-    needed = copies * source.size * 3 * image_size**2 + DECODERS
-    free = available_memory()
+def _check_memory(source: Source, image_size: int, reason: InputError) -> None:
+    """Refuse more pictures than memory can hold, where they cannot be kept in a file."""
+    needed, free = COPIES * source.size * 3 * image_size**2 + DECODERS, available_memory()
     if needed > free:
         raise InputError(
-            f"{source.size:,} pictures of {image_size} × {image_size} pixels need about "
-            f"{needed / 1e9:,.1f} GB of memory, but only {free / 1e9:,.1f} GB are free. Lower "
-            "image_size, use fewer pictures, or close other programs."
+            f"{source.size:,} pictures of {image_size} × {image_size} pixels can be kept neither "
+            f"on the disk ({reason}) nor in memory, where they need {needed / 1e9:,.2f} GB of "
+            f"{free / 1e9:,.2f} GB that are free."
         )
 
 
-def _decode(source: Source, image_size: int) -> PictureSet:
-    decoded = source.decode(image_size)
+def _decode(source: Source, image_size: int, new: NewArray) -> PictureSet:
+    decoded = source.decode(image_size, new)
     train, test = decoded.train, decoded.test
     mean, std = source.mean_and_std or channel_statistics(train.images)
     notes = copies.describe_copies((train.images, train.targets), (test.images, test.targets))
@@ -130,7 +155,9 @@ def _decode(source: Source, image_size: int) -> PictureSet:
 def _fingerprint(classes: Sequence[str], train: Split, test: Split) -> str:
     digest = hashlib.sha256(json.dumps(classes).encode())
     for split in (train, test):
-        for tensor in (split.images, split.targets, split.masks):
+        for part in parts(split.images):
+            digest.update(part.numpy())
+        for tensor in (split.targets, split.masks):
             if tensor is not None:
                 digest.update(tensor.numpy())
     return digest.hexdigest()
@@ -144,12 +171,12 @@ def _digest(tensors: dict[str, Tensor], names: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _write_cache(source: Source, picture_set: PictureSet, path: Path) -> None:
+def _finish(file: TensorFile, source: Source, picture_set: PictureSet) -> None:
+    """Write to the cache what stands beside the pictures."""
     tensors = {}
     for name, split in (("train", picture_set.train), ("test", picture_set.test)):
-        tensors |= {f"{name}.images": split.images, f"{name}.targets": split.targets}
-        others = {"masks": split.masks, "groups": split.groups}
-        tensors |= {f"{name}.{part}": kept for part, kept in others.items() if kept is not None}
+        kept = {part: getattr(split, part) for part in ("images", "targets", "masks", "groups")}
+        tensors |= {f"{name}.{part}": t for part, t in kept.items() if t is not None}
     described = {
         name: getattr(picture_set, name)
         for name in ("classes", "mean", "std", "fingerprint", "notes", "bits")
@@ -158,14 +185,9 @@ def _write_cache(source: Source, picture_set: PictureSet, path: Path) -> None:
         tensors |= {"audit.images": audit.images, "audit.targets": audit.targets}
         described["audit"] = {"rows": audit.rows, "tells": audit.tells}
         described["audited"] = _digest(tensors, AUDITED)
-    text = json.dumps(described)
-    metadata = {"key": source.key, "described": text, "checksum": _checksum(text)}
-    remove_leftovers(path.parent, older_than=3600)
-    try:
-        with replacing(path) as beside:
-            save_file(tensors, beside, metadata)
-    except (InputError, SafetensorError) as error:
-        print(f"The decoded pictures were not kept and will be decoded again next time: {error}")
+    text = json.dumps(described).encode()
+    tensors["described"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    file.finish(tensors, {"key": source.key, "checksum": _checksum(text)})
 
 
 def _read_cache(source: Source, path: Path) -> PictureSet | None:
@@ -173,21 +195,22 @@ def _read_cache(source: Source, path: Path) -> PictureSet | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            if metadata["key"] != source.key:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _checksum(metadata["described"]) != metadata["checksum"]:
+        metadata = read_metadata(path)
+        if metadata["key"] != source.key:
+            return None
+        tensors = map_tensors(path)
+        text = tensors.pop("described").numpy().tobytes()
+        if _checksum(text) != metadata["checksum"]:
             raise ValueError("the checksum of its description is wrong")
-        return _described(source, tensors, json.loads(metadata["described"]))
+        loaded = {n: t if n.endswith(MAPPED) else t.clone() for n, t in tensors.items()}
+        return _described(source, loaded, json.loads(text))
     except Exception as error:  # damage can raise nearly anything
         print(f"The decoded copy {path} is damaged ({first_line(error)}): decoding again.")
         return None
 
 
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _checksum(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
 
 
 def _described(source: Source, tensors: dict[str, Tensor], described: dict) -> PictureSet:

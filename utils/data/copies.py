@@ -8,8 +8,10 @@ import hashlib
 import torch
 from torch import Tensor
 
+from utils.data.views import Images, parts
 
-def first_copies(*splits: Tensor) -> Tensor:
+
+def first_copies(*splits: Images) -> Tensor:
     """Return for each picture the position of the first that has the same pixels.
 
     Args:
@@ -23,7 +25,7 @@ def first_copies(*splits: Tensor) -> Tensor:
     [0, 1, 0, 1, 4]
     """
     first: dict[bytes, int] = {}
-    pictures = (picture for images in splits for picture in images.numpy())
+    pictures = (picture for images in splits for part in parts(images) for picture in part.numpy())
     digests = (hashlib.blake2b(picture, digest_size=16).digest() for picture in pictures)
     return torch.tensor([first.setdefault(d, i) for i, d in enumerate(digests)], dtype=torch.int64)
 
@@ -45,7 +47,7 @@ def conflicting(first: Tensor, targets: Tensor) -> Tensor:
     return (low != high)[first]
 
 
-def describe_copies(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> list[str]:
+def describe_copies(train: tuple[Images, Tensor], test: tuple[Images, Tensor]) -> list[str]:
     """Return what a person should know about copies: a sentence each, none where there are none.
 
     Args:

@@ -176,7 +176,11 @@ CLASSES: tuple[str, ...] = tuple(_OUTLINES)
 
 
 def draw_split(
-    split: str, seed: int = 0, image_size: int = 32, count: int | None = None
+    split: str,
+    seed: int = 0,
+    image_size: int = 32,
+    count: int | None = None,
+    into: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> DrawnPictures:
     """Draw the pictures of a split, always the same for the same arguments.
 
@@ -188,6 +192,7 @@ def draw_split(
         image_size: pixels on a side. The scenes are the same at every size, only finer.
         count: how many pictures (default: TRAIN_SIZE or TEST_SIZE). A smaller count gives the
             first pictures of a larger one. Classes are balanced to within one for every count.
+        into: arrays to draw pictures and masks into, such as of a file; None makes them in memory.
 
     Raises:
         ValueError: an unknown split, an image_size below MIN_IMAGE_SIZE, a count below 1 or a
@@ -206,11 +211,10 @@ def draw_split(
     if seed < 0:
         raise ValueError(f"seed is {seed}: use zero or a positive integer")
 
-    pictures = DrawnPictures(
-        images=np.empty((count, 3, image_size, image_size), np.uint8),
-        targets=np.empty(count, np.int64),
-        masks=np.empty((count, image_size, image_size), bool),
-    )
+    if into is None:
+        shape = image_size, image_size
+        into = np.empty((count, 3, *shape), np.uint8), np.empty((count, *shape), bool)
+    pictures = DrawnPictures(into[0], np.empty(count, np.int64), into[1])
     for here, scenes in _blocks(split, seed, count):
         images, shares = render(scenes, image_size)
         drawn = here.stop - here.start

@@ -11,6 +11,7 @@ from utils.data import drawn_shapes
 from utils.data.augment import augment
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet, Split
+from utils.data.views import parts
 
 
 def class_counts(picture_set: PictureSet) -> dict[str, np.ndarray]:
@@ -22,11 +23,15 @@ def class_counts(picture_set: PictureSet) -> dict[str, np.ndarray]:
 
 def mean_pictures(split: Split, num_classes: int) -> np.ndarray:
     """Return the mean picture of each class, float32 C×3×S×S in [0, 1]; black for an empty one."""
-    means = torch.zeros(num_classes, *split.images.shape[1:])
-    for target in split.targets.unique():
-        members = split.images[split.targets == target]
-        means[target] = members.sum(0, dtype=torch.int64) / (255 * len(members))
-    return means.numpy()
+    sums = torch.zeros(num_classes, *split.images.shape[1:], dtype=torch.int64)
+    start = 0
+    for part in parts(split.images):
+        targets = split.targets[start : start + len(part)]
+        for target in targets.unique():
+            sums[target] += part[targets == target].sum(0, dtype=torch.int32)
+        start += len(part)
+    sizes = split.targets.bincount(minlength=num_classes).clamp(min=1)
+    return (sums / (255 * sizes).view(-1, 1, 1, 1)).numpy()
 
 
 def nearest_mean_accuracy(means: np.ndarray, split: Split) -> float:
@@ -40,8 +45,7 @@ def nearest_mean_accuracy(means: np.ndarray, split: Split) -> float:
     """
     centres = torch.from_numpy(means).flatten(1)
     nearest = [
-        torch.cdist(images.flatten(1) / 255, centres).argmin(1)
-        for images in split.images.split(1_000)
+        torch.cdist(images.flatten(1) / 255, centres).argmin(1) for images in parts(split.images)
     ]
     return float((torch.cat(nearest) == split.targets).float().mean())
 

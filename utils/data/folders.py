@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from utils import InputError, brief
-from utils.data.pictures import EXTENSIONS
+from utils.data.pictures import EXTENSIONS, how_to_read
 
 #: What the words of a folder's name say of its part in a split.
 ROLES = {
@@ -478,7 +478,7 @@ def _vanished(name: str, folder: _Folder) -> str:
     """Return a note on a folder that would be a class, had it any picture that can be read."""
     others = [other for inside in folder.below() for other in inside.others]
     reason = f"none of its files can be read ({count_endings(others)})" if others else "it is empty"
-    return f"Class {brief(name)} is left out: {reason}."
+    return f"Class {brief(name)} is left out: {reason}.{how_to_read(others)}"
 
 
 def _pooled(classes: Mapping[str, _Folder]) -> list[str]:
@@ -520,7 +520,7 @@ def _left_out(
     if single:
         notes.append(
             f"Left out below {root}, as not pictures in a class folder: {len(single):,} "
-            f"({count_endings(single)})."
+            f"({count_endings(single)}).{how_to_read(single)}"
         )
     return notes
 

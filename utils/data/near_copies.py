@@ -13,6 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, cosine_similari
 
 from utils.data import copies
 from utils.data.picture_set import Split
+from utils.data.views import Images, chosen, parts
 from utils.progress import progress_bar
 
 #: Two pictures are nearly the same where, averaged over 2×2 pixels, one of them mirrored or not
@@ -68,7 +69,7 @@ def near_copies(test: Split, train: Split) -> np.ndarray:
     return copy_of
 
 
-def near_groups(images: Tensor) -> tuple[Tensor, Tensor]:
+def near_groups(images: Images) -> tuple[Tensor, Tensor]:
     """Return which pictures of many belong together as copies or near-copies.
 
     What is nearly the same as a member is of the group, even where two members of it are not: a
@@ -84,7 +85,7 @@ def near_groups(images: Tensor) -> tuple[Tensor, Tensor]:
     """
     first = copies.first_copies(images)
     distinct, place = first.unique(return_inverse=True)
-    pairs, alike = near_pairs(images[distinct] if len(distinct) < len(images) else images)
+    pairs, alike = near_pairs(chosen(images, distinct) if len(distinct) < len(images) else images)
     group = distinct[connected(len(distinct), pairs)[place]]
     return group, distinct[pairs[alike.argsort(descending=True, stable=True)]]
 
@@ -106,7 +107,7 @@ def connected(count: int, pairs: Tensor) -> Tensor:
     return group
 
 
-def near_pairs(first: Tensor, second: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def near_pairs(first: Images, second: Images | None = None) -> tuple[Tensor, Tensor]:
     """Return which pictures are nearly the same, by ``LEAST_CORRELATION`` and ``MOST_DIFFERENCE``.
 
     Args:
@@ -116,16 +117,16 @@ def near_pairs(first: Tensor, second: Tensor | None = None) -> tuple[Tensor, Ten
     Returns:
         pairs, int64 P×2: positions in `first` and in `second`; and their correlation, float32 P.
     """
-    first = _reduced(first)
-    second = first if (within := second is None) else _reduced(second)
-    hashes, found, alike = perceptual_hashes(second), [], []
+    one = _reduced(first)
+    other = one if (within := second is None) else _reduced(second)
+    hashes, found, alike = perceptual_hashes(other), [], []
     ways = progress_bar(
-        (False, True), description="Comparing pictures", unit="ways", is_visible=len(second) > MANY
+        (False, True), description="Comparing pictures", unit="ways", is_visible=len(other) > MANY
     )
     for mirrored in ways:
-        own = hashes if within and not mirrored else perceptual_hashes(first, mirrored)
+        own = hashes if within and not mirrored else perceptual_hashes(one, mirrored)
         proposed = _near_hashes(own, hashes, within)
-        correlation = _alike(first, second, proposed, mirrored)
+        correlation = _alike(one, other, proposed, mirrored)
         near = correlation >= LEAST_CORRELATION
         found.append(proposed[near])
         alike.append(correlation[near])
@@ -134,7 +135,7 @@ def near_pairs(first: Tensor, second: Tensor | None = None) -> tuple[Tensor, Ten
     return pairs, best.scatter_reduce(0, place, torch.cat(alike), "amax")
 
 
-def perceptual_hashes(images: Tensor, mirrored: bool = False) -> Tensor:
+def perceptual_hashes(images: Images, mirrored: bool = False) -> Tensor:
     """Return the perceptual hash of each picture: float32 N×64, each bit as −1 or 1.
 
     Which of the 8×8 lowest frequencies of a cosine transform lie above their median, as imagehash
@@ -186,23 +187,22 @@ def _nearest(agreeing: Tensor) -> Tensor:
     return torch.zeros_like(agreeing, dtype=torch.bool).scatter_(1, columns, values >= 0)
 
 
-def _reduced(images: Tensor) -> Tensor:
+def _reduced(images: Images) -> Images:
     """Return pictures with at most ``COMPARED`` pixels a side: uint8, N×3×S×S."""
-    if (side := images.shape[-1]) <= COMPARED:
+    if images.shape[-1] <= COMPARED:
         return images
-    parts = images.split(max(1, ROWS * COMPARED**2 // side**2))  # as floats they take much memory
-    pooled = (adaptive_avg_pool2d(part.float(), COMPARED) for part in parts)
+    pooled = (adaptive_avg_pool2d(part.float(), COMPARED) for part in parts(images))
     return torch.cat([part.round().to(torch.uint8) for part in pooled])
 
 
-def _alike_either_way(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+def _alike_either_way(first: Images, second: Images, pairs: Tensor) -> Tensor:
     """Return `_alike` of pairs of any pictures, mirrored or not, whichever is more: float32, P."""
-    first, second = _reduced(first), _reduced(second)
-    ways = [_alike(first, second, pairs, mirrored) for mirrored in (False, True)]
+    one, other = _reduced(first), _reduced(second)
+    ways = [_alike(one, other, pairs, mirrored) for mirrored in (False, True)]
     return torch.stack(ways).amax(0)
 
 
-def _alike(first: Tensor, second: Tensor, pairs: Tensor, mirrored: bool) -> Tensor:
+def _alike(first: Images, second: Images, pairs: Tensor, mirrored: bool) -> Tensor:
     """Return the correlation of pictures in pairs, float32 P; −1 where they differ too much.
 
     Args:

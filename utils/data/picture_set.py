@@ -1,4 +1,4 @@
-"""A data set in memory: uint8 tensors, what normalises them, and how a split is drawn."""
+"""A decoded data set: uint8 tensors, what normalises them, and how a split is drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +9,8 @@ from torch import Tensor
 
 from utils import InputError
 from utils.data import copies
+from utils.data.mapped import rearrange
+from utils.data.views import Images, chosen, parts
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -22,14 +24,14 @@ class Split:
     """Pictures and their classes.
 
     Attributes:
-        images: uint8, N×3×S×S.
+        images: uint8, N×3×S×S; as a rule mapped from a file that cannot be written to.
         targets: int64, N.
         masks: bool, N×S×S, true on the object; None where the source has none.
         groups: int64, N: copies and near-copies have the same number, in both splits of a data set,
             and no other picture has it; None where no audit looked for them.
     """
 
-    images: Tensor
+    images: Images
     targets: Tensor
     masks: Tensor | None = None
     groups: Tensor | None = None
@@ -38,10 +40,11 @@ class Split:
         return len(self.targets)
 
     def subset(self, positions: Tensor) -> "Split":
-        """Return the pictures at these positions (int64, M)."""
+        """Return the pictures at these positions (int64, M), without a copy where they are many."""
         masks = None if self.masks is None else self.masks[positions]
         groups = None if self.groups is None else self.groups[positions]
-        return Split(self.images[positions], self.targets[positions], masks, groups)
+        images = chosen(self.images, positions)
+        return Split(images, self.targets[positions], masks, groups)
 
     def to(self, device: torch.device) -> "Split":
         """Return its pictures and classes alone, on a device."""
@@ -103,7 +106,7 @@ class PictureSet:
         return self.train.images.shape[-1]
 
 
-def channel_histograms(images: Tensor) -> np.ndarray:
+def channel_histograms(images: Images) -> np.ndarray:
     """Count the pixel values of each channel.
 
     Args:
@@ -112,12 +115,15 @@ def channel_histograms(images: Tensor) -> np.ndarray:
     Returns:
         int64, 3×256.
     """
-    channels = (images[:, channel].reshape(-1) for channel in range(3))
-    return np.stack([torch.bincount(values, minlength=256).numpy() for values in channels])
+    counts = torch.zeros(3, 256, dtype=torch.int64)
+    for part in parts(images):
+        for count, values in zip(counts, part.transpose(0, 1), strict=True):
+            count += torch.bincount(values.reshape(-1), minlength=256)
+    return counts.numpy()
 
 
 def channel_statistics(
-    images: Tensor,
+    images: Images,
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return the exact mean and standard deviation of each channel, for values in [0, 1].
 
@@ -187,6 +193,24 @@ def _filled(sizes: Sequence[int], wanted: int) -> list[int]:
             taken.append(place)
             total += size
     return taken if taken or len(sizes) < 2 else [int(np.argmin(sizes))]
+
+
+def parted(split: Split, in_second: Tensor) -> tuple[Split, Split]:
+    """Part pictures in place: those of the first part are moved to the front, and none is copied.
+
+    Args:
+        split: pictures in memory, or mapped for writing; without masks.
+        in_second: bool, N.
+    """
+    order, size = in_second.int().argsort(stable=True), int((~in_second).sum())
+    assert isinstance(split.images, Tensor) and split.masks is None
+    rearrange(split.images.numpy(), order.numpy())
+    targets, groups = split.targets[order], None if split.groups is None else split.groups[order]
+    first, second = (
+        Split(split.images[part], targets[part], groups=None if groups is None else groups[part])
+        for part in (slice(size), slice(size, None))
+    )
+    return first, second
 
 
 def limited(split: Split, limit: int | None, name: str) -> Split:

@@ -9,39 +9,65 @@ import os
 import stat
 import sys
 import warnings
-from collections.abc import Generator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from utils import InputError, first_line
 from utils.data.metadata import without_metadata
 from utils.progress import progress_bar
 
-#: How the names of files of these formats end, in lower case.
-EXTENSIONS = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-)
-#: Pillow's names of the formats that are read. Left to itself it would try all it knows, and hand
-#: a PostScript file to Ghostscript, whatever the file is called.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+try:
+    import pi_heif
+except ImportError:
+    pi_heif = None
+else:
+    pi_heif.register_heif_opener()
+
+#: By Pillow's names of the formats that are always read, how the names of such files end, in lower
+#: case. Left to itself Pillow would try all it knows, and hand a PostScript file to Ghostscript,
+#: whatever the file is called.
+ALWAYS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm"),
+}
+#: The same of formats that are read where something is installed, and what that is.
+OPTIONAL = {
+    "AVIF": (
+        (".avif",),
+        "AVIF is read with Pillow 11.3 or later: .venv/bin/python -m pip install --upgrade pillow",
+    ),
+    "HEIF": (
+        (".heic", ".heif"),
+        "HEIC is read with pi-heif: .venv/bin/python -m pip install pi-heif",
+    ),
+}
+
+
+def _is_readable(optional: str) -> bool:
+    return features.check("avif") is True if optional == "AVIF" else pi_heif is not None
+
+
+#: How files of these formats begin, after four bytes (ISO/IEC 14496-12, section 4.3).
+_BRANDS = {b"ftypavif": ".avif", b"ftypheic": ".heic", b"ftypheix": ".heic", b"ftypmif1": ".heic"}
+READ = ALWAYS | {name: endings for name, (endings, _) in OPTIONAL.items() if _is_readable(name)}
+#: Pillow's names of the formats that are read, and how their files' names end.
+FORMATS = tuple(READ)
+EXTENSIONS = tuple(ending for endings in READ.values() for ending in endings)
 #: No single picture file is larger, in bytes.
 MAX_FILE_SIZE = 256 * 2**20
 #: More pixels than any camera makes are a trap, since a file of a few bytes can fill the memory.
@@ -49,7 +75,8 @@ MAX_PIXELS = 120_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit would warn from 89 million on,
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # where we refuse
 warnings.filterwarnings("ignore", "Corrupt EXIF data")  # of which nothing but what is whole is read
-CHUNK = 500
+#: As many pictures a worker decodes at a time, or as many as come to so many bytes.
+CHUNK, CHUNK_BYTES = 500, 2_000_000
 #: Below this many files, threads finish before worker processes have started.
 PROCESSES_FROM = 3_000
 
@@ -166,12 +193,13 @@ def open_picture(file: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> 
         ValueError: it is of no such format, or too large. (Where the file is damaged, Pillow raises
             others.)
     """
+    content = without_metadata(_content(file))
     try:
-        image = Image.open(BytesIO(without_metadata(_content(file))), formats=FORMATS)
+        image = Image.open(BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise ValueError(
-            f"it is not a picture of a known format ({', '.join(FORMATS)}), or it is damaged"
-        ) from error
+        known = f"it is not a picture of a known format ({', '.join(FORMATS)}), or it is damaged"
+        remedy = how_to_read([_BRANDS.get(content[4:12], "")]).removesuffix(".")
+        raise ValueError(f"{known}.{remedy}" if remedy else known) from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it has more than {2 * MAX_PIXELS:,} pixels; make it smaller") from error
     if image.width * image.height > max_pixels:
@@ -190,10 +218,24 @@ def _content(file: str | Path | IO[bytes]) -> bytes:
             raise ValueError("it is not a file")
         with open(file, "rb") as opened:
             return _content(opened)
-    content = file.read(MAX_FILE_SIZE + 1)
-    if len(content) > MAX_FILE_SIZE:
-        raise ValueError(f"it is larger than {MAX_FILE_SIZE / 1e6:,.0f} MB")
-    return content
+    content = BytesIO()
+    while part := file.read(2**20):  # room for all that it may be would be taken at once
+        content.write(part)
+        if content.tell() > MAX_FILE_SIZE:
+            raise ValueError(f"it is larger than {MAX_FILE_SIZE / 1e6:,.0f} MB")
+    return content.getvalue()
+
+
+def how_to_read(names: Iterable[str]) -> str:
+    """Return what to install for files of these names to be read, as a text to append.
+
+    Empty where nothing would help.
+    """
+    missing = [about for name, about in OPTIONAL.items() if name not in FORMATS]
+    names = [name.lower() for name in names]
+    return "".join(
+        f" {remedy}." for endings, remedy in missing if any(n.endswith(endings) for n in names)
+    )
 
 
 def holds_several(image: Image.Image) -> bool:
@@ -229,6 +271,7 @@ def read_pictures(
     image_size: int,
     description: str = "Decoding pictures",
     bits: int | None = None,
+    images: np.ndarray | None = None,
 ) -> Decoded:
     """Read many picture files in parallel, with a progress bar.
 
@@ -238,8 +281,11 @@ def read_pictures(
         description: of the progress bar.
         bits: of deep greyscale pictures, those that are used; None looks at all of them, and takes
             the fewest of ``DEPTHS`` that hold every value.
+        images: zeros to decode into, uint8 N×3×S×S, such as of a file; None makes them in memory.
     """
-    decoded = Decoded(np.zeros((len(paths), 3, image_size, image_size), np.uint8), bits or 16)
+    if images is None:
+        images = np.zeros((len(paths), 3, image_size, image_size), np.uint8)
+    decoded = Decoded(images, bits or 16)
     _read_into(decoded, paths, range(len(paths)), image_size, description)
     if bits is None and decoded.deep:
         decoded.bits = next(depth for depth in DEPTHS if depth >= max(decoded.deep.values()))
@@ -256,20 +302,31 @@ def _read_into(
     description: str,
 ) -> None:
     """Decode the files at these positions of `paths` to the same positions of the result."""
-    chunks = [positions[start : start + CHUNK] for start in range(0, len(positions), CHUNK)]
-    of_chunks = [[paths[position] for position in chunk] for chunk in chunks]
-    repeated = ([value] * len(chunks) for value in (image_size, decoded.bits))
+    size = max(1, min(CHUNK, CHUNK_BYTES // (3 * image_size**2)))
+    chunks = [positions[start : start + size] for start in range(0, len(positions), size)]
     with (
         workers(len(positions)) as executor,
         progress_bar(description=description, total=len(positions), unit="pictures") as bar,
     ):
-        parts = executor.map(_read_chunk, of_chunks, *repeated)
+        read = partial(_read_chunk, image_size=image_size, bits=decoded.bits)
+        parts = _in_order(executor, read, ([paths[i] for i in chunk] for chunk in chunks))
         for chunk, part in zip(chunks, parts, strict=True):
             decoded.images[chunk] = part.images
             decoded.failures |= {chunk[i]: reason for i, reason in part.failures.items()}
             decoded.deep |= {chunk[i]: used for i, used in part.deep.items()}
             decoded.several |= {chunk[i] for i in part.several}
             bar.update(len(chunk))
+
+
+def _in_order(executor: Executor, read: Callable, chunks: Iterable) -> Generator[Decoded]:
+    """Yield what each chunk gives; few are decoded ahead, since all of them may not fit memory."""
+    ahead: deque[Future[Decoded]] = deque()
+    for chunk in chunks:
+        ahead.append(executor.submit(read, chunk))
+        if len(ahead) > 2 * (os.cpu_count() or 1):
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
 
 
 def workers(count: int) -> Executor:

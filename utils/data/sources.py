@@ -33,6 +33,7 @@ from utils.data.cache import (
     kept_elsewhere,
     known_place,
 )
+from utils.data.mapped import NewArray
 from utils.data.picture_set import (
     CIFAR10_MEAN,
     CIFAR10_STD,
@@ -41,6 +42,7 @@ from utils.data.picture_set import (
     PictureSet,
     Split,
     limited,
+    parted,
     stratified_part,
 )
 from utils.files import ROOT, resolve_path
@@ -69,7 +71,7 @@ def load_pictures(*, known_dir: str | Path | None = None, **given) -> PictureSet
 
     Raises:
         InputError: an unknown data set or parameter, a value out of range, pictures that cannot be
-            read, or more of them than the memory can hold.
+            read, or more of them than either the disk or the memory has room for.
     """
     options = with_defaults(PICTURES, **given)
     dataset, data_dir, size = options["dataset"], options["data_dir"], options["image_size"]
@@ -199,27 +201,37 @@ def _find_source(
     return replace(source, notes=[n.replace(str(unpacked), str(place)) for n in source.notes])
 
 
-def _draw_shapes(image_size: int) -> Contents:
-    drawn = (drawn_shapes.draw_split(name, image_size=image_size) for name in ("train", "test"))
+def _draw_shapes(image_size: int, new: NewArray) -> Contents:
+    sizes = {"train": drawn_shapes.TRAIN_SIZE, "test": drawn_shapes.TEST_SIZE}
+    images, masks = (
+        [new((size, *shape, image_size, image_size), kind) for size in sizes.values()]
+        for shape, kind in (((3,), np.uint8), ((), np.bool_))
+    )
+    drawn = (
+        drawn_shapes.draw_split(name, image_size=image_size, into=into)
+        for name, into in zip(sizes, zip(images, masks, strict=True), strict=True)
+    )
     train, test = (Split(*map(torch.from_numpy, (d.images, d.targets, d.masks))) for d in drawn)
     return Contents(drawn_shapes.CLASSES, train, test)
 
 
-def _read_cifar10(data_dir: Path, known_dir: Path | None, image_size: int) -> Contents:
+def _read_cifar10(
+    data_dir: Path, known_dir: Path | None, image_size: int, new: NewArray
+) -> Contents:
     from utils.data.cifar10 import is_there, read_cifar10  # torchvision takes a second to import
 
     is_known = known_dir is not None and is_there(known_dir)
     classes, *arrays = read_cifar10(known_dir if is_known else data_dir)
     train, test = (
-        Split(torch.from_numpy(_resized(images, image_size)), torch.from_numpy(targets))
+        Split(torch.from_numpy(_resized(images, image_size, new)), torch.from_numpy(targets))
         for images, targets in arrays
     )
     return Contents(classes, train, test)
 
 
-def _resized(images: np.ndarray, image_size: int) -> np.ndarray:
+def _resized(images: np.ndarray, image_size: int, new: NewArray) -> np.ndarray:
     """Turn uint8 N×H×W×3 into uint8 N×3×S×S, as `pictures.resize_and_crop` does it."""
-    resized = np.empty((len(images), 3, image_size, image_size), np.uint8)
+    resized = new((len(images), 3, image_size, image_size), np.uint8)
     for image, place in zip(images, resized, strict=True):
         if images.shape[1] != image_size:
             image = pictures.resize_and_crop(pictures.Image.fromarray(image), image_size)
@@ -239,10 +251,13 @@ def _folder_source(
     return Source(name, name, identity, key, size, decode, notes=folder.notes)
 
 
-def _read_folder(folder: folders.PictureFolder, skip_unreadable: bool, image_size: int) -> Contents:
+def _read_folder(
+    folder: folders.PictureFolder, skip_unreadable: bool, image_size: int, new: NewArray
+) -> Contents:
     listed = folder.train + (folder.test or [])
     paths = [path for path, _ in listed]
-    decoded = pictures.read_pictures(paths, image_size)
+    images = new((len(paths), 3, image_size, image_size), np.uint8)
+    decoded = pictures.read_pictures(paths, image_size, images=images)
     notes = _unreadable_notes(decoded.failures, len(listed), skip_unreadable)
     notes += _remarks(folder, decoded, paths)
     everything, kept = _readable(decoded, torch.tensor([target for _, target in listed]))
@@ -259,18 +274,16 @@ def _read_folder(folder: folders.PictureFolder, skip_unreadable: bool, image_siz
         traits.read_traits(files, decoded.bits), folder.classes,
     )  # fmt: skip
     told, found = audit.audit(audited)
-    everything = replace(everything, groups=groups)
-    train, test = (everything.subset(part.nonzero()[:, 0]) for part in (~in_test, in_test))
+    train, test = parted(replace(everything, groups=groups), in_test)
     return Contents(folder.classes, train, test, [*notes, *told], decoded.bits, found)
 
 
 def _readable(decoded: pictures.Decoded, targets: Tensor) -> tuple[Split, Tensor]:
     """Return the pictures that could be read, and their positions among all: int64, N."""
-    everything = Split(torch.from_numpy(decoded.images), targets)
-    is_readable = torch.ones(len(targets), dtype=torch.bool)
-    is_readable[list(decoded.failures)] = False
-    kept = is_readable.nonzero()[:, 0]
-    return everything.subset(kept) if decoded.failures else everything, kept
+    is_unreadable = torch.zeros(len(targets), dtype=torch.bool)
+    is_unreadable[list(decoded.failures)] = True
+    everything, _ = parted(Split(torch.from_numpy(decoded.images), targets), is_unreadable)
+    return everything, (~is_unreadable).nonzero()[:, 0]
 
 
 def _remarks(

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import normalize
 
 from utils import as_percent, counted
 from utils.data.augment import normalise
 from utils.data.batches import hold_out
 from utils.data.picture_set import PictureSet, limited
+from utils.data.views import Images
 from utils.devices import autocast, choose_device, choose_precision
 from utils.explain.prediction_sets import across_classes
 from utils.intervals import share_in_words
@@ -74,12 +75,13 @@ def nearest_training(
     most = MOST_ON_CPU[precision] if device == "cpu" else None
     most = None if most is None else max(most, len(picture_set.classes))
     train = limited(trained_on, most, "The number of training pictures to look at")
-    images = torch.cat([picture_set.test.images[positions], train.images])
     network = load_network(run, device)
-    found = features(network, images, picture_set.mean, picture_set.std, precision, progress=True)
-    places, similarity = nearest(found[: len(positions)], found[len(positions) :], count)
+    asked = picture_set.mean, picture_set.std, precision
+    own = features(network, picture_set.test.images[positions], *asked)
+    others = features(network, train.images, *asked, progress=True)
+    places, similarity = nearest(own, others, count)
     return Neighbours(
-        train.images.numpy()[places], train.targets.numpy()[places], similarity,
+        train.images[torch.from_numpy(places)].numpy(), train.targets.numpy()[places], similarity,
         len(train), len(trained_on), precision,
     )  # fmt: skip
 
@@ -87,7 +89,7 @@ def nearest_training(
 @torch.inference_mode()
 def features(
     network: nn.Module,
-    images: Tensor,
+    images: Images,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     precision: str = "32-true",
@@ -111,7 +113,7 @@ def features(
     )
     try:
         with bar, autocast(device.type, precision):
-            for batch in images.split(BATCH_SIZE):
+            for batch in images.split(BATCH_SIZE) if len(images) else ():
                 network(normalise(batch.to(device), mean, std))
                 bar.update(len(batch))
     finally:

@@ -123,8 +123,8 @@ def pictures_to_show(
         if dataset is not None:
             raise
         return {}, str(error)
-    images = pictures.test.images.numpy()
-    return {kind: images[some["index"].to_numpy()] for kind, some in kinds.items()}, ""
+    images = pictures.test.images
+    return {kind: images[some["index"].to_list()].numpy() for kind, some in kinds.items()}, ""
 
 
 # In words

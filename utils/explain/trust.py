@@ -126,7 +126,7 @@ def choose_subjects(
     subjects = Subjects(
         network,
         index,
-        raw=test.images.numpy(),
+        raw=test.images[:].numpy(),
         images=images,
         targets=predictions.predicted[index],
         unlikely=predictions.logits[index].argmin(axis=1),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -22,7 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from utils import InputError, check_number
 from utils.data.augment import augment
 from utils.data.augmentation import Augmentation
-from utils.data.batches import EVAL_BATCH_SIZE, PictureDataModule, evaluation_batch_size
+from utils.data.batches import (
+    EVAL_BATCH_SIZE,
+    EpochShuffle,
+    PictureDataModule,
+    batch_loader,
+    evaluation_batch_size,
+)
+from utils.data.mapped import TensorFile, map_tensors
 from utils.data.picture_set import PictureSet, Split
 from utils.devices import (
     autocast,
@@ -188,6 +196,37 @@ def _ceilings(device: str, precision: str, times: int = 10) -> Iterator[Part]:
     target = torch.empty_like(source)
     copied = 2 * source.nbytes / 1e9  # read once, written once
     yield Part("copy of memory", "GB", copied, _timed(device, lambda: target.copy_(source)))
+    yield from _picking_parts()
+
+
+def _picking_parts(count: int = 2_000, side: int = 128) -> Iterator[Part]:
+    """Yield batches cut from pictures in memory, and from the same mapped from a file.
+
+    The file was just written, so that the system's cache of the disk holds it.
+    """
+    in_memory = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # what is mapped stays
+        path = Path(folder) / "pictures.safetensors"
+        file = TensorFile(path, 0)
+        file.finish({"images": in_memory}, {})
+        mapped = map_tensors(path)["images"]
+    targets, plain = torch.zeros(count, dtype=torch.int64), "batches from memory"
+    for name, images in ((plain, in_memory), ("batches from a mapped file", mapped)):
+        work = _epochs(Split(images, targets), batch_size=64)
+        of = None if name == plain else plain
+        yield Part(name, "pictures", count, _timed("cpu", work), of, count)
+
+
+def _epochs(split: Split, batch_size: int) -> Callable[[], None]:
+    """Return what passes through a split once, in another order each time."""
+    order = EpochShuffle(len(split), batch_size, seed=0)
+
+    def work() -> None:
+        order.set_epoch(order.epoch + 1)
+        for _ in batch_loader(split, order):
+            pass
+
+    return work
 
 
 def _matrix_product(device: str, dtype: torch.dtype, size: int = 2048) -> tuple[float, Callable]:

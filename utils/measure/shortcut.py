@@ -77,10 +77,10 @@ def marked_sets(picture_set: PictureSet, seed: int = 0) -> dict[str, PictureSet]
         places = torch.randint(
             0, len(picture_set.classes), split.targets.shape, generator=generator
         )
-        return replace(split, images=mark(split.images, places))
+        return replace(split, images=mark(split.images[:], places))
 
     def by_class(split: Split) -> Split:
-        return replace(split, images=mark(split.images, split.targets))
+        return replace(split, images=mark(split.images[:], split.targets))
 
     made = {}
     for name, change in ((CLEAN, anywhere), (MARKED, by_class)):

@@ -133,7 +133,7 @@ def with_swapped_labels(picture_set: PictureSet, seed: int) -> tuple[PictureSet,
     """
     train, test = picture_set.train, picture_set.test
     kept = len(train) - round(JUDGED * len(train))
-    images = torch.cat([train.images[kept:], test.images])
+    images = torch.cat([train.images[kept:], test.images[:]])
     targets = torch.cat([train.targets[kept:], test.targets])
     generator = torch.Generator().manual_seed(seed)
     trained_on, judged = (

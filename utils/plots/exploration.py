@@ -35,7 +35,7 @@ def sample_grid(images, targets, classes, dataset_title, per_class=10):
     """Draw the first pictures of each class, a row per class.
 
     Args:
-        images: uint8 N×3×H×W.
+        images: uint8 N×3×H×W; of a split, or an array.
         targets: int N, indices into `classes`.
         classes: names of all classes.
         dataset_title: how figures name the data.
@@ -60,7 +60,7 @@ def sample_grid(images, targets, classes, dataset_title, per_class=10):
     for row, indices in enumerate(rows):
         sheet.name_row(row, names[row], class_colour(shown[row], len(classes)))
         for column, index in enumerate(indices):
-            sheet.picture(row, column, channels_last(images[index]))
+            sheet.picture(row, column, channels_last(np.asarray(images[index])))
     return sheet.figure
 
 
