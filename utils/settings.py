@@ -192,6 +192,11 @@ SETTINGS = _settings(
         default=False, is_identity=False,
     ),
     Setting(
+        "keep_together", TEXT, PICTURES,
+        "what no split drawn here may part: copies, folder, or a pattern of names",
+        default="copies", is_late=True,
+    ),
+    Setting(
         "precision", TEXT, TRAINING, "auto (a run keeps its own), bf16-mixed, 16-mixed or 32-true",
         default="auto", chapters="23", choices=("auto", "bf16-mixed", "16-mixed", "32-true"),
     ),

@@ -24,6 +24,8 @@ from utils.locks import one_at_a_time
 COPIES, COPIES_READ, DECODERS = 3, 1.5, 80_000_000
 #: What an audit keeps beside the pictures.
 AUDITED = ("train.groups", "test.groups", "audit.images", "audit.targets")
+#: What there is as well where groups of pictures are kept together.
+GROUPED = ("train.together", "test.together")
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,10 @@ def _fingerprint(classes: Sequence[str], train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
-def _digest(tensors: dict[str, Tensor], names: Sequence[str]) -> str:
+def _digest(tensors: dict[str, Tensor]) -> str:
     """Return a checksum of what an audit keeps, which is no part of the fingerprint."""
     digest = hashlib.sha256()
-    for name in names:
+    for name in filter(tensors.__contains__, (*AUDITED, *GROUPED)):
         digest.update(tensors[name].numpy())
     return digest.hexdigest()
 
@@ -148,7 +150,7 @@ def _write_cache(source: Source, picture_set: PictureSet, path: Path) -> None:
     tensors = {}
     for name, split in (("train", picture_set.train), ("test", picture_set.test)):
         tensors |= {f"{name}.images": split.images, f"{name}.targets": split.targets}
-        others = {"masks": split.masks, "groups": split.groups}
+        others = {"masks": split.masks, "groups": split.groups, "together": split.together}
         tensors |= {f"{name}.{part}": kept for part, kept in others.items() if kept is not None}
     described = {
         name: getattr(picture_set, name)
@@ -157,7 +159,7 @@ def _write_cache(source: Source, picture_set: PictureSet, path: Path) -> None:
     if (audit := picture_set.audit) is not None:
         tensors |= {"audit.images": audit.images, "audit.targets": audit.targets}
         described["audit"] = {"rows": audit.rows, "tells": audit.tells}
-        described["audited"] = _digest(tensors, AUDITED)
+        described["audited"] = _digest(tensors)
     text = json.dumps(described)
     metadata = {"key": source.key, "described": text, "checksum": _checksum(text)}
     remove_leftovers(path.parent, older_than=3600)
@@ -195,7 +197,7 @@ def _described(source: Source, tensors: dict[str, Tensor], described: dict) -> P
         Split(
             tensors[f"{s}.images"],
             tensors[f"{s}.targets"],
-            *(tensors.get(f"{s}.{part}") for part in ("masks", "groups")),
+            *(tensors.get(f"{s}.{part}") for part in ("masks", "groups", "together")),
         )
         for s in ("train", "test")
     )
@@ -223,7 +225,7 @@ def _audit(
 ) -> Audit | None:
     if described is None:
         return None
-    if _digest(tensors, AUDITED) != checksum:
+    if _digest(tensors) != checksum:
         raise ValueError("the checksum of its audit is wrong")
     rows = tuple((what, tuple(names)) for what, names in described["rows"])
     shown = (tensors[f"audit.{name}"] for name in ("images", "targets"))

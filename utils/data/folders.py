@@ -47,6 +47,8 @@ class PictureFolder:
             separate test folder and a part of `train` is to be held out.
         key: changes when a file's name, size or time changes.
         notes: what a person should know about how the folder was read, and what was not used.
+        below: the name of every picture below its class folder, in composed form and with ``/``
+            throughout: those of `train`, then those of `test`.
     """
 
     root: Path
@@ -55,6 +57,7 @@ class PictureFolder:
     test: list[tuple[str, int]] | None
     key: str
     notes: tuple[str, ...]
+    below: tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -99,7 +102,7 @@ class _Folder:
 _Splits = dict[str, dict[str, _Folder]]
 
 
-def scan_folder(root: Path, absent: Iterable[str] = ()) -> PictureFolder:
+def scan_folder(root: Path, absent: Iterable[str] = (), has_groups: bool = False) -> PictureFolder:
     """Find the labelled pictures below `root`, without opening any.
 
     Layouts: ``root/train/<class>/*`` with ``root/test/<class>/*``, ``root/<class>/train/*`` with
@@ -110,6 +113,7 @@ def scan_folder(root: Path, absent: Iterable[str] = ()) -> PictureFolder:
         root: the folder.
         absent: names from `root` of files that belong to it and were left where it came from, such
             as the files of an archive that are not pictures.
+        has_groups: whether the same subfolders below classes are known to be groups of pictures.
 
     Raises:
         InputError: the folder is missing; it holds fewer than two classes with pictures; or its
@@ -120,7 +124,7 @@ def scan_folder(root: Path, absent: Iterable[str] = ()) -> PictureFolder:
             f"The folder {root} does not exist. Give the one that holds your pictures."
         )
     try:
-        return _scan(root, _tree(root, absent))
+        return _scan(root, _tree(root, absent), has_groups)
     except OSError as error:
         raise InputError(
             f"{error.filename or root} cannot be read: {error.strerror}. Change its permissions, "
@@ -208,14 +212,15 @@ def _size_and_time(item: os.DirEntry) -> str:
 # What it means
 
 
-def _scan(root: Path, tree: _Folder) -> PictureFolder:
+def _scan(root: Path, tree: _Folder, has_groups: bool) -> PictureFolder:
     notes: list[str] = []
     top = _inner(tree)
     if top is not tree:
         notes.append(f"Read: {root / top.name}, which alone holds pictures.")
     splits = _splits_at_top(root, top, notes) or _splits_below(root, top, notes)
     if not splits:
-        _refuse_repeated(root, top)
+        if not has_groups:
+            _refuse_repeated(root, top)
         splits = {"train": top.folders}
     found = {
         split: {name: folder.all_pictures() for name, folder in folders.items()}
@@ -233,9 +238,26 @@ def _scan(root: Path, tree: _Folder) -> PictureFolder:
         split: [(path, index[name]) for name, files in by_class.items() for path, _ in files]
         for split, by_class in found.items()
     }
+    below = [
+        name_below(root, path, len(PurePath(splits[split][name].name).parts))
+        for split, by_class in found.items()
+        for name, files in by_class.items()
+        for path, _ in files
+    ]
     return PictureFolder(
-        root, classes, listed["train"], listed.get("test"), _listing_key(root, found), tuple(notes)
-    )
+        root, classes, listed["train"], listed.get("test"), _listing_key(root, found), tuple(notes),
+        tuple(below),
+    )  # fmt: skip
+
+
+def name_below(root: Path, path: str, depth: int = 0) -> str:
+    """Return the name of a file from a folder so many levels below `root`, in composed form.
+
+    >>> name_below(Path("birds"), "birds/heron/day 1/a.jpg", 1)
+    'day 1/a.jpg'
+    """
+    parts = PurePath(os.path.relpath(path, root)).parts[depth:]
+    return unicodedata.normalize("NFC", "/".join(parts))
 
 
 def _inner(top: _Folder) -> _Folder:
@@ -408,7 +430,8 @@ def _refuse_repeated(root: Path, top: _Folder) -> None:
         raise InputError(
             f"{root} holds {few(names)}, which have the same subfolders ({few(shared)}). If they "
             "are splits, name them train and test, or give one of them alone. If they are classes, "
-            "put their pictures right into them."
+            "put their pictures right into them, or say that their subfolders are groups, such as "
+            'bursts: keep_together="folder".'
         )
 
 

@@ -27,21 +27,24 @@ class Split:
         masks: bool, N×S×S, true on the object; None where the source has none.
         groups: int64, N: copies and near-copies have the same number, in both splits of a data set,
             and no other picture has it; None where no audit looked for them.
+        together: int64, N: pictures that no split may part have the same number, copies among them;
+            None where copies alone are such.
     """
 
     images: Tensor
     targets: Tensor
     masks: Tensor | None = None
     groups: Tensor | None = None
+    together: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, positions: Tensor) -> "Split":
         """Return the pictures at these positions (int64, M)."""
-        masks = None if self.masks is None else self.masks[positions]
-        groups = None if self.groups is None else self.groups[positions]
-        return Split(self.images[positions], self.targets[positions], masks, groups)
+        others = (self.masks, self.groups, self.together)
+        kept = (None if other is None else other[positions] for other in others)
+        return Split(self.images[positions], self.targets[positions], *kept)
 
     def to(self, device: torch.device) -> "Split":
         """Return its pictures and classes alone, on a device."""
