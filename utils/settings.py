@@ -23,6 +23,8 @@ PLACE, PICTURES, RECIPE, TRAINING, SHOWN = "place", "pictures", "recipe", "train
 SOURCES = ("shapes", "cifar10", "folder")
 #: How the names of archives end, each after those that it ends with.
 ARCHIVES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar", ".tgz", ".txz", ".zip")
+#: How the names of tables end that labels are read from.
+LABEL_TABLES = (".csv", ".tsv")
 #: What a learner changes first; these stand on top of a chapter's parameters.
 FIRST = ("dataset", "recipe", "epochs", "run_name", "seed")
 
@@ -190,6 +192,10 @@ SETTINGS = _settings(
     Setting(
         "skip_unreadable", FLAG, PICTURES, "go on without files that cannot be read, and name them",
         default=False, is_identity=False,
+    ),
+    Setting(
+        "labels_from", TEXT, PICTURES,
+        "a table (.csv) or a pattern of file names; None: the names of the folders", is_late=True,
     ),
     Setting(
         "keep_together", TEXT, PICTURES,
@@ -365,6 +371,8 @@ def schema(is_late: bool = False) -> dict[str, dict]:
             described[name] = {"type": "integer", "minimum": setting.low, "maximum": setting.high}
         if name in ("limit_train", "limit_test"):
             described[name] = {**whole, "type": ["integer", "null"]}
+        if name == "labels_from":
+            described[name] = {**kinds[TEXT], "type": ["string", "null"]}
     return described
 
 

@@ -17,6 +17,7 @@ from utils.data import (
     copies,
     drawn_shapes,
     folders,
+    given_labels,
     groups,
     metadata,
     near_copies,
@@ -24,7 +25,7 @@ from utils.data import (
     tells,
     traits,
 )
-from utils.data.archives import is_archive, left_packed, unpack, unpacked_size
+from utils.data.archives import is_archive, left_packed, unpack, unpacked_size, whole_of
 from utils.data.cache import (
     Contents,
     Source,
@@ -194,6 +195,8 @@ def _find_source(options: Mapping, known_dir: str | Path | None = None) -> Sourc
         return _folder_source(place, place.name, options)
     kept = resolve_path(data_dir) / "unpacked"
     unpacked = unpack(place, kept, pictures.EXTENSIONS, known_place(known_dir, "unpacked"))
+    if options["labels_from"] is not None:  # a table may lie beside what alone holds pictures
+        unpacked = whole_of(unpacked)
     name = without_ending(place.name)
     try:
         source = _folder_source(unpacked, name, options, left_packed(unpacked))
@@ -204,7 +207,7 @@ def _find_source(options: Mapping, known_dir: str | Path | None = None) -> Sourc
 
 def _check_own_labels(options: Mapping) -> None:
     """Refuse what is said of the labels or groups of pictures that have their own, or none."""
-    for name in ("keep_together",):
+    for name in ("labels_from", "keep_together"):
         if options[name] != SETTINGS[name].default:
             raise InputError(
                 f"{name} is {brief(options[name])}, which is for a folder of pictures or an "
@@ -241,13 +244,17 @@ def _resized(images: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def _folder_source(root: Path, name: str, options: Mapping, absent: Sequence[str] = ()) -> Source:
-    rule, skip_unreadable = options["keep_together"], options["skip_unreadable"]
-    folder = folders.scan_folder(root, absent, has_groups=rule != groups.COPIES)
+    rule, labels_from = options["keep_together"], options["labels_from"]
+    if labels_from is None:
+        folder = folders.scan_folder(root, absent, has_groups=rule != groups.COPIES)
+    else:
+        folder = given_labels.scan_labelled(root, labels_from, absent)
     named, notes = groups.named_groups(folder.below, rule)
     size = len(folder.train) + len(folder.test or [])
     code = code_key(pictures, metadata, copies, near_copies, groups, traits, tells, audit)
-    key = f"{folder.key} {code} {skip_unreadable} {rule}"
-    told = str(root) if rule == groups.COPIES else f"{root}\0{rule}"
+    key = f"{folder.key} {code} {options['skip_unreadable']} {rule}"
+    usual = (labels_from, rule) == (None, groups.COPIES)
+    told = str(root) if usual else f"{root}\0{labels_from}\0{rule}"
     identity = f"folder-{hashlib.sha256(os.fsencode(told)).hexdigest()[:12]}"
     decode = partial(_read_folder, folder, named, options)
     return Source(name, name, identity, key, size, decode, notes=(*folder.notes, *notes))
