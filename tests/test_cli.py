@@ -79,12 +79,16 @@ def test_what_the_disk_has_no_room_for_is_refused_before_any_notebook(
         str(tmp_path / "pets"), "zip", make_folder(tmp_path / "pets", {"ant": 3, "bee": 3})
     )
     size = sum(path.stat().st_size for path in (tmp_path / "pets").rglob("*.png"))
-    folder, needed = bytes_to_keep(archive, tmp_path / "data", 32)
+
+    def kept(dataset):
+        return bytes_to_keep(dataset=dataset, data_dir=tmp_path / "data", image_size=32)
+
+    folder, needed = kept(archive)
     assert (folder, needed) == (tmp_path / "data" / "cache", size)
     load_pictures(dataset=archive, data_dir=tmp_path / "data")
-    assert bytes_to_keep(archive, tmp_path / "data", 32)[1] == 0
-    assert bytes_to_keep(str(tmp_path / "pets"), tmp_path / "data", 32)[1] == 6 * 3 * 32**2
-    assert bytes_to_keep("cifar10", tmp_path / "data", 32)[1] == 180_000_000 + 60_000 * 3_072
+    assert kept(archive)[1] == 0
+    assert kept(str(tmp_path / "pets"))[1] == 6 * 3 * 32**2
+    assert kept("cifar10")[1] == 180_000_000 + 60_000 * 3_072
     assert not (tmp_path / "out").exists()
 
 

@@ -240,7 +240,8 @@ REFUSED = {
     "labels in the names of files": (
         [f"train/{name}.{number}.jpg" for name in ("cat", "dog") for number in range(4)]
         + ["test1/1.jpg"],
-        r"names of the files \(cat, dog\)\. Put .* into a folder of its name, such as .*train/cat",
+        r"names of the files \(cat, dog\): labels_from=\"\^\(cat\|dog\)\" reads them\. "
+        r"Or put .* into a folder of its name, such as .*train/cat",
     ),
     "labels in the names of files in one folder": (
         [f"{name}_{number}.jpg" for name in ("cat", "dog") for number in range(4)],
@@ -248,7 +249,8 @@ REFUSED = {
     ),
     "labels in a table": (
         ["train/1.jpg", "train/2.jpg", "train/_classes.csv", "valid/3.jpg"],
-        r"labels seem to be in a table \(train/_classes\.csv\), which is not read",
+        r"labels seem to be in a table \(train/_classes\.csv\)\. "
+        r"labels_from=\"train/_classes\.csv\" reads it",
     ),
     "labels in a table beside": (
         ["images/1.jpg", "images/2.jpg", "labels.csv"], r"in a table \(labels\.csv\)",

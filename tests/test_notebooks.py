@@ -21,8 +21,9 @@ EVERYWHERE = {"run_name", "output_dir", "data_dir", "dataset", "seed"}
 OF_MANY = {"runs", "comparison", "group_by", "groups"}
 CONTRACT = EVERYWHERE | {
     "overwrite", "dataset_title", "image_size", "val_fraction", "balanced", "limit_train",
-    "limit_test", "skip_unreadable", "model", "recipe", "epochs", "batch_size", "max_lr", "views",
-    "precision", "devices", "num_nodes", "strategy", "method", "block",
+    "limit_test", "skip_unreadable", "labels_from", "keep_together", "model", "recipe", "epochs",
+    "batch_size", "max_lr", "views", "precision", "devices", "num_nodes", "strategy", "method",
+    "block",
 }  # fmt: skip
 
 

@@ -53,6 +53,8 @@ def _for_shell(message: str, command) -> str:
     option = "--skip-unreadable" if command is _data else r"-p \1 true"
     message = re.sub(r"\b(overwrite|skip_unreadable)=True\b", option, message)
     message = re.sub(r'\b(dataset|data_dir)="([^"]*)"', _as_option, message)
+    option = _as_option if command is _data else r"-p \1 \2"
+    message = re.sub(r'\b(labels_from|keep_together)=("[^"]*")', option, message)
     return re.sub(r'\b(precision|devices)="([^"]*)"', r"-p \1 \2", message)
 
 
@@ -336,7 +338,14 @@ def _each_dataset_from_shell(dataset):
 def _add_data(commands) -> None:
     about = "Fetch or check a data set, and say what is there."
     parser = _add_command(commands, "data", _data, about)
-    for name in ("dataset", "data_dir", "image_size", "skip_unreadable"):
+    for name in (
+        "dataset",
+        "data_dir",
+        "image_size",
+        "skip_unreadable",
+        "labels_from",
+        "keep_together",
+    ):
         _add_setting(parser, name)
 
 
@@ -349,6 +358,8 @@ def _data(options) -> None:
         data_dir=options.data_dir,
         image_size=options.image_size,
         skip_unreadable=options.skip_unreadable,
+        labels_from=options.labels_from,
+        keep_together=options.keep_together,
     )
     print(
         f"{picture_set.title}: {len(picture_set.classes)} classes, "

@@ -23,6 +23,8 @@ PLACE, PICTURES, RECIPE, TRAINING, SHOWN = "place", "pictures", "recipe", "train
 SOURCES = ("shapes", "cifar10", "folder")
 #: How the names of archives end, each after those that it ends with.
 ARCHIVES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar", ".tgz", ".txz", ".zip")
+#: How the names of tables end that labels are read from.
+LABEL_TABLES = (".csv", ".tsv")
 #: What a learner changes first; these stand on top of a chapter's parameters.
 FIRST = ("dataset", "recipe", "epochs", "run_name", "seed")
 
@@ -207,6 +209,15 @@ SETTINGS = _settings(
         default=False, is_identity=False,
     ),
     Setting(
+        "labels_from", TEXT, PICTURES,
+        "a table (.csv) or a pattern of file names; None: the names of the folders", is_late=True,
+    ),
+    Setting(
+        "keep_together", TEXT, PICTURES,
+        "what no split drawn here may part: copies, folder, or a pattern of names",
+        default="copies", is_late=True,
+    ),
+    Setting(
         "precision", TEXT, TRAINING, "auto (a run keeps its own), bf16-mixed, 16-mixed or 32-true",
         default="auto", chapters="23", choices=("auto", "bf16-mixed", "16-mixed", "32-true"),
     ),
@@ -387,6 +398,8 @@ def schema(is_late: bool = False) -> dict[str, dict]:
             described[name] = {"type": "integer", "minimum": setting.low, "maximum": setting.high}
         if name in ("limit_train", "limit_test"):
             described[name] = {**whole, "type": ["integer", "null"]}
+        if name == "labels_from":
+            described[name] = {**kinds[TEXT], "type": ["string", "null"]}
     return described
 
 

@@ -25,9 +25,10 @@ from utils.data.pictures import EXTENSIONS, MAX_FILE_SIZE
 from utils.files import beside_of, check_space, remove_leftovers, unwritable, write_text
 from utils.locks import one_at_a_time
 from utils.progress import progress_bar
-from utils.settings import ARCHIVES, without_ending
+from utils.settings import ARCHIVES, LABEL_TABLES, without_ending
 
-#: What an unpacked archive is kept as: a folder of its pictures, and the names of its other files.
+#: What an unpacked archive is kept as: a folder of its pictures and tables, and the names of its
+#: other files.
 PICTURES, OTHERS = "pictures", "others.json"
 #: Ways of packing that the standard library can unpack, by zip's numbers for them (APPNOTE 4.4.5).
 PACKED_BY = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -56,7 +57,8 @@ def unpack(
 ) -> Path:
     """Return the folder that holds the pictures of an archive, unpacked the first time.
 
-    A folder that is alone at the top of the archive is stepped into.
+    Tables are taken out with them, since labels may be in one. A folder that is alone at the top of
+    the archive, but for tables, is stepped into.
 
     Args:
         archive: a file for which `is_archive` is true.
@@ -81,17 +83,23 @@ def unpack(
     return _inner_folder(folder / PICTURES)
 
 
+def whole_of(unpacked: Path) -> Path:
+    """Return the folder of all that was taken out of an archive, from what `unpack` returned."""
+    called_so = [folder for folder in (unpacked, *unpacked.parents) if folder.name == PICTURES]
+    return next((f for f in called_so if (f.parent / OTHERS).is_file()), called_so[0])
+
+
 def left_packed(unpacked: Path) -> list[str]:
-    """Return the names of the files of an archive that were not taken out, hidden ones apart.
+    """Return the names of an archive's files that are not there, hidden ones apart.
 
     Args:
-        unpacked: what `unpack` returned; the names count from there, and are no more than the
-            file's own for what lies beside it.
+        unpacked: what `unpack` returned, or `whole_of` it; the names count from there, and are no
+            more than the file's own for what lies beside it.
 
     Raises:
         InputError: the list of them is damaged.
     """
-    top = next(folder for folder in (unpacked, *unpacked.parents) if folder.name == PICTURES)
+    top = whole_of(unpacked)
     try:
         names = json.loads((top.parent / OTHERS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -102,7 +110,9 @@ def left_packed(unpacked: Path) -> list[str]:
     within = unpacked.relative_to(top).as_posix()
     inside = "" if within == "." else f"{within}/"
     return [
-        n.removeprefix(inside) if n.startswith(inside) else PurePosixPath(n).name for n in names
+        name.removeprefix(inside) if name.startswith(inside) else PurePosixPath(name).name
+        for name in names
+        if not (name.startswith(inside) and (top / name).is_file())
     ]
 
 
@@ -123,7 +133,8 @@ def _folder_of(archive: Path, place: Path) -> Path:
     """Return where this version of an archive is unpacked."""
     status = archive.stat()
     taken = " ".join(EXTENSIONS)  # more of it, once more can be read
-    version = f"{archive.name} {status.st_size} {status.st_mtime_ns} {PICTURES} {taken}"
+    about = f"{archive.name} {status.st_size} {status.st_mtime_ns}"
+    version = f"{about} {PICTURES} {taken} {LABEL_TABLES}"
     return place / f"{_prefix_of(archive)}-{_short_hash(version)}"
 
 
@@ -141,13 +152,18 @@ def _short_hash(text: str) -> str:
 
 
 def _inner_folder(folder: Path) -> Path:
-    inside = list(folder.iterdir())
+    inside = _beside_tables(folder)
     while len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train":
-        deeper = list(inside[0].iterdir())
+        deeper = _beside_tables(inside[0])
         if not any(path.is_dir() for path in deeper):  # a class
             break
         folder, inside = inside[0], deeper
     return folder
+
+
+def _beside_tables(folder: Path) -> list[Path]:
+    """Return what is in a folder but tables, which stand beside pictures and are none."""
+    return [path for path in folder.iterdir() if not path.name.lower().endswith(LABEL_TABLES)]
 
 
 def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
@@ -156,9 +172,9 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
         with _members(archive) as members:
             _check_members(archive, members)
             members = [member for member in members if not _is_hidden(member.name)]
-            wanted = [m for m in members if m.name.lower().endswith(extensions)]
-            if not wanted:
+            if not any(m.name.lower().endswith(extensions) for m in members):
                 raise InputError(f"{archive} contains no pictures ({', '.join(extensions)}).")
+            wanted = [m for m in members if m.name.lower().endswith((*extensions, *LABEL_TABLES))]
             check_space(folder, sum(m.size for m in wanted), f"Unpacking {archive}")
             folder.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder.parent, older_than=3600)
@@ -166,7 +182,7 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
             about = f"Unpacking {archive.name}"
             for member in progress_bar(wanted, description=about, unit="files"):
                 _write(member, beside / PICTURES / member.name)
-            others = sorted({member.name for member in members} - {m.name for m in wanted})
+            others = sorted(m.name for m in members if not m.name.lower().endswith(extensions))
             write_text(beside / OTHERS, json.dumps(others))
         beside.rename(folder)
     except InputError:

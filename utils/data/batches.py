@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils import InputError
-from utils.data import copies
 from utils.data.augment import augment, normalise, resize
 from utils.data.augmentation import UNCHANGED, Augmentation
 from utils.data.epochs import pictures_per_epoch
-from utils.data.picture_set import SPLIT_SEED, PictureSet, Split, stratified_part
+from utils.data.groups import held_out_part
+from utils.data.picture_set import PictureSet, Split
 
 EVAL_BATCH_SIZE = 256
 #: Pixels in one elsewhere at most: what a network makes of more takes gigabytes.
@@ -165,12 +165,12 @@ def hold_out(picture_set: PictureSet, val_fraction: float) -> tuple[Split, Split
     if val_fraction == 0:
         return picture_set.train, picture_set.test
     whole = picture_set.train
-    first = copies.first_copies(whole.images) if whole.groups is None else whole.groups
-    held_out = stratified_part(whole.targets, val_fraction, SPLIT_SEED, first=first)
+    held_out = held_out_part(whole, val_fraction)
     train, watched = (torch.nonzero(part).flatten() for part in (~held_out, held_out))
     if not len(watched):
         raise InputError(
-            f"val_fraction {val_fraction} holds nothing out, as no class has two training pictures."
+            f"val_fraction {val_fraction} holds nothing out, as no class has two training pictures "
+            "that need not stay together."
         )
     return whole.subset(train), whole.subset(watched)
 

@@ -28,6 +28,8 @@ COPIES, DECODERS = 1.5, 80_000_000
 MAPPED = ("images", "masks")
 #: What an audit keeps beside the pictures.
 AUDITED = ("train.groups", "test.groups", "audit.images", "audit.targets")
+#: What there is as well where groups of pictures are kept together.
+GROUPED = ("train.together", "test.together")
 
 
 @dataclass(frozen=True)
@@ -163,10 +165,10 @@ def _fingerprint(classes: Sequence[str], train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
-def _digest(tensors: dict[str, Tensor], names: Sequence[str]) -> str:
+def _digest(tensors: dict[str, Tensor]) -> str:
     """Return a checksum of what an audit keeps, which is no part of the fingerprint."""
     digest = hashlib.sha256()
-    for name in names:
+    for name in filter(tensors.__contains__, (*AUDITED, *GROUPED)):
         digest.update(tensors[name].numpy())
     return digest.hexdigest()
 
@@ -175,7 +177,8 @@ def _finish(file: TensorFile, source: Source, picture_set: PictureSet) -> None:
     """Write to the cache what stands beside the pictures."""
     tensors = {}
     for name, split in (("train", picture_set.train), ("test", picture_set.test)):
-        kept = {part: getattr(split, part) for part in ("images", "targets", "masks", "groups")}
+        others = ("images", "targets", "masks", "groups", "together")
+        kept = {part: getattr(split, part) for part in others}
         tensors |= {f"{name}.{part}": t for part, t in kept.items() if t is not None}
     described = {
         name: getattr(picture_set, name)
@@ -184,7 +187,7 @@ def _finish(file: TensorFile, source: Source, picture_set: PictureSet) -> None:
     if (audit := picture_set.audit) is not None:
         tensors |= {"audit.images": audit.images, "audit.targets": audit.targets}
         described["audit"] = {"rows": audit.rows, "tells": audit.tells}
-        described["audited"] = _digest(tensors, AUDITED)
+        described["audited"] = _digest(tensors)
     text = json.dumps(described).encode()
     tensors["described"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     file.finish(tensors, {"key": source.key, "checksum": _checksum(text)})
@@ -218,7 +221,7 @@ def _described(source: Source, tensors: dict[str, Tensor], described: dict) -> P
         Split(
             tensors[f"{s}.images"],
             tensors[f"{s}.targets"],
-            *(tensors.get(f"{s}.{part}") for part in ("masks", "groups")),
+            *(tensors.get(f"{s}.{part}") for part in ("masks", "groups", "together")),
         )
         for s in ("train", "test")
     )
@@ -246,7 +249,7 @@ def _audit(
 ) -> Audit | None:
     if described is None:
         return None
-    if _digest(tensors, AUDITED) != checksum:
+    if _digest(tensors) != checksum:
         raise ValueError("the checksum of its audit is wrong")
     rows = tuple((what, tuple(names)) for what, names in described["rows"])
     shown = (tensors[f"audit.{name}"] for name in ("images", "targets"))

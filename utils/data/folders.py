@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 
 from utils import InputError, brief
 from utils.data.pictures import EXTENSIONS, how_to_read
+from utils.settings import LABEL_TABLES
 
 #: What the words of a folder's name say of its part in a split.
 ROLES = {
@@ -47,6 +48,8 @@ class PictureFolder:
             separate test folder and a part of `train` is to be held out.
         key: changes when a file's name, size or time changes.
         notes: what a person should know about how the folder was read, and what was not used.
+        below: the name of every picture below its class folder, in composed form and with ``/``
+            throughout: those of `train`, then those of `test`.
     """
 
     root: Path
@@ -55,10 +58,11 @@ class PictureFolder:
     test: list[tuple[str, int]] | None
     key: str
     notes: tuple[str, ...]
+    below: tuple[str, ...]
 
 
 @dataclass(eq=False)
-class _Folder:
+class Folder:
     """A folder and what is in it.
 
     Attributes:
@@ -69,13 +73,13 @@ class _Folder:
     """
 
     name: str
-    folders: dict[str, "_Folder"] = field(default_factory=dict)
+    folders: dict[str, "Folder"] = field(default_factory=dict)
     pictures: list[tuple[str, str]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
-    def below(self) -> Iterator["_Folder"]:
+    def below(self) -> Iterator["Folder"]:
         """Yield this folder and all below it."""
-        waiting: list[_Folder] = [self]
+        waiting: list[Folder] = [self]
         while waiting:
             folder = waiting.pop()
             yield folder
@@ -85,21 +89,21 @@ class _Folder:
         """Return the pictures in it and below, sorted by path."""
         return sorted(picture for folder in self.below() for picture in folder.pictures)
 
-    def filled(self) -> dict[str, "_Folder"]:
+    def filled(self) -> dict[str, "Folder"]:
         """Return the folders in it that hold pictures, at any depth."""
         return {name: f for name, f in self.folders.items() if any(g.pictures for g in f.below())}
 
-    def child(self, name: str) -> "_Folder":
+    def child(self, name: str) -> "Folder":
         """Return the folder of that name in it, made where there is none yet."""
         name = unicodedata.normalize("NFC", name)
-        return self.folders.setdefault(name, _Folder(f"{self.name}/{name}".lstrip("/")))
+        return self.folders.setdefault(name, Folder(f"{self.name}/{name}".lstrip("/")))
 
 
 #: Which folder holds which class, for each split that is read.
-_Splits = dict[str, dict[str, _Folder]]
+_Splits = dict[str, dict[str, Folder]]
 
 
-def scan_folder(root: Path, absent: Iterable[str] = ()) -> PictureFolder:
+def scan_folder(root: Path, absent: Iterable[str] = (), has_groups: bool = False) -> PictureFolder:
     """Find the labelled pictures below `root`, without opening any.
 
     Layouts: ``root/train/<class>/*`` with ``root/test/<class>/*``, ``root/<class>/train/*`` with
@@ -110,6 +114,7 @@ def scan_folder(root: Path, absent: Iterable[str] = ()) -> PictureFolder:
         root: the folder.
         absent: names from `root` of files that belong to it and were left where it came from, such
             as the files of an archive that are not pictures.
+        has_groups: whether the same subfolders below classes are known to be groups of pictures.
 
     Raises:
         InputError: the folder is missing; it holds fewer than two classes with pictures; or its
@@ -120,17 +125,22 @@ def scan_folder(root: Path, absent: Iterable[str] = ()) -> PictureFolder:
             f"The folder {root} does not exist. Give the one that holds your pictures."
         )
     try:
-        return _scan(root, _tree(root, absent))
+        return _scan(root, read_tree(root, absent), has_groups)
     except OSError as error:
-        raise InputError(
-            f"{error.filename or root} cannot be read: {error.strerror}. Change its permissions, "
-            "or leave it out."
-        ) from error
+        raise unreadable(root, error) from error
+
+
+def unreadable(root: Path, error: OSError) -> InputError:
+    """Return what to tell of a folder, or something below it, that the system will not read."""
+    return InputError(
+        f"{error.filename or root} cannot be read: {error.strerror}. Change its permissions, or "
+        "leave it out."
+    )
 
 
 def files_below(folder: Path) -> tuple[list[str], list[str]]:
     """Return the paths of all picture files below a folder, and of all other files."""
-    found = list(_tree(folder, ()).below())
+    found = list(read_tree(folder, ()).below())
     pictures = [path for inside in found for path, _ in inside.pictures]
     others = [str(folder / inside.name / name) for inside in found for name in inside.others]
     return sorted(pictures), sorted(others)
@@ -165,9 +175,9 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _tree(root: Path, absent: Iterable[str]) -> _Folder:
+def read_tree(root: Path, absent: Iterable[str]) -> Folder:
     """Return all that is below a folder but what is hidden; links are followed, but no circle."""
-    top = _Folder("")
+    top = Folder("")
     waiting = [(str(root), top, frozenset())]
     while waiting:
         place, folder, above = waiting.pop()
@@ -208,14 +218,15 @@ def _size_and_time(item: os.DirEntry) -> str:
 # What it means
 
 
-def _scan(root: Path, tree: _Folder) -> PictureFolder:
+def _scan(root: Path, tree: Folder, has_groups: bool) -> PictureFolder:
     notes: list[str] = []
     top = _inner(tree)
     if top is not tree:
         notes.append(f"Read: {root / top.name}, which alone holds pictures.")
     splits = _splits_at_top(root, top, notes) or _splits_below(root, top, notes)
     if not splits:
-        _refuse_repeated(root, top)
+        if not has_groups:
+            _refuse_repeated(root, top)
         splits = {"train": top.folders}
     found = {
         split: {name: folder.all_pictures() for name, folder in folders.items()}
@@ -226,19 +237,36 @@ def _scan(root: Path, tree: _Folder) -> PictureFolder:
     notes += [_vanished(name, folder) for name, folder in vanished.items()]
     if untested := [c for c in classes if "test" in found and not found["test"].get(c)]:
         notes.append(f"Without test pictures: {', '.join(untested)}.")
-    notes += _pooled(splits["train"]) + _nearly_alike(classes)
+    notes += _pooled(splits["train"]) + nearly_alike(classes)
     notes += _left_out(root, tree, found, list(vanished.values()))
     index = {name: position for position, name in enumerate(classes)}
     listed = {
         split: [(path, index[name]) for name, files in by_class.items() for path, _ in files]
         for split, by_class in found.items()
     }
+    below = [
+        name_below(root, path, len(PurePath(splits[split][name].name).parts))
+        for split, by_class in found.items()
+        for name, files in by_class.items()
+        for path, _ in files
+    ]
     return PictureFolder(
-        root, classes, listed["train"], listed.get("test"), _listing_key(root, found), tuple(notes)
-    )
+        root, classes, listed["train"], listed.get("test"), listing_key(root, found), tuple(notes),
+        tuple(below),
+    )  # fmt: skip
 
 
-def _inner(top: _Folder) -> _Folder:
+def name_below(root: Path, path: str, depth: int = 0) -> str:
+    """Return the name of a file from a folder so many levels below `root`, in composed form.
+
+    >>> name_below(Path("birds"), "birds/heron/day 1/a.jpg", 1)
+    'day 1/a.jpg'
+    """
+    parts = PurePath(os.path.relpath(path, root)).parts[depth:]
+    return unicodedata.normalize("NFC", "/".join(parts))
+
+
+def _inner(top: Folder) -> Folder:
     """Step into a folder that alone holds pictures, if classes or splits can be in it."""
     filled = top.filled()
     while len(filled) == 1 and not top.pictures:
@@ -271,7 +299,7 @@ def _without_fillers(word: str) -> str:
     return next((stem for stem in stems if stem in ROLES), word)
 
 
-def _roles(names: Iterable[str]) -> dict[str, str]:
+def split_roles(names: Iterable[str]) -> dict[str, str]:
     """Return the part in a split of those names that plainly tell of one.
 
     A name with a word of its own, such as "seg_train", counts only beside another that has the same
@@ -284,16 +312,16 @@ def _roles(names: Iterable[str]) -> dict[str, str]:
     return {name: role for name, (role, rest) in told.items() if not rest or len(parts[rest]) > 1}
 
 
-def _splits_at_top(root: Path, top: _Folder, notes: list[str]) -> _Splits | None:
+def _splits_at_top(root: Path, top: Folder, notes: list[str]) -> _Splits | None:
     """Return the splits that folders at the top are, or None where they are classes."""
-    roles = _roles(top.folders)
+    roles = split_roles(top.folders)
     others = [name for name in top.filled() if name not in roles]
     if not roles:
         return None
     if list(roles) == ["train"] and top.folders["train"].pictures and len(others) > 1:
         notes.append(f"Read as a class, not as a split: train, beside {few(others)}.")
         return None
-    named = _by_role(root, roles)
+    named = folder_of_roles(root, roles)
     if "train" not in named:
         raise InputError(
             f"{root} holds {few(roles)}, which looks like a split, but no folder of training "
@@ -310,7 +338,7 @@ def _splits_at_top(root: Path, top: _Folder, notes: list[str]) -> _Splits | None
     return _with_test(root, named, inside, notes)
 
 
-def _by_role(root: Path, roles: Mapping[str, str]) -> dict[str, str]:
+def folder_of_roles(root: Path, roles: Mapping[str, str]) -> dict[str, str]:
     """Return the one folder of each role, and refuse two of them."""
     named: dict[str, str] = {}
     for name, role in roles.items():
@@ -330,7 +358,7 @@ def _both_remedies(roles: Iterable[str]) -> str:
     )
 
 
-def _class_folders(split: _Folder) -> dict[str, _Folder]:
+def _class_folders(split: Folder) -> dict[str, Folder]:
     """Return the class folders of a split; empty where its pictures lie in none."""
     inner = split
     while not inner.pictures and len(inner.folders) == 1:
@@ -361,10 +389,10 @@ def _with_test(root: Path, named: dict[str, str], inside: _Splits, notes: list[s
     return {"train": inside["train"], "test": inside[role]}
 
 
-def _splits_below(root: Path, top: _Folder, notes: list[str]) -> _Splits | None:
+def _splits_below(root: Path, top: Folder, notes: list[str]) -> _Splits | None:
     """Return the splits that lie below each class, or None where there are none."""
     classes = top.filled()
-    roles = {name: _roles(folder.filled()) for name, folder in classes.items()}
+    roles = {name: split_roles(folder.filled()) for name, folder in classes.items()}
     if not any(len(set(found.values())) > 1 for found in roles.values()):
         return None
     seen = ", ".join(f"{name}/{split}" for name, found in roles.items() for split in found)
@@ -375,7 +403,7 @@ def _splits_below(root: Path, top: _Folder, notes: list[str]) -> _Splits | None:
                 f"pictures of {name} in none of them. Put all pictures of a class into its splits, "
                 "or none."
             )
-    named = {name: _by_role(root / name, found) for name, found in roles.items()}
+    named = {name: folder_of_roles(root / name, found) for name, found in roles.items()}
     if lacking := [name for name, by_role in named.items() if "train" not in by_role]:
         raise InputError(
             f"{root} holds a split below each class ({seen}), and no training pictures of: "
@@ -393,7 +421,7 @@ def _splits_below(root: Path, top: _Folder, notes: list[str]) -> _Splits | None:
     }
 
 
-def _refuse_repeated(root: Path, top: _Folder) -> None:
+def _refuse_repeated(root: Path, top: Folder) -> None:
     """Refuse folders without pictures of their own that hold subfolders of the same names.
 
     They may be splits by names that nobody knows here, such as fold1 and fold2.
@@ -408,24 +436,30 @@ def _refuse_repeated(root: Path, top: _Folder) -> None:
         raise InputError(
             f"{root} holds {few(names)}, which have the same subfolders ({few(shared)}). If they "
             "are splits, name them train and test, or give one of them alone. If they are classes, "
-            "put their pictures right into them."
+            "put their pictures right into them, or say that their subfolders are groups, such as "
+            'bursts: keep_together="folder".'
         )
 
 
-def _labels_elsewhere(root: Path, top: _Folder, split: _Folder) -> str:
+def _labels_elsewhere(root: Path, top: Folder, split: Folder) -> str:
     """Return what to tell of pictures in no class folders, by where their labels seem to be."""
     places = dict.fromkeys((top, *split.below()))
     tables = [f"{f.name}/{n}".lstrip("/") for f in places for n in f.others if n.endswith(TABLES)]
     labels = labels_in_names(path for path, _ in split.all_pictures())
     where = ""
     if tables:
-        where = f" Their labels seem to be in a table ({few(tables)}), which is not read."
+        where = f" Their labels seem to be in a table ({few(tables)})."
+        if readable := [name for name in tables if name.lower().endswith(LABEL_TABLES)]:
+            where += f' labels_from="{readable[0]}" reads it, if it has columns file and label.'
     elif labels:
-        where = f" Their labels seem to be in the names of the files ({few(labels)})."
+        where = (
+            f" Their labels seem to be in the names of the files ({few(labels)}): "
+            f'labels_from="^({"|".join(map(re.escape, labels))})" reads them.'
+        )
     example = root / split.name / next(iter(labels), "CLASS")
     return (
-        f"{root / split.name} holds no pictures in class folders.{where} Put the pictures of each "
-        f"class into a folder of its name, such as {example}."
+        f"{root / split.name} holds no pictures in class folders.{where} Or put the pictures of "
+        f"each class into a folder of its name, such as {example}."
     )
 
 
@@ -443,7 +477,7 @@ def labels_in_names(paths: Iterable[str]) -> list[str]:
     return sorted(found) if enough else []
 
 
-def _agreed_classes(root: Path, top: _Folder, found: dict[str, dict[str, list]]) -> tuple[str, ...]:
+def _agreed_classes(root: Path, top: Folder, found: dict[str, dict[str, list]]) -> tuple[str, ...]:
     """Return the class names all splits share, or say what is wrong."""
     filled = {
         split: {c for c, files in by_class.items() if files} for split, by_class in found.items()
@@ -474,21 +508,21 @@ def _agreed_classes(root: Path, top: _Folder, found: dict[str, dict[str, list]])
 # What is not used
 
 
-def _vanished(name: str, folder: _Folder) -> str:
+def _vanished(name: str, folder: Folder) -> str:
     """Return a note on a folder that would be a class, had it any picture that can be read."""
     others = [other for inside in folder.below() for other in inside.others]
     reason = f"none of its files can be read ({count_endings(others)})" if others else "it is empty"
     return f"Class {brief(name)} is left out: {reason}.{how_to_read(others)}"
 
 
-def _pooled(classes: Mapping[str, _Folder]) -> list[str]:
+def _pooled(classes: Mapping[str, Folder]) -> list[str]:
     """Return a note on classes of several subfolders, which might have been meant as classes."""
     inner = {name: list(folder.filled()) for name, folder in classes.items()}
     several = [f"{name} ({few(names)})" for name, names in inner.items() if len(names) > 1]
     return [f"Pictures in subfolders count as their class: {few(several)}."] if several else []
 
 
-def _nearly_alike(classes: Iterable[str]) -> list[str]:
+def nearly_alike(classes: Iterable[str]) -> list[str]:
     """Return a note on classes whose names differ in case and spaces alone."""
     alike: dict[str, list[str]] = {}
     for name in classes:
@@ -501,7 +535,7 @@ def _nearly_alike(classes: Iterable[str]) -> list[str]:
 
 
 def _left_out(
-    root: Path, tree: _Folder, found: dict[str, dict[str, list]], vanished: list[_Folder]
+    root: Path, tree: Folder, found: dict[str, dict[str, list]], vanished: list[Folder]
 ) -> list[str]:
     """Return notes on folders that were not read, and on single files by their endings."""
     used = {path for by_class in found.values() for files in by_class.values() for path, _ in files}
@@ -525,10 +559,11 @@ def _left_out(
     return notes
 
 
-def _listing_key(root: Path, found: dict[str, dict[str, list[tuple[str, str]]]]) -> str:
+def listing_key(root: Path, found: dict[str, dict[str, list[tuple[str, str]]]]) -> str:
     digest = hashlib.sha256()
     for by_class in found.values():
-        for files in by_class.values():
+        for name, files in by_class.items():
+            digest.update(os.fsencode(f"{name}\0"))
             for path, size_and_time in files:
                 digest.update(os.fsencode(f"{os.path.relpath(path, root)}\0{size_and_time}\n"))
         digest.update(b"end of split\n")

@@ -29,22 +29,24 @@ class Split:
         masks: bool, N×S×S, true on the object; None where the source has none.
         groups: int64, N: copies and near-copies have the same number, in both splits of a data set,
             and no other picture has it; None where no audit looked for them.
+        together: int64, N: pictures that no split may part have the same number, copies among them;
+            None where copies alone are such.
     """
 
     images: Images
     targets: Tensor
     masks: Tensor | None = None
     groups: Tensor | None = None
+    together: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, positions: Tensor) -> "Split":
         """Return the pictures at these positions (int64, M), without a copy where they are many."""
-        masks = None if self.masks is None else self.masks[positions]
-        groups = None if self.groups is None else self.groups[positions]
-        images = chosen(self.images, positions)
-        return Split(images, self.targets[positions], masks, groups)
+        others = (self.masks, self.groups, self.together)
+        kept = (None if other is None else other[positions] for other in others)
+        return Split(chosen(self.images, positions), self.targets[positions], *kept)
 
     def to(self, device: torch.device) -> "Split":
         """Return its pictures and classes alone, on a device."""
@@ -205,9 +207,17 @@ def parted(split: Split, in_second: Tensor) -> tuple[Split, Split]:
     order, size = in_second.int().argsort(stable=True), int((~in_second).sum())
     assert isinstance(split.images, Tensor) and split.masks is None
     rearrange(split.images.numpy(), order.numpy())
-    targets, groups = split.targets[order], None if split.groups is None else split.groups[order]
+    targets = split.targets[order]
+    groups, together = (
+        None if kept is None else kept[order] for kept in (split.groups, split.together)
+    )
     first, second = (
-        Split(split.images[part], targets[part], groups=None if groups is None else groups[part])
+        Split(
+            split.images[part],
+            targets[part],
+            groups=None if groups is None else groups[part],
+            together=None if together is None else together[part],
+        )
         for part in (slice(size), slice(size, None))
     )
     return first, second

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,15 @@ from utils.data import (
     copies,
     drawn_shapes,
     folders,
+    given_labels,
+    groups,
     metadata,
     near_copies,
     pictures,
     tells,
     traits,
 )
-from utils.data.archives import is_archive, left_packed, unpack, unpacked_size
+from utils.data.archives import is_archive, left_packed, unpack, unpacked_size, whole_of
 from utils.data.cache import (
     Contents,
     Source,
@@ -74,11 +76,11 @@ def load_pictures(*, known_dir: str | Path | None = None, **given) -> PictureSet
             read, or more of them than either the disk or the memory has room for.
     """
     options = with_defaults(PICTURES, **given)
-    dataset, data_dir, size = options["dataset"], options["data_dir"], options["image_size"]
-    check_dataset(dataset)
-    source = _find_source(dataset, data_dir, options["skip_unreadable"], known_dir)
+    size = options["image_size"]
+    check_dataset(options["dataset"])
+    source = _find_source(options, known_dir)
     picture_set = kept_elsewhere(source, size, known_dir) or cached_pictures(
-        source, size, _cache_folder(dataset, data_dir)
+        source, size, _cache_folder(options["dataset"], options["data_dir"])
     )
     title = options["dataset_title"] or picture_set.title
     return replace(
@@ -176,9 +178,11 @@ def _cache_folder(dataset: str, data_dir: str | Path) -> Path:
     return place / "cache"
 
 
-def _find_source(
-    dataset: str, data_dir: str | Path, skip_unreadable: bool, known_dir: str | Path | None = None
-) -> Source:
+def _find_source(options: Mapping, known_dir: str | Path | None = None) -> Source:
+    dataset, data_dir = options["dataset"], options["data_dir"]
+    groups.check_rule(options["keep_together"])
+    if dataset in ("shapes", "cifar10"):
+        _check_own_labels(options)
     if dataset == "shapes":
         key = code_key(drawn_shapes, copies)
         size = drawn_shapes.TRAIN_SIZE + drawn_shapes.TEST_SIZE
@@ -190,15 +194,27 @@ def _find_source(
         return Source("cifar10", "CIFAR-10", "cifar10", key, CIFAR10_SIZE, decode, statistics)
     place = resolve_path(data_dir if dataset == "folder" else dataset)
     if place.is_dir():
-        return _folder_source(place, place.name, skip_unreadable)
+        return _folder_source(place, place.name, options)
     kept = resolve_path(data_dir) / "unpacked"
     unpacked = unpack(place, kept, pictures.EXTENSIONS, known_place(known_dir, "unpacked"))
+    if options["labels_from"] is not None:  # a table may lie beside what alone holds pictures
+        unpacked = whole_of(unpacked)
     name = without_ending(place.name)
     try:
-        source = _folder_source(unpacked, name, skip_unreadable, left_packed(unpacked))
+        source = _folder_source(unpacked, name, options, left_packed(unpacked))
     except InputError as error:  # a person knows the archive, not where it was unpacked
         raise InputError(str(error).replace(str(unpacked), str(place))) from error
     return replace(source, notes=[n.replace(str(unpacked), str(place)) for n in source.notes])
+
+
+def _check_own_labels(options: Mapping) -> None:
+    """Refuse what is said of the labels or groups of pictures that have their own, or none."""
+    for name in ("labels_from", "keep_together"):
+        if options[name] != SETTINGS[name].default:
+            raise InputError(
+                f"{name} is {brief(options[name])}, which is for a folder of pictures or an "
+                f"archive of it; {options['dataset']} has no names to go by. Leave it out."
+            )
 
 
 def _draw_shapes(image_size: int, new: NewArray) -> Contents:
@@ -239,42 +255,68 @@ def _resized(images: np.ndarray, image_size: int, new: NewArray) -> np.ndarray:
     return resized
 
 
-def _folder_source(
-    root: Path, name: str, skip_unreadable: bool, absent: Sequence[str] = ()
-) -> Source:
-    folder = folders.scan_folder(root, absent)
+def _folder_source(root: Path, name: str, options: Mapping, absent: Sequence[str] = ()) -> Source:
+    rule, labels_from = options["keep_together"], options["labels_from"]
+    if labels_from is None:
+        folder = folders.scan_folder(root, absent, has_groups=rule != groups.COPIES)
+    else:
+        folder = given_labels.scan_labelled(root, labels_from, absent)
+    named, notes = groups.named_groups(folder.below, rule)
     size = len(folder.train) + len(folder.test or [])
-    code = code_key(pictures, metadata, copies, near_copies, traits, tells, audit)
-    key = f"{folder.key} {code} {skip_unreadable}"
-    identity = f"folder-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
-    decode = partial(_read_folder, folder, skip_unreadable)
-    return Source(name, name, identity, key, size, decode, notes=folder.notes)
+    code = code_key(pictures, metadata, copies, near_copies, groups, traits, tells, audit)
+    key = f"{folder.key} {code} {options['skip_unreadable']} {rule}"
+    usual = (labels_from, rule) == (None, groups.COPIES)
+    told = str(root) if usual else f"{root}\0{labels_from}\0{rule}"
+    identity = f"folder-{hashlib.sha256(os.fsencode(told)).hexdigest()[:12]}"
+    decode = partial(_read_folder, folder, named, options)
+    return Source(name, name, identity, key, size, decode, notes=(*folder.notes, *notes))
 
 
 def _read_folder(
-    folder: folders.PictureFolder, skip_unreadable: bool, image_size: int, new: NewArray
+    folder: folders.PictureFolder,
+    named: Tensor | None,
+    options: Mapping,
+    image_size: int,
+    new: NewArray,
 ) -> Contents:
+    """Decode a folder's pictures, audit them, and split them where they are not.
+
+    Args:
+        folder: what was found.
+        named: int64, one for each of its pictures, from `groups.named_groups`; or None.
+        options: parameters by name.
+        image_size: side in pixels.
+        new: makes the array to decode into.
+    """
     listed = folder.train + (folder.test or [])
     paths = [path for path, _ in listed]
     images = new((len(paths), 3, image_size, image_size), np.uint8)
     decoded = pictures.read_pictures(paths, image_size, images=images)
-    notes = _unreadable_notes(decoded.failures, len(listed), skip_unreadable)
+    notes = _unreadable_notes(decoded.failures, len(listed), options["skip_unreadable"])
     notes += _remarks(folder, decoded, paths)
     everything, kept = _readable(decoded, torch.tensor([target for _, target in listed]))
     in_test = kept >= len(folder.train)
     _check_trainable(everything.targets[~in_test], folder)
-    groups, pairs = near_copies.near_groups(everything.images)
-    if folder.test is None:
-        in_test, told = _drawn_test(everything, groups, folder)
+    near, pairs = near_copies.near_groups(everything.images)
+    together = None if named is None else groups.united(named[kept], near)
+    everything = replace(everything, groups=near, together=together)
+    rule = options["keep_together"]
+    if folder.test is not None:
+        notes += [] if named is None else groups.parted_in_words(named[kept], in_test, rule)
+    elif together is None:
+        in_test, told = _drawn_test(everything, folder)
+        notes += told
+    else:
+        in_test, told = _grouped_test(everything, folder, rule)
         notes += told
     files = [paths[position] for position in kept]
     audited = audit.Audited(
-        everything.images, everything.targets, groups, pairs, in_test, folder.test is None,
+        everything.images, everything.targets, near, pairs, in_test, folder.test is None,
         [printable(os.path.relpath(path, folder.root)) for path in files],
         traits.read_traits(files, decoded.bits), folder.classes,
     )  # fmt: skip
     told, found = audit.audit(audited)
-    train, test = parted(replace(everything, groups=groups), in_test)
+    train, test = parted(everything, in_test)
     return Contents(folder.classes, train, test, [*notes, *told], decoded.bits, found)
 
 
@@ -305,9 +347,34 @@ def _remarks(
     return notes
 
 
-def _drawn_test(
-    everything: Split, groups: Tensor, folder: folders.PictureFolder
+def _grouped_test(
+    everything: Split, folder: folders.PictureFolder, rule: str
 ) -> tuple[Tensor, list[str]]:
+    """Return which pictures to hold out to test, bool, N, whole groups all, and notes on it."""
+    targets, together = everything.targets, everything.together
+    assert together is not None
+    _check_splittable(targets, folder)
+    in_test = groups.held_out_part(everything, TEST_SHARE)
+    lacking = {
+        *_classes_with_fewer_than(1, targets[in_test], folder.classes),
+        *_classes_with_fewer_than(1, targets[~in_test], folder.classes),
+    }
+    if lacking:
+        raise InputError(
+            f"keep_together {brief(rule)} leaves no way to have every class on both sides of the "
+            f"split: {folders.few(lacking)}. All of a class may be in one group, which copies "
+            "join, or in one that holds a picture under two labels. Add others, give a rule that "
+            "tells more groups apart, or give separate train and test folders."
+        )
+    number, whole = len(together[in_test].unique()), len(together.unique())
+    shares = groups.shares_in_words(targets, in_test, TEST_SHARE, folder.classes)
+    return in_test, [
+        f"No test folder: {in_test.sum()} pictures are held out to test, {number:,} of {whole:,} "
+        f"groups by keep_together {brief(rule)}: {shares}."
+    ]
+
+
+def _drawn_test(everything: Split, folder: folders.PictureFolder) -> tuple[Tensor, list[str]]:
     """Return which pictures to hold out to test, bool, N, and what there is to say of it.
 
     Copies and near-copies stay on one side. Only where a class could then not be tested at all, as
@@ -315,7 +382,7 @@ def _drawn_test(
     """
     targets, classes = everything.targets, folder.classes
     _check_splittable(targets, folder)
-    in_test, notes = stratified_part(targets, TEST_SHARE, SPLIT_SEED, first=groups), []
+    in_test, notes = groups.held_out_part(everything, TEST_SHARE), []
     if alike := _classes_with_fewer_than(1, targets[in_test], classes):
         first = copies.first_copies(everything.images)
         of_them = torch.isin(targets, torch.tensor([classes.index(name) for name in alike]))
@@ -370,18 +437,23 @@ def _classes_with_fewer_than(least: int, targets: Tensor, classes: tuple[str, ..
     return [name for name, count in zip(classes, counts, strict=True) if count < least]
 
 
-def bytes_to_keep(dataset: str, data_dir: str | Path, image_size: int) -> tuple[Path, int]:
+def bytes_to_keep(**given) -> tuple[Path, int]:
     """Return where a data set's decoded copy would be kept, and what it takes there, in bytes.
 
     With what is downloaded and unpacked before, as far as that can be known without doing it:
     nothing for what is there, and of a tar its own size.
+
+    Args:
+        given: parameters by name, as for `load_pictures`.
     """
+    options = with_defaults(PICTURES, **given)
+    dataset, data_dir, image_size = (options[n] for n in ("dataset", "data_dir", "image_size"))
     place = resolve_path(data_dir if dataset == "folder" else dataset)
     folder = _cache_folder(dataset, data_dir)
     packed = dataset not in SOURCES and is_archive(place)
     if packed and (size := unpacked_size(place, resolve_path(data_dir) / "unpacked")):
         return folder, size
-    source = _find_source(dataset, data_dir, False)
+    source = _find_source(options)
     if (folder / cache_name(source, image_size)).is_file():
         return folder, 0
     fetched = 0

@@ -136,7 +136,7 @@ def _check_room(run: Run, parameters: Mapping[str, Any]) -> None:
     values, recipe = _resolved(parameters)
     image_size = values["image_size"]
     train = bytes_to_train(create_model(recipe.model, num_classes=10, image_size=image_size))
-    cache, keep = bytes_to_keep(values["dataset"], values["data_dir"], image_size)
+    cache, keep = bytes_to_keep(**values)
     devices = {existing_part(folder).stat().st_dev for folder in (run.folder, cache)}
     if len(devices) == 1:
         check_space(run.folder, train + keep, "Training, with a decoded copy of the pictures,")

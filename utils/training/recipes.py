@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from utils import InputError, brief, check_choice, check_flag, check_number
 from utils.data.augmentation import Affine, Augmentation, Holes, Shrink
-from utils.settings import RECIPE, SETTINGS, TRAINING, default_recipe, names_of
+from utils.settings import PICTURES, RECIPE, SETTINGS, TRAINING, default_recipe, names_of
 
 OPTIMIZERS = ("adam", "muon")
 #: Fields of a recipe that are parameters, too.
@@ -187,7 +187,9 @@ UNSAID = {
     name: value
     for name, value in _PLAIN.as_settings().items()
     if name not in ("recipe", "epochs", "batch_size", "max_lr")
-} | {name: SETTINGS[name].default for name in names_of(TRAINING) if SETTINGS[name].is_late}
+} | {
+    name: SETTINGS[name].default for name in names_of(PICTURES, TRAINING) if SETTINGS[name].is_late
+}
 RECIPES = {
     recipe.name: recipe
     for recipe in (
