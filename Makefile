@@ -22,9 +22,8 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## run notebooks 01-06 (DATASET=, RECIPE=, RUN=, ARGS="-p epochs 5")
 	$(BIN)/python -m utils run $(RUN_ARGS)
 
-test: $(READY) ## run the whole test suite, the quick tests first and two at a time
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
-	$(BIN)/python -m pytest -m slow
+test: $(READY) ## run the whole test suite, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: lint ## lint, and the tests that are not slow
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2

@@ -1,6 +1,10 @@
-"""Fixtures that several test files use, and the order in which files are tested."""
+"""Fixtures that several test files use, and the order in which files are tested.
+
+Tests may be shared among processes (`make test`), each file by one of them.
+"""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,11 +14,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from helpers.records import TINY
 
-#: Tested last, when nothing else is at work: they measure times, or kill at certain moments.
-TIMED = ("test_bench", "test_kill")
 BUILD_SITE = """
 import sys
 from pathlib import Path
@@ -25,32 +28,41 @@ print(build_site(target=Path(sys.argv[1])))
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(items):
-    """Test first what waits for nothing that is made in the background, and last what is timed."""
+    """Begin with files that take long and wait for nothing; quick ones fill the time at the end."""
     waiting = [item for item in items if {"tiny_run", "built_site"} & set(item.fixturenames)]
     for item in waiting:
         item.add_marker("slow")
-    files = {item.path for item in waiting}
-    items.sort(key=lambda item: 2 * (item.path.stem in TIMED) + (item.path in files))
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    late = {item.path for item in waiting}
+    items.sort(key=lambda item: (item.path not in slow, item.path in late))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def in_background(request, tmp_path_factory):
+def in_background(request, shared_folder):
     """What takes long and several tests look at, made one after the other while others run."""
     wanted = {name for item in request.session.items for name in item.fixturenames}
-    folder = tmp_path_factory.mktemp("background")
-    run = ["-m", "utils", "run", "--run-name", "tiny", "--output-dir", str(folder / "outputs")]
-    run += ["--data-dir", str(folder / "data")]
+    outputs, data, site = (str(shared_folder / name) for name in ("outputs", "data", "site/docs"))
+    run = ["-m", "utils", "run", "--run-name", "tiny", "--output-dir", outputs, "--data-dir", data]
     run += [part for name, value in TINY.items() for part in ("-p", name, str(value))]
-    arguments = {"tiny_run": run, "built_site": ["-c", BUILD_SITE, str(folder / "site" / "docs")]}
+    arguments = {"tiny_run": run, "built_site": ["-c", BUILD_SITE, site]}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     # A process of its own: what tests put in the place of functions and settings is not there.
     with ProcessPoolExecutor(1, get_context("spawn")) as worker:
         yield {
-            name: worker.submit(_done, [sys.executable, *given], environment)
+            name: worker.submit(_done, shared_folder / name, [sys.executable, *given], environment)
             for name, given in arguments.items()
             if name in wanted
         }
         worker.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """A folder for what is made once, whatever number of processes share the tests."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,20 +76,28 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def _done(command: list[str], environment: dict[str, str]) -> str:
-    """Return the last line that a command printed."""
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
+def _done(said: Path, command: list[str], environment: dict[str, str]) -> str:
+    """Return the last line that a command printed, of whichever process is the first to run it."""
+    with FileLock(f"{said}.lock"):
+        if not said.exists():
+            options = {"cwd": Path(__file__).parents[1], "capture_output": True, "text": True}
+            done = subprocess.run(command, env=environment, **options)
+            assert done.returncode == 0, done.stderr
+            said.write_text(done.stdout)
+    return said.read_text().strip().splitlines()[-1]
 
 
 @pytest.fixture(scope="session")
-def tiny_run(in_background: dict[str, Future]):
-    """A run of all six notebooks on a few drawn shapes, through the command line."""
+def tiny_run(in_background: dict[str, Future], tmp_path_factory):
+    """A run of all six notebooks on a few drawn shapes, through the command line.
+
+    Each process has a copy of its own, in which nothing changes but by its own tests.
+    """
     from utils.runs import Run
 
-    folder = Path(in_background["tiny_run"].result().split(": ", 1)[1])
+    made = Path(in_background["tiny_run"].result().split(": ", 1)[1])
+    folder = tmp_path_factory.mktemp("outputs", numbered=False) / made.name
+    shutil.copytree(made, folder)
     return Run(folder.name, folder.parent)
 
 
@@ -106,12 +126,15 @@ def bundle(built):
 
 
 @pytest.fixture(scope="session")
-def exported(tiny_run, tmp_path_factory):
+def exported(tiny_run, shared_folder):
     """What was told as the tiny run was exported, and the folder."""
     from utils.publish.export import export_run
 
-    folder = tmp_path_factory.mktemp("exported") / "network"
-    return export_run(tiny_run, folder), folder
+    folder, told = shared_folder / "exported" / "network", shared_folder / "exported.txt"
+    with FileLock(f"{told}.lock"):
+        if not told.exists():
+            told.write_text(export_run(tiny_run, folder))
+    return told.read_text(), folder
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,16 @@ from utils.models.speednet import SpeedNet
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def small():
     """A network and convolutions that cost next to nothing."""
-    monkeypatch.setattr(bench, "create_model", partial(create_model, width=2))
-    monkeypatch.setattr(bench, "_ceilings", partial(bench._ceilings, times=1))
-    monkeypatch.setattr(bench, "EVALUATED", 64)
-    monkeypatch.setattr(bench, "EVAL_BATCH_SIZE", 32)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "create_model", partial(create_model, width=2))
+        patch.setattr(bench, "_ceilings", partial(bench._ceilings, times=1))
+        patch.setattr(bench, "EVALUATED", 64)
+        patch.setattr(bench, "EVAL_BATCH_SIZE", 32)
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
 
 
 PARTS = [
@@ -50,8 +52,8 @@ PARTS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def report():
+@pytest.fixture(scope="module")
+def report(small):
     return bench.benchmark(batch_size=8, rounds=3)
 
 

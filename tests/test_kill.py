@@ -41,12 +41,12 @@ def train(folder: str) -> None:
         dataset="shapes",
         data_dir=Path(folder, "data"),
         image_size=16,
-        limit_train=96,
-        limit_test=40,
+        limit_train=32,
+        limit_test=20,
     )
     fit(
         plan_training(
-            picture_set, run_name="run", output_dir=folder, epochs=EPOCHS, batch_size=48,
+            picture_set, run_name="run", output_dir=folder, epochs=EPOCHS, batch_size=16,
             devices="cpu",
         )
     )  # fmt: skip
@@ -89,6 +89,20 @@ def wait_for_lock(folder: Path, process) -> None:
     raise AssertionError("training did not begin")
 
 
+def epochs_in(run: Path) -> int:
+    return len(rows_but_seconds(run)) if (run / "metrics.csv").exists() else 0
+
+
+def wait_for_epochs(folder: Path, process, number: int) -> None:
+    """Return when this process has finished so many epochs more than there were."""
+    until, before = time.monotonic() + WAIT_LIMIT, epochs_in(folder / "run")
+    while time.monotonic() < until and process.is_alive():
+        if epochs_in(folder / "run") >= before + number:
+            return
+        time.sleep(0.001)
+    raise AssertionError(f"{number} epochs were not finished")
+
+
 def check_nothing_is_half_written(run: Path) -> int:
     """Read every file under its proper name; return the number of epochs in the checkpoint."""
     for name in ("run.json", "metrics.json"):
@@ -106,18 +120,23 @@ def check_nothing_is_half_written(run: Path) -> int:
     return torch.load(checkpoint, weights_only=True, mmap=True)["epoch"] + 1
 
 
-def kill(folder: Path, *, write: int = 0, delay: float = 0.0) -> str:
-    """Start training, kill it in its `write`th checkpoint or after a delay; tell what was found."""
+def kill(folder: Path, *, write: int = 0, epochs: int = 0, delay: float = 0.0) -> str:
+    """Start training, kill it in its `write`th checkpoint or after a while; tell what was found.
+
+    The while is so many epochs, however long they take, and seconds.
+    """
     process = start(folder)
     if write:
         wait_for_write(folder, process, write)
     else:
         wait_for_lock(folder, process)
+        wait_for_epochs(folder, process, epochs)
         time.sleep(delay)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL, "it was finished before it could be killed"
-    kind = f"while writing checkpoint {write}" if write else f"{delay:.2f} s after it began"
+    after = f"{delay:.2f} s after {epochs} epochs"
+    kind = f"while writing checkpoint {write}" if write else after
     left = [path.name for path in (folder / "run").rglob(".*-*") if path.suffix == ".ckpt"]
     finished = check_nothing_is_half_written(folder / "run")
     return f"{kind}: {finished} epochs kept, {len(left)} half-written checkpoints left"
@@ -163,7 +182,8 @@ def test_a_training_killed_at_random_moments_ends_like_an_uninterrupted_one(refe
         if number % 3 == 0:
             found = kill(tmp_path, write=moments.choice((1, 2)))
         else:
-            found = kill(tmp_path, delay=moments.uniform(0, 4 * one_epoch))
+            epochs, part = divmod(moments.uniform(0, 4), 1)
+            found = kill(tmp_path, epochs=int(epochs), delay=part * one_epoch)
         log.append(f"kill {number:2}, {found}")
     finish(tmp_path)
     print("\n".join(log))
