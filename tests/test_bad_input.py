@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -237,15 +236,13 @@ PARAMETERS = [
 
 
 @pytest.mark.parametrize(("name", "value", "match"), PARAMETERS)
-def test_parameters_that_cannot_be(name, value, match, tmp_path, capsys):
+def test_parameters_that_cannot_be(name, value, match, tmp_path, capsys, no_gpu):
     arguments = ["run", "--output-dir", tmp_path / "out", "-p", name, value]
     check(f"-p {name} {value!r}", messages(arguments, capsys), match, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_gpu_that_is_not_there(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+def test_a_gpu_that_is_not_there(tmp_path, capsys, no_gpu):
     arguments = ["run", "--output-dir", tmp_path / "out", "-p", "devices", "gpu"]
     check("devices gpu", messages(arguments, capsys), "finds no GPU here. Use 'auto'", tmp_path)
 

@@ -22,7 +22,7 @@ def gradients(network, step):
     """Give every parameter a gradient that depends on the step alone."""
     generator = torch.Generator().manual_seed(step)
     for p in network.parameters():
-        p.grad = torch.randn(p.shape, generator=generator)
+        p.grad = torch.randn(p.shape, generator=generator).to(p.device)
 
 
 def groups_of(network):
@@ -79,8 +79,6 @@ def test_the_recorded_update_of_a_gpu_is_the_one_that_was_recorded(monkeypatch):
         optimizer = Muon(network, lr=0.1, momentum=0.6)
         for step in range(steps):
             gradients(network, step)
-            for p in network.parameters():
-                p.grad = p.grad.cuda()
             for group in optimizer.param_groups:
                 group["lr"], group["momentum"] = 0.1 / (1 + step), 0.6 + 0.01 * step
             optimizer.step()

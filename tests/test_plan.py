@@ -99,7 +99,7 @@ def test_auto_keeps_the_precision_and_the_device_of_a_run_that_was_begun(
     ],
 )
 def test_what_this_machine_cannot_go_on_with_is_said_with_what_to_give(
-    stopped, begun, asked, give, tmp_path, monkeypatch
+    stopped, begun, asked, give, tmp_path, monkeypatch, no_gpu
 ):
     has_bfloat16(monkeypatch, False)
     monkeypatch.setattr(Trainer, "fit", never_fit)
@@ -115,7 +115,7 @@ def test_what_this_machine_cannot_go_on_with_is_said_with_what_to_give(
 
 
 def test_a_run_goes_on_on_other_hardware_when_told_to_and_says_so(
-    stopped, tmp_path, monkeypatch, capsys
+    stopped, tmp_path, monkeypatch, capsys, no_gpu
 ):
     has_bfloat16(monkeypatch, False)
     run = begun_with(stopped, tmp_path, precision="16-mixed", devices="cuda")
