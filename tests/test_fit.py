@@ -52,6 +52,7 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
     assert record["settings"] == {
         "dataset": "shapes", "data_dir": "data", "dataset_title": "drawn", "image_size": 16,
         "limit_train": None, "limit_test": None, "skip_unreadable": False,
+        "labels_from": None, "keep_together": "copies",
         "data_fingerprint": "fingerprint", "val_fraction": 0.0, "balanced": False,
         "model": "davidnet",
         "recipe": "original", "epochs": 3, "batch_size": 8, "max_lr": 0.01,

@@ -14,6 +14,7 @@ from utils.data.picture_set import PictureSet, Split
 from utils.models.davidnet import DavidNet
 from utils.models.registry import MODELS
 from utils.models.speednet import SpeedNet
+from utils.settings import PICTURES, with_defaults
 from utils.training.callbacks import TrainingLog
 from utils.training.plan import plan_training
 from utils.training.recipes import RECIPES
@@ -49,10 +50,7 @@ def make_pictures(train_size=TRAIN_SIZE, test_size=TEST_SIZE, **options):
         images += 40 * targets[:, None, None, None]
         return Split(images.to(torch.uint8), targets)
 
-    options = {
-        "dataset": "shapes", "data_dir": "data", "dataset_title": "drawn", "image_size": 16,
-        "limit_train": None, "limit_test": None, "skip_unreadable": False, **options,
-    }  # fmt: skip
+    options = with_defaults(PICTURES, **{"dataset_title": "drawn", "image_size": 16, **options})
     mean, std = (0.4, 0.4, 0.4), (0.2, 0.2, 0.2)
     return PictureSet(
         "shapes", "drawn", ("dark", "grey", "light"), split(train_size), split(test_size),
