@@ -23,6 +23,8 @@ PLACE, PICTURES, RECIPE, TRAINING, SHOWN = "place", "pictures", "recipe", "train
 SOURCES = ("shapes", "cifar10", "folder")
 #: How the names of archives end, each after those that it ends with.
 ARCHIVES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar", ".tgz", ".txz", ".zip")
+#: What a network begins from that begins from no file.
+RANDOM = "random"
 #: What a learner changes first; these stand on top of a chapter's parameters.
 FIRST = ("dataset", "recipe", "epochs", "run_name", "seed")
 
@@ -103,8 +105,8 @@ SETTINGS = _settings(
     ),
     Setting(
         "recipe", TEXT, RECIPE,
-        "quick, original, fast or speed; None: quick on shapes, original elsewhere",
-        choices=("original", "quick", "fast", "speed"),
+        "quick, original, fast, speed or finetune; None: quick on shapes, original elsewhere",
+        choices=("original", "quick", "fast", "speed", "finetune"),
     ),
     Setting(
         "seed", WHOLE, TRAINING, "of weights, order and augmentation", default=0, low=0,
@@ -144,8 +146,15 @@ SETTINGS = _settings(
         is_identity=False,
     ),
     Setting(
-        "model", TEXT, RECIPE, "davidnet or speednet; None: what the recipe says", chapters="23",
-        choices=("davidnet", "speednet"),
+        "model", TEXT, RECIPE,
+        "davidnet, speednet, or one trained before: resnet18 …; None: what the recipe says",
+        chapters="23",
+        choices=("davidnet", "speednet", "efficientnet_lite0", "resnet18", "resnet34", "resnet50"),
+    ),
+    Setting(
+        "weights", TEXT, TRAINING,
+        "what one trained before begins from: a file, or random; None: its own, fetched",
+        chapters="23", is_identity=False, is_late=True,  # the file's content counts, not its place
     ),
     Setting(
         "epochs", WHOLE, RECIPE, "passes over the pictures; None: what the recipe says",
@@ -184,8 +193,8 @@ SETTINGS = _settings(
     ),
     Setting(
         "image_size", WHOLE, PICTURES,
-        "side in pixels of what the network sees; a multiple of 8, at least 16", default=32, low=16,
-        high=256,
+        "side in pixels of what the network sees; None: 32, or 128 with recipe finetune", low=16,
+        high=384,
     ),
     Setting(
         "skip_unreadable", FLAG, PICTURES, "go on without files that cannot be read, and name them",
@@ -264,6 +273,8 @@ def with_defaults(*parts: str, **given) -> dict[str, Any]:
         check_choice("Parameter", name, tuple(SETTINGS))
     values = {name: given.get(name, SETTINGS[name].default) for name in names_of(*parts)}
     values = {n: str(value) if isinstance(value, Path) else value for n, value in values.items()}
+    if "image_size" in values and values["image_size"] is None:
+        values["image_size"] = default_image_size(given.get("recipe"))
     for name, value in values.items():
         SETTINGS[name].check(value)
     return values
@@ -272,6 +283,11 @@ def with_defaults(*parts: str, **given) -> dict[str, Any]:
 def default_recipe(dataset: str) -> str:
     """Return the recipe's name for ``recipe=None``: quick on the drawn shapes, else original."""
     return "quick" if dataset == "shapes" else "original"
+
+
+def default_image_size(recipe: str | None) -> int:
+    """Return the side in pixels for ``image_size=None``: what the recipe's network began with."""
+    return 128 if recipe == "finetune" else 32
 
 
 # Chapters
@@ -316,7 +332,8 @@ def derive_run_name(
     for name, setting in SETTINGS.items():
         value = others.get(name)
         is_told = setting.is_identity and setting.default != "auto"
-        if is_told and value is not None and value != setting.default:
+        usual = default_image_size(recipe) if name == "image_size" else setting.default
+        if is_told and value is not None and value != usual:
             parts.append(f"{name}={value}")
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
 

@@ -143,7 +143,7 @@ def draw_layer(axes, centre, column, row, layer):
 
 
 def look_of(layer):
-    if layer.startswith(("conv", "linear")):
+    if layer.startswith(("conv", "linear")) or layer.split()[-1] in ("conv", "residual", "block"):
         return LEARNED
     return NORMALISED if "norm" in layer else FIXED
 
