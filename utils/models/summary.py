@@ -16,7 +16,6 @@ from utils.models.network import Network
 LAYER_NAMES = {
     nn.Linear: "linear",
     nn.BatchNorm2d: "batch norm",
-    nn.MaxPool2d: "max-pool 2×2",
     nn.AdaptiveMaxPool2d: "max of each map",
     nn.AdaptiveAvgPool2d: "mean of each map",
     nn.Flatten: "flatten",
@@ -152,6 +151,8 @@ def _layer_name(layer: nn.Module) -> str:
         return block
     if isinstance(layer, nn.Conv2d):
         return "conv {}×{}".format(*layer.kernel_size)
+    if isinstance(layer, nn.MaxPool2d):
+        return f"max-pool {layer.kernel_size}×{layer.kernel_size}"
     kinds = (name for kind, name in LAYER_NAMES.items() if isinstance(layer, kind))
     return next(kinds, type(layer).__name__)
 
