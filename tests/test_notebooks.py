@@ -22,6 +22,7 @@ OF_MANY = {"runs", "comparison", "group_by", "groups"}
 CONTRACT = EVERYWHERE | {
     "overwrite", "dataset_title", "image_size", "val_fraction", "balanced", "limit_train",
     "limit_test", "skip_unreadable", "model", "recipe", "epochs", "batch_size", "max_lr", "views",
+    "weights",
     "precision",
     "devices", "method", "block",
 }  # fmt: skip

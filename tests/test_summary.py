@@ -60,7 +60,7 @@ def test_what_timm_makes_of_several_layers_is_drawn_as_one():
     assert sum(stage.parameters for stage in resnet.values()) == 11_178_051
     assert efficientnet["stem"].layers[-1] == "separable conv"
     assert efficientnet["layer4"].layers == (
-        *5 * ("inverted residual",), "conv 1×1", "batch norm", "ReLU6"
+        *5 * ("residual block",), "conv 1×1", "batch norm", "ReLU6"
     )  # fmt: skip
     assert efficientnet["layer4"].side == 2
 

@@ -26,7 +26,7 @@ LAYER_NAMES = {
 BLOCK_NAMES = {
     "BasicBlock": "residual block",
     "Bottleneck": "residual block",
-    "InvertedResidual": "inverted residual",
+    "InvertedResidual": "residual block",
     "DepthwiseSeparableConv": "separable conv",
 }
 

@@ -151,13 +151,17 @@ def _by_depth(network: nn.Module, recipe: Recipe) -> Iterable:
 def one_cycle(
     optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return the recipe's OneCycle schedule, to be stepped after every batch."""
+    """Return the recipe's OneCycle schedule, to be stepped after every batch.
+
+    The first of the optimiser's groups has the recipe's peak, the others keep their share of it.
+    """
+    first = optimizer.param_groups[0]["lr"]
     rise = recipe.warmup_share
     if rise * total_steps == 1:
         rise *= 1 + 1e-9  # for a rise of just one step torch divides by zero
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
+        max_lr=[recipe.max_lr * group["lr"] / first for group in optimizer.param_groups],
         total_steps=total_steps,
         pct_start=rise,
         anneal_strategy="linear",
