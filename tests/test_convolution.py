@@ -11,7 +11,7 @@ from utils.models.convolution import (
     faster_convolutions,
     plain_convolutions,
 )
-from utils.models.registry import MODELS, create_model
+from utils.models.registry import OWN, create_model
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 8])
@@ -75,10 +75,10 @@ def test_a_small_maps_convolution_computes_in_the_number_format_of_autocast():
 # In the place of plain ones
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", OWN)
 def test_a_faster_network_has_the_weights_of_the_plain_one_under_the_same_names(model):
     torch.manual_seed(7)
-    plain = MODELS[model](width=8)
+    plain = OWN[model](width=8)
     drawn = torch.get_rng_state()
     torch.manual_seed(7)
     faster = create_model(model, width=8)
@@ -93,10 +93,10 @@ def test_a_faster_network_has_the_weights_of_the_plain_one_under_the_same_names(
     assert str(faster.state_dict().keys()) == str(plain.state_dict().keys())
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", OWN)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_a_faster_network_gives_the_results_and_gradients_of_the_plain_one(model, training):
-    plain, faster = MODELS[model](width=4).double(), MODELS[model](width=4).double()
+    plain, faster = OWN[model](width=4).double(), OWN[model](width=4).double()
     faster.load_state_dict(plain.state_dict())
     faster_convolutions(faster)
     images = torch.randn(5, 3, 32, 32, dtype=torch.float64)
@@ -111,7 +111,7 @@ def test_a_faster_network_gives_the_results_and_gradients_of_the_plain_one(model
 def test_every_3x3_convolution_of_the_networks_is_exchanged_and_even_before_a_pool_alone():
     even = {
         model: [m.even for m in create_model(model, width=4).modules() if isinstance(m, Conv3x3)]
-        for model in MODELS
+        for model in OWN
     }
     assert even == {"davidnet": [False] * 8, "speednet": [True, False] * 3}
 
@@ -158,7 +158,7 @@ def test_a_row_is_left_out_only_where_the_pool_does_not_look_at_it(pool, even):
     torch.testing.assert_close(plain(images), expected)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", OWN)
 def test_plain_convolutions_come_back_over_the_same_weights(name):
     network = create_model(name, image_size=24, seed=3, width=4).eval()
     images = torch.randn(2, 3, 24, 24)

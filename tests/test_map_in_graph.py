@@ -21,9 +21,12 @@ LAYERS = {
     "convolution with gaps": nn.Conv2d(4, 6, 3, padding=1, dilation=2),
     "norm": with_lived_in_statistics(nn.BatchNorm2d(4)),
     "relu": nn.ReLU(),
+    "clipped": nn.ReLU6(),
+    "nothing": nn.Identity(),
     "silu": nn.SiLU(),
     "pool": nn.MaxPool2d(2),
     "maximum": nn.AdaptiveMaxPool2d(1),
+    "mean": nn.AdaptiveAvgPool2d(1),
     "flatten": nn.Flatten(),
     "linear": nn.Linear(7, 5),
 }
@@ -66,6 +69,19 @@ def test_the_map_is_the_one_that_is_drawn(model, method, pictures):
         torch.testing.assert_close(logits, network(pixels), rtol=0, atol=1e-5)
         expected = class_activation_maps(network, pixels, None, method, block)
         torch.testing.assert_close(maps, torch.from_numpy(expected), rtol=0, atol=1e-4)
+        assert maps.amax((1, 2)).min() > 0.5
+
+
+@pytest.mark.parametrize("model", ["efficientnet_lite0", "resnet18", "resnet50"])
+def test_the_map_of_a_network_of_timm_is_the_one_that_is_drawn(model, pictures):
+    network = with_lived_in_statistics(create_model(model, 5, 64, seed=4)).eval()
+    large = pictures[:2].repeat_interleave(3, 2).repeat_interleave(3, 3)[..., :64, :64]
+    pixels = normalise(large, MEAN, STD)
+    for block in network.blocks[2:]:
+        logits, maps = NetworkWithMap(network, MEAN, STD, "hirescam", block)(large)
+        torch.testing.assert_close(logits, network(pixels), rtol=1e-4, atol=1e-5)
+        expected = class_activation_maps(network, pixels, None, "hirescam", block)
+        torch.testing.assert_close(maps, torch.from_numpy(expected), rtol=0, atol=1e-3)
         assert maps.amax((1, 2)).min() > 0.5
 
 

@@ -22,8 +22,8 @@ OF_MANY = {"runs", "comparison", "group_by", "groups"}
 CONTRACT = EVERYWHERE | {
     "overwrite", "dataset_title", "image_size", "val_fraction", "balanced", "limit_train",
     "limit_test", "skip_unreadable", "labels_from", "keep_together", "model", "recipe", "epochs",
-    "batch_size", "max_lr", "views", "precision", "devices", "num_nodes", "strategy", "method",
-    "block",
+    "batch_size", "max_lr", "views", "weights", "precision", "devices", "num_nodes", "strategy",
+    "method", "block",
 }  # fmt: skip
 
 

@@ -34,6 +34,8 @@ def test_original_has_every_value_of_the_source():
         "growth": [],
         "whitening": True,
         "skipped": 0.0,
+        "head_share": 0.0,
+        "depth_decay": 1.0,
         "crop_padding": 4,
         "flip_probability": 0.5,
         "alternate_flips": False,

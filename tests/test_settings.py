@@ -114,7 +114,7 @@ def test_a_notebook_says_what_was_read_where_text_was_lost(capsys):
     meant = {"run_name": "7", "seed": 1, "epochs": None, "recipe": "quick"}
     assert taken.items() >= meant.items() and namespace.items() >= {**meant, "other": 5}.items()
     assert list(taken) == [setting.name for setting in of_chapter("3")]
-    assert taken["image_size"] == namespace["image_size"] == 32  # as nothing else was said
+    assert taken["val_fraction"] == namespace["val_fraction"] == 0.0  # as nothing else was said
     said = capsys.readouterr().out
     assert said.startswith("run_name came as the number 7, and is read as the text '7'.")
     assert len(said.splitlines()) == 1
@@ -182,11 +182,20 @@ def test_each_part_takes_its_own_parameters_and_fills_in_the_rest():
     assert (training["epochs"], training["seed"]) == (5, 0) and "image_size" not in training
 
 
+def test_the_side_of_pictures_follows_the_recipe_unless_it_is_given():
+    for recipe, side in ((None, 32), ("speed", 32), ("finetune", 128)):
+        assert with_defaults(PICTURES, recipe=recipe)["image_size"] == side
+        assert with_defaults(PICTURES, recipe=recipe, image_size=64)["image_size"] == 64
+        named = derive_run_name("shapes", recipe, 0)
+        assert derive_run_name("shapes", recipe, 0, image_size=side) == named
+        assert derive_run_name("shapes", recipe, 0, image_size=64).endswith("image_size=64")
+
+
 def test_what_no_parameter_is_called_is_refused_with_what_there_is():
     with pytest.raises(InputError, match=r"'epoch' is unknown\. Choose one of: dataset, recipe"):
         with_defaults(PICTURES, epoch=5)
-    with pytest.raises(InputError, match="image_size is None"):
-        with_defaults(PICTURES, image_size=None)
+    with pytest.raises(InputError, match="data_dir is None"):
+        with_defaults(PICTURES, data_dir=None)
     with_defaults(PICTURES, epochs="of another part, whose business it is")
 
 

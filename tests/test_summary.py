@@ -48,6 +48,28 @@ SPEED_BLOCK = (
 )  # fmt: skip
 
 
+def test_what_timm_makes_of_several_layers_is_drawn_as_one():
+    resnet, efficientnet = (
+        {stage.name: stage for stage in stages(create_model(model, 3, 64), 64)}
+        for model in ("resnet18", "efficientnet_lite0")
+    )
+    assert list(resnet) == ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
+    assert resnet["stem"].layers == ("conv 7×7", "batch norm", "ReLU", "max-pool 3×3")
+    assert resnet["layer4"].layers == ("residual block", "residual block")
+    assert resnet["head"].layers == ("mean of each map", "flatten", "linear")
+    assert sum(stage.parameters for stage in resnet.values()) == 11_178_051
+    assert efficientnet["stem"].layers[-1] == "separable conv"
+    assert efficientnet["layer4"].layers == (
+        *5 * ("residual block",), "conv 1×1", "batch norm", "ReLU6"
+    )  # fmt: skip
+    assert efficientnet["layer4"].side == 2
+
+
+def test_the_source_of_a_network_of_timm_shows_how_it_is_taken_apart():
+    names = [kind.__name__ for kind in classes_of(create_model("resnet18", 3, 64))]
+    assert names[-2:] == ["Backbone", "ResNet18"]
+
+
 @pytest.mark.parametrize("size", [32, 64])
 def test_the_blocks_of_davidnet_with_what_they_hand_on(size):
     assert stages(DavidNet(image_size=size), size) == [

@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_shortcut,
         _add_rates,
         _add_balance,
+        _add_few,
         _add_labels,
         _add_compare,
         _add_docs,
@@ -561,6 +562,7 @@ def _pictures_to_train_on(options):
         data_dir=options.data_dir,
         dataset_title=options.dataset_title,
         limit_train=getattr(options, "limit_train", None),
+        limit_test=getattr(options, "limit_test", None),
     )
 
 
@@ -711,6 +713,28 @@ def _balance(options) -> None:
     print_balance(
         picture_set, options.ratio, options.seeds, options.output_dir, epochs=options.epochs
     )
+
+
+# few
+
+
+def _add_few(commands) -> None:
+    about = "Train on few pictures of each class: a network that has seen many, and a fresh one."
+    parser = _add_command(commands, "few", _few, about)
+    for name in ("dataset", "data_dir", "dataset_title", "limit_test", "weights", "precision"):
+        _add_setting(parser, name)
+    parser.add_argument("--per-class", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument("--seeds", type=int, default=5, help="how many draws (default: 5)")
+    parser.add_argument("--output-dir", default="outputs/few", help="where these runs are kept")
+
+
+def _few(options) -> None:
+    from utils.measure.few import print_few
+
+    check_number("--seeds", options.seeds, 2, 1_000, whole=True)
+    pictures = _pictures_to_train_on(options)
+    many = options.per_class, options.seeds
+    print_few(pictures, *many, options.weights, options.output_dir, precision=options.precision)
 
 
 # labels

@@ -25,6 +25,8 @@ SOURCES = ("shapes", "cifar10", "folder")
 ARCHIVES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar", ".tgz", ".txz", ".zip")
 #: How the names of tables end that labels are read from.
 LABEL_TABLES = (".csv", ".tsv")
+#: What a network begins from that begins from no file.
+RANDOM = "random"
 #: What a learner changes first; these stand on top of a chapter's parameters.
 FIRST = ("dataset", "recipe", "epochs", "run_name", "seed")
 
@@ -120,8 +122,8 @@ SETTINGS = _settings(
     ),
     Setting(
         "recipe", TEXT, RECIPE,
-        "quick, original, fast or speed; None: quick on shapes, original elsewhere",
-        choices=("original", "quick", "fast", "speed"),
+        "quick, original, fast, speed or finetune; None: quick on shapes, original elsewhere",
+        choices=("original", "quick", "fast", "speed", "finetune"),
     ),
     Setting(
         "seed", WHOLE, TRAINING, "of weights, order and augmentation", default=0, low=0,
@@ -161,8 +163,15 @@ SETTINGS = _settings(
         is_identity=False,
     ),
     Setting(
-        "model", TEXT, RECIPE, "davidnet or speednet; None: what the recipe says", chapters="23",
-        choices=("davidnet", "speednet"),
+        "model", TEXT, RECIPE,
+        "davidnet, speednet, or one trained before: resnet18 …; None: what the recipe says",
+        chapters="23",
+        choices=("davidnet", "speednet", "efficientnet_lite0", "resnet18", "resnet34", "resnet50"),
+    ),
+    Setting(
+        "weights", TEXT, TRAINING,
+        "what one trained before begins from: a file, or random; None: its own, fetched",
+        chapters="23", is_identity=False, is_late=True,  # the file's content counts, not its place
     ),
     Setting(
         "epochs", WHOLE, RECIPE, "passes over the pictures; None: what the recipe says",
@@ -201,7 +210,7 @@ SETTINGS = _settings(
     ),
     Setting(
         "image_size", WHOLE, PICTURES,
-        "side in pixels of what the network sees; a multiple of 8, at least 16", default=32, low=16,
+        "side in pixels of what the network sees; None: 32, or 128 with recipe finetune", low=16,
         high=384,
     ),
     Setting(
@@ -300,6 +309,8 @@ def with_defaults(*parts: str, **given) -> dict[str, Any]:
         check_choice("Parameter", name, tuple(SETTINGS))
     values = {name: given.get(name, SETTINGS[name].default) for name in names_of(*parts)}
     values = {n: str(value) if isinstance(value, Path) else value for n, value in values.items()}
+    if "image_size" in values and values["image_size"] is None:
+        values["image_size"] = default_image_size(given.get("recipe"))
     for name, value in values.items():
         SETTINGS[name].check(value)
     return values
@@ -308,6 +319,11 @@ def with_defaults(*parts: str, **given) -> dict[str, Any]:
 def default_recipe(dataset: str) -> str:
     """Return the recipe's name for ``recipe=None``: quick on the drawn shapes, else original."""
     return "quick" if dataset == "shapes" else "original"
+
+
+def default_image_size(recipe: str | None) -> int:
+    """Return the side in pixels for ``image_size=None``: what the recipe's network began with."""
+    return 128 if recipe == "finetune" else 32
 
 
 # Chapters
@@ -352,7 +368,8 @@ def derive_run_name(
     for name, setting in SETTINGS.items():
         value = others.get(name)
         is_told = setting.is_identity and setting.default != "auto"
-        if is_told and value is not None and value != setting.default:
+        usual = default_image_size(recipe) if name == "image_size" else setting.default
+        if is_told and value is not None and value != usual:
             parts.append(f"{name}={value}")
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
 

@@ -138,7 +138,8 @@ def pictures_of(
     picture_set = load_pictures(known_dir=known_dir, **options)
     if picture_set.fingerprint != settings["data_fingerprint"]:
         raise InputError(_other_pictures(run, options, data_dir is None and dataset is None))
-    return picture_set
+    mean, std = (tuple(run.record["data"][name]) for name in ("mean", "std"))
+    return replace(picture_set, mean=mean, std=std)
 
 
 def _check_there(run: Run, options: dict) -> None:

@@ -112,7 +112,7 @@ class NetworkWithMap(nn.Module):
         Raises:
             InputError: that is not written out here.
         """
-        if node.target is operator.add and len(node.all_input_nodes) == 2:
+        if node.target in (operator.add, operator.iadd) and len(node.all_input_nodes) == 2:
             return lambda x, gradient: gradient
         told = str(node.target)
         if node.op == "call_module":
@@ -209,6 +209,10 @@ def _through_relu(layer: nn.ReLU, x: Tensor, gradient: Tensor) -> Tensor:
     return gradient * (x > 0)
 
 
+def _through_clipped(layer: nn.ReLU6, x: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * ((x > 0) & (x < 6))
+
+
 def _through_silu(layer: nn.SiLU, x: Tensor, gradient: Tensor) -> Tensor:
     share = x.sigmoid()
     return gradient * share * (1 + x * (1 - share))
@@ -226,6 +230,14 @@ def _through_maximum(layer: nn.AdaptiveMaxPool2d, x: Tensor, gradient: Tensor) -
     return (_is_largest(x.flatten(2)) * gradient.flatten(2)).unflatten(2, x.shape[2:])
 
 
+def _through_mean(layer: nn.AdaptiveAvgPool2d, x: Tensor, gradient: Tensor) -> Tensor:
+    return (gradient / x[0, 0].numel()).expand_as(x)
+
+
+def _through_nothing(layer: nn.Identity, x: Tensor, gradient: Tensor) -> Tensor:
+    return gradient
+
+
 def _through_flatten(layer: nn.Flatten, x: Tensor, gradient: Tensor) -> Tensor:
     return gradient.unflatten(1, x.shape[1:])
 
@@ -238,9 +250,12 @@ _RULES: dict[type[nn.Module], Callable] = {
     nn.Conv2d: _through_convolution,
     nn.BatchNorm2d: _through_norm,
     nn.ReLU: _through_relu,
+    nn.ReLU6: _through_clipped,
     nn.SiLU: _through_silu,
     nn.MaxPool2d: _through_pool,
     nn.AdaptiveMaxPool2d: _through_maximum,
+    nn.AdaptiveAvgPool2d: _through_mean,
+    nn.Identity: _through_nothing,
     nn.Flatten: _through_flatten,
     nn.Linear: _through_linear,
 }
@@ -261,7 +276,7 @@ def _is_usual(layer: nn.Module) -> bool:
             return layer.affine and layer.track_running_stats
         case nn.MaxPool2d():
             return halves(layer)
-        case nn.AdaptiveMaxPool2d():
+        case nn.AdaptiveMaxPool2d() | nn.AdaptiveAvgPool2d():
             return layer.output_size in (1, (1, 1))
         case nn.Flatten():
             return (layer.start_dim, layer.end_dim) == (1, -1)

@@ -45,7 +45,7 @@ from utils.explain.imputation import impute
 from utils.explain.map_measures import removal_curves
 from utils.files import write_text
 from utils.models.network import Network
-from utils.models.registry import MODELS, create_model
+from utils.models.registry import OWN, create_model
 from utils.progress import progress_bar
 from utils.training.classifier import ImageClassifier, build_optimizer
 from utils.training.recipes import CANDIDATES, RECIPES, Recipe
@@ -125,7 +125,7 @@ def benchmark(batch_size: int, rounds: int) -> dict:
     precision, _ = choose_precision("auto", device)
     keep_freed_memory()
     parts = list(_ceilings(device, precision))
-    for model in MODELS:
+    for model in OWN:
         parts += _network_parts(model, batch_size, device, precision)
     seconds: dict[str, list[float]] = {part.name: [] for part in parts}
     with progress_bar(

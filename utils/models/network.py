@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from utils import InputError, brief
 
-SMALLEST = 16
-
 
 class Network(nn.Module):
     """A network that maps pictures (N×3×S×S, float) to logits (N×num_classes).
@@ -15,6 +13,8 @@ class Network(nn.Module):
     Attributes:
         blocks: names of the submodules whose class activation maps make sense, in forward order.
         size_step: divides the side of every picture that it takes.
+        smallest: side of the smallest that it takes, in pixels.
+        usual, halvings: some sides that it takes, and how often it halves them, in words.
 
     Args:
         num_classes: length of the logits, at least 2.
@@ -27,6 +27,9 @@ class Network(nn.Module):
 
     blocks: ClassVar[tuple[str, ...]]
     size_step: ClassVar[int]
+    smallest: ClassVar[int] = 16
+    usual: ClassVar[str] = "32, 48 or 64"
+    halvings: ClassVar[str] = "three"
 
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
         super().__init__()
@@ -41,11 +44,16 @@ class Network(nn.Module):
 
 
 class Head(nn.Sequential):
-    """The largest value of each channel, wherever it lies, and a linear layer on these."""
+    """A number for each channel, wherever it lies, and a linear layer on these.
 
-    def __init__(self, linear: nn.Linear):
+    Args:
+        linear: the layer.
+        pool: what makes the number; None takes the largest value.
+    """
+
+    def __init__(self, linear: nn.Linear, pool: nn.Module | None = None):
         super().__init__()
-        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.pool = nn.AdaptiveMaxPool2d(1) if pool is None else pool
         self.flatten = nn.Flatten()
         self.linear = linear
 
@@ -60,13 +68,13 @@ def check_image_size(network: type[Network], image_size: int) -> None:
     Raises:
         InputError: with what it takes.
     """
-    step = network.size_step
-    if isinstance(image_size, int) and image_size >= SMALLEST and image_size % step == 0:
+    step, smallest = network.size_step, network.smallest
+    if isinstance(image_size, int) and image_size >= smallest and image_size % step == 0:
         return
-    wanted = f"a whole number, at least {SMALLEST}"
+    wanted = f"a whole number, at least {smallest}"
     if step > 1:
-        wanted = f"a multiple of {step}, at least {SMALLEST} (for example 32, 48 or 64)"
+        wanted = f"a multiple of {step}, at least {smallest} (for example {network.usual})"
     raise InputError(
-        f"image_size is {brief(image_size)}; {network.__name__} halves the picture three times, "
-        f"so it must be {wanted}."
+        f"image_size is {brief(image_size)}; {network.__name__} halves the picture "
+        f"{network.halvings} times, so it must be {wanted}."
     )

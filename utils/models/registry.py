@@ -3,12 +3,15 @@
 import torch
 
 from utils import check_choice, check_number
+from utils.models.backbones import BACKBONES
 from utils.models.convolution import faster_convolutions
 from utils.models.davidnet import DavidNet
 from utils.models.network import Network, check_image_size
 from utils.models.speednet import SpeedNet
 
-MODELS: dict[str, type[Network]] = {"davidnet": DavidNet, "speednet": SpeedNet}
+#: This project's own, which begin from random weights.
+OWN: dict[str, type[Network]] = {"davidnet": DavidNet, "speednet": SpeedNet}
+MODELS: dict[str, type[Network]] = {**OWN, **BACKBONES}
 
 
 def create_model(

@@ -16,11 +16,18 @@ from utils.models.network import Network
 LAYER_NAMES = {
     nn.Linear: "linear",
     nn.BatchNorm2d: "batch norm",
-    nn.MaxPool2d: "max-pool 2×2",
     nn.AdaptiveMaxPool2d: "max of each map",
+    nn.AdaptiveAvgPool2d: "mean of each map",
     nn.Flatten: "flatten",
     nn.ReLU: "ReLU",
     nn.SiLU: "SiLU",
+}
+#: How it calls what timm makes of several layers and draws as one, by the name of its class.
+BLOCK_NAMES = {
+    "BasicBlock": "residual block",
+    "Bottleneck": "residual block",
+    "InvertedResidual": "residual block",
+    "DepthwiseSeparableConv": "separable conv",
 }
 
 
@@ -116,7 +123,7 @@ def stages(network: nn.Module, image_size: int) -> list[Stage]:
 
 def _stage(network: nn.Module, names: list[str], output: Tensor) -> Stage:
     modules = [module for name in names for module in network.get_submodule(name).modules()]
-    leaves = [module for module in modules if not any(module.children())]
+    leaves = [layer for name in names for layer in _drawn(network.get_submodule(name))]
     skips = []
     for module in modules:
         if isinstance(module, Residual):
@@ -132,9 +139,20 @@ def _stage(network: nn.Module, names: list[str], output: Tensor) -> Stage:
     )
 
 
+def _drawn(module: nn.Module) -> list[nn.Module]:
+    """Return what is drawn of a module, in order: each layer, and each of timm's blocks."""
+    if type(module).__name__ in BLOCK_NAMES or not any(module.children()):
+        return [module]
+    return [layer for child in module.children() for layer in _drawn(child)]
+
+
 def _layer_name(layer: nn.Module) -> str:
+    if block := BLOCK_NAMES.get(type(layer).__name__):
+        return block
     if isinstance(layer, nn.Conv2d):
         return "conv {}×{}".format(*layer.kernel_size)
+    if isinstance(layer, nn.MaxPool2d):
+        return f"max-pool {layer.kernel_size}×{layer.kernel_size}"
     kinds = (name for kind, name in LAYER_NAMES.items() if isinstance(layer, kind))
     return next(kinds, type(layer).__name__)
 
@@ -142,5 +160,6 @@ def _layer_name(layer: nn.Module) -> str:
 def classes_of(network: Network) -> list[type]:
     """Return the classes that this project made for a network: its parts', then its own."""
     homes = {one.__module__ for one in type(network).mro() if issubclass(one, Network)}
-    kinds = dict.fromkeys(type(module) for module in reversed(list(network.modules())))
-    return [kind for kind in kinds if kind.__module__ in homes]
+    modules = reversed(list(network.modules()))
+    kinds = dict.fromkeys(kind for module in modules for kind in reversed(type(module).mro()))
+    return [kind for kind in kinds if kind.__module__ in homes and kind is not Network]

@@ -62,13 +62,15 @@ def blocks(stages, image_size, name, dataset_title):
             axes, (centre - 0.62 * column, MAP / 2 + 0.2), (centre - 0.42 * column, MAP / 2 + 0.2)
         )
         draw_maps(axes, centre, stage.channels, stage.side, image_size)
-        write_under(axes, centre, column, stage.name, size_in_words(stage))
+        write_under(axes, centre, column, stage.name, size_in_words(stage, len(stages) > 5))
         draw_layers(axes, centre, column, stage)
     return figure
 
 
-def size_in_words(stage):
+def size_in_words(stage, is_narrow):
     counted = f"{stage.parameters:,} parameters" if stage.parameters else "nothing learned"
+    if is_narrow and stage.parameters >= 1e6:
+        counted = f"{stage.parameters / 1e6:.2f} M parameters"
     if stage.side is None:
         return [f"{stage.channels:,} logits", "", counted]
     return [f"{stage.channels:,} channels", f"{stage.side}×{stage.side}", counted]
@@ -143,7 +145,7 @@ def draw_layer(axes, centre, column, row, layer):
 
 
 def look_of(layer):
-    if layer.startswith(("conv", "linear")):
+    if layer.startswith(("conv", "linear", "residual", "separable")):
         return LEARNED
     return NORMALISED if "norm" in layer else FIXED
 

@@ -1,6 +1,6 @@
 """The LightningModule: any network of the registry, trained by a recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,12 @@ class ImageClassifier(LightningModule):
         self.network = network
         self.recipe = recipe
         self.views, self.share = 1, 1.0
+        self.waiting = [
+            weight
+            for part in list(network.children())[:-1]
+            for weight in part.parameters()
+            if weight.requires_grad
+        ]
         offsets = None if class_counts is None else class_counts.clamp(min=1).float().log()
         self.register_buffer("offsets", offsets, persistent=False)
         for split in ("train", "val", "test"):
@@ -115,6 +121,20 @@ class ImageClassifier(LightningModule):
         self.log_dict(epoch_values, on_step=False, on_epoch=True, batch_size=len(targets))
         return losses
 
+    def on_train_epoch_start(self) -> None:
+        """Have the network's last part learn alone in the first epochs, if the recipe says so.
+
+        What waits does not change at all: its norms do not look at the pictures either.
+        """
+        if not self.recipe.head_share:
+            return
+        waits = self.current_epoch < round(self.recipe.head_share * self.recipe.epochs)
+        *earlier, _ = self.network.children()
+        for part in earlier:
+            part.train(not waits)
+        for weight in self.waiting:
+            weight.requires_grad = not waits
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser, and OneCycle stepped every batch over all steps of the training."""
         optimizer = build_optimizer(self.network, self.recipe)
@@ -129,19 +149,34 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
     """Return the recipe's optimiser, without a schedule."""
     if recipe.optimizer == "muon":
         return Muon(network, recipe.max_lr, recipe.max_momentum)
-    return torch.optim.Adam(network.parameters(), lr=recipe.max_lr)
+    return torch.optim.Adam(_by_depth(network, recipe), lr=recipe.max_lr)
+
+
+def _by_depth(network: nn.Module, recipe: Recipe) -> Iterable:
+    """Return the network's weights, in groups with a rate each where the recipe has several."""
+    parts = [part for part in network.children() if any(True for _ in part.parameters())]
+    if recipe.depth_decay == 1 or not parts:
+        return network.parameters()
+    return [
+        {"params": list(part.parameters()), "lr": recipe.max_lr * recipe.depth_decay**place}
+        for place, part in enumerate(reversed(parts))
+    ]
 
 
 def one_cycle(
     optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return the recipe's OneCycle schedule, to be stepped after every batch."""
+    """Return the recipe's OneCycle schedule, to be stepped after every batch.
+
+    The first of the optimiser's groups has the recipe's peak, the others keep their share of it.
+    """
+    first = optimizer.param_groups[0]["lr"]
     rise = recipe.warmup_share
     if rise * total_steps == 1:
         rise *= 1 + 1e-9  # for a rise of just one step torch divides by zero
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=recipe.max_lr,
+        max_lr=[recipe.max_lr * group["lr"] / first for group in optimizer.param_groups],
         total_steps=total_steps,
         pct_start=rise,
         anneal_strategy="linear",

@@ -128,7 +128,7 @@ class _Sweep(ImageClassifier):
         """Return the recipe's optimiser, and the rising rate, stepped every batch."""
         optimizer = build_optimizer(self.network, self.recipe)
         for group in optimizer.param_groups:
-            group["lr"] = 1.0  # times the factor of the step
+            group["lr"] /= self.recipe.max_lr  # 1, or less; times the factor of the step
         rising = LambdaLR(optimizer, self.rate)
         return {
             "optimizer": optimizer,

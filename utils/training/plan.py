@@ -6,18 +6,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils import InputError, as_percent, printable
+from utils import InputError, as_percent, counted, printable
 from utils.data.augment import normalise
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet
 from utils.devices import PRECISIONS, choose_device, choose_precision, computes_in
 from utils.files import brief_path
+from utils.models.backbones import BACKBONES, Backbone
 from utils.models.network import Network
+from utils.models.pretrained import (
+    begin,
+    checksum,
+    normalisation,
+    start_of,
+    weights_file,
+)
 from utils.models.registry import check_model, create_model
 from utils.runs import Run
 from utils.settings import (
     NOT_IDENTITY,
     PLACE,
+    RANDOM,
     RECIPE,
     TRAINING,
     derive_run_name,
@@ -67,7 +76,25 @@ class TrainingPlan:
             "data_fingerprint": self.picture_set.fingerprint,
             **self.recipe.as_settings(),
             **self.rest,
+            "weights": start_of(self.recipe.model, self.rest["weights"]),
+            "weights_sha256": self._weights_sha256(),
         }
+
+    def _weights_sha256(self) -> str | None:
+        """Return the checksum of the file that the network begins from; None: of none.
+
+        What is trained needs the file no longer, and may be asked for where it is gone.
+        """
+        model, weights = self.recipe.model, self.rest["weights"]
+        if start_of(model, weights) == RANDOM:
+            return None
+        try:
+            return checksum(weights_file(model, weights))
+        except InputError:
+            before = self.run.settings
+            if self.run.is_trained and before.get("weights") == start_of(model, weights):
+                return before["weights_sha256"]
+            raise
 
     @property
     def identity(self) -> dict:
@@ -93,6 +120,8 @@ class TrainingPlan:
             image_size=self.picture_set.image_size,
             seed=self.rest["seed"],
         )
+        if isinstance(network, Backbone):
+            begin(network, self.rest["weights"])
         if self.recipe.whitening:
             pictures = self.data_module().train.images[:PICTURES_TO_WHITEN]
             mean, std = self.picture_set.mean, self.picture_set.std
@@ -155,6 +184,10 @@ def plan_training(
     options, found = picture_set.options, asked["max_lr"] == "found"
     chosen = choose_recipe(recipe, options["dataset"], **overrides(asked))
     check_model(chosen.model, picture_set.image_size)
+    start = start_of(chosen.model, asked["weights"])
+    if chosen.model in BACKBONES:
+        mean, std = normalisation(chosen.model)
+        picture_set = replace(picture_set, mean=mean, std=std)
     name = asked["run_name"]
     if name is None:
         told: dict[str, Any] = asked | options | {"recipe": chosen.name}
@@ -168,6 +201,8 @@ def plan_training(
     val_fraction = asked["val_fraction"]
     if asked["batch_size"] is None:
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
+    if chosen.model in BACKBONES:
+        notes.append(f"weights    {_start_in_words(chosen, start)}")
     notes += _recipe_notes(chosen, picture_set.image_size)
     notes.append(f"watched    {_watched_in_words(val_fraction)}")
     if asked["balanced"]:
@@ -176,6 +211,7 @@ def plan_training(
     hardware = {name: asked[name] for name in HARDWARE}
     resolved, remarks = _resolve_hardware(asked, before)
     rest = {
+        "weights": asked["weights"],
         "val_fraction": val_fraction,
         "balanced": asked["balanced"],
         "max_lr_source": "found" if found else "recipe" if asked["max_lr"] is None else "given",
@@ -199,6 +235,15 @@ def _recipe_notes(recipe: Recipe, image_size: int) -> list[str]:
             f"shown      {1 - recipe.skipped:.0%} of the training pictures in each epoch; {chosen}"
         )
     return notes
+
+
+def _start_in_words(recipe: Recipe, start: str) -> str:
+    if start == RANDOM:
+        return "random; nothing that was learned before"
+    told = f"{start}, but for the head, which begins at random for these classes"
+    if alone := round(recipe.head_share * recipe.epochs):
+        told += f" and learns alone for {counted(alone, 'epoch')}"
+    return told
 
 
 def _watched_in_words(val_fraction: float) -> str:

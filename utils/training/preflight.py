@@ -56,7 +56,8 @@ def check_run(run: Run, parameters: Mapping, names: Sequence[str]) -> None:
 
     Raises:
         InputError: its training was begun with other settings, with the differences; the disks
-            have no room; or what a notebook needs of it does not exist.
+            have no room; its network cannot begin from the weights that were given; or what a
+            notebook needs of it does not exist.
     """
     if "03_training" not in names:
         if names[-1] > "03_training":  # a chapter about a run: it must be there
@@ -65,7 +66,10 @@ def check_run(run: Run, parameters: Mapping, names: Sequence[str]) -> None:
     if parameters.get("max_lr") == "found" and "02_lr_finder" not in names:
         run.existing("lr_finder.json")
     check_begun(run, parameters)
+    if run.is_trained and not parameters.get("overwrite"):
+        return
     _check_room(run, parameters)
+    _check_weights(parameters)
 
 
 def check_begun(run: Run, parameters: Mapping[str, Any], pictures=None) -> None:
@@ -125,9 +129,22 @@ def resolved_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return values | recipe.as_settings()
 
 
+def _check_weights(parameters: Mapping[str, Any]) -> None:
+    """Refuse weights that the network cannot begin from; they are fetched now if they have to be.
+
+    Raises:
+        InputError: with what to do.
+    """
+    from utils.models.backbones import BACKBONES
+    from utils.models.pretrained import begin, start_of
+
+    values, recipe = _resolved(parameters)
+    start_of(recipe.model, values["weights"])
+    if recipe.model in BACKBONES:
+        begin(BACKBONES[recipe.model](), values["weights"])
+
+
 def _check_room(run: Run, parameters: Mapping[str, Any]) -> None:
-    if run.is_trained and not parameters.get("overwrite"):
-        return
     from utils.data.sources import bytes_to_keep
     from utils.files import check_space, existing_part
     from utils.models.registry import create_model

@@ -5,7 +5,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from utils import InputError, brief, check_choice, check_flag, check_number
 from utils.data.augmentation import Affine, Augmentation, Holes, Shrink
-from utils.settings import PICTURES, RECIPE, SETTINGS, TRAINING, default_recipe, names_of
+from utils.settings import (
+    PICTURES,
+    RANDOM,
+    RECIPE,
+    SETTINGS,
+    TRAINING,
+    default_recipe,
+    names_of,
+)
 
 OPTIMIZERS = ("adam", "muon")
 #: Fields of a recipe that are parameters, too.
@@ -37,6 +45,10 @@ class Recipe:
         skipped: share of the training pictures that each epoch leaves out: half of the easiest,
             or any, where it is more than a half (`utils.data.batches.EpochShuffle`).
         augmentation: what is done to each training picture.
+        head_share: share of all epochs, the first ones, in which the network's last part learns
+            alone (Howard & Ruder 2018, "Universal Language Model Fine-tuning", section 3.3).
+        depth_decay: each part of the network learns at this share of the rate of the part after
+            it, the last at `max_lr` (the same, section 3.2); with Adam.
         views: how many views of each test picture the final accuracy is also averaged over
             (`utils.data.augment.several_views`); 1 for none.
 
@@ -59,6 +71,8 @@ class Recipe:
     growth: tuple[tuple[float, float], ...] = ()
     whitening: bool = True
     skipped: float = 0.0
+    head_share: float = 0.0
+    depth_decay: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     views: int = 1
 
@@ -69,6 +83,8 @@ class Recipe:
             SETTINGS[name].check(getattr(self, name), is_resolved=True)
         check_flag("whitening", self.whitening)
         check_number("skipped", self.skipped, 0.0, 0.9)
+        check_number("head_share", self.head_share, 0.0, 1.0)
+        check_number("depth_decay", self.depth_decay, 0.01, 1.0)
         check_number("label_smoothing", self.label_smoothing, 0.0, 0.9)
         check_number("warmup_share", self.warmup_share, 0.0, 0.99)
         check_number("initial_lr_divisor", self.initial_lr_divisor, 1.0, 1e10)
@@ -174,6 +190,21 @@ QUICK = Recipe(
     skipped=0.75,
     augmentation=Augmentation(crop_padding=2, cutout_size=0),
 )
+#: For few pictures: a network that has seen many, its last part first, then all of it, the more
+#: slowly the nearer to the picture.
+FINETUNE = Recipe(
+    "finetune",
+    epochs=15,
+    batch_size=32,
+    max_lr=2e-3,
+    model="efficientnet_lite0",
+    label_smoothing=0.1,
+    head_share=0.2,
+    depth_decay=0.4,
+    augmentation=Augmentation(
+        crop_padding=0, cutout_size=0, jitter=0.2, affine=Affine(0.75, 0.1, 0.2, 10.0)
+    ),
+)
 #: What the original may have done to its training pictures, which it does not say: what its run
 #: script does, what its modules name for DavidNet, and what this project guessed at first.
 CANDIDATES = {
@@ -190,6 +221,7 @@ UNSAID = {
 } | {
     name: SETTINGS[name].default for name in names_of(PICTURES, TRAINING) if SETTINGS[name].is_late
 }
+UNSAID["weights"] = RANDOM
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -197,6 +229,7 @@ RECIPES = {
         QUICK,
         FAST,
         SPEED,
+        FINETUNE,
     )
 }
 
