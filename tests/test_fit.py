@@ -69,6 +69,10 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
         "shrink": None,
         "holes": None,
         "views": 1,
+        "depth_decay": 1.0,
+        "head_share": 0.0,
+        "weights": "random",
+        "weights_sha256": None,
     }  # fmt: skip
     data = record["data"]
     assert data["classes"] == ["dark", "grey", "light"]
