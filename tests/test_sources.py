@@ -134,7 +134,7 @@ def test_folders_that_cannot_be_learnt_from_are_refused(counts, message, tmp_pat
     [
         ({"dataset": "cifar100"}, "'cifar100' is unknown.*shapes, cifar10"),
         ({"dataset": "/no/such/folder"}, "/no/such/folder"),
-        ({"image_size": 8}, "image_size is 8;.*16 to 256"),
+        ({"image_size": 8}, "image_size is 8;.*16 to 384"),
         ({"image_size": 32.0}, r"image_size is 32\.0;"),
         ({"image_size": "32"}, "image_size is '32';"),
         ({"limit_train": 0}, "limit_train is 0;"),
