@@ -225,7 +225,7 @@ PARAMETERS = [
     (
         "data_dir",
         "none",
-        "data_dir is None, but 01_data_exploration needs a value; its default is 'data'",
+        'data_dir is None, but 01_data_exploration needs a value; its default is "data"',
     ),
     ("show_pictures", "none", "show_pictures is None, but 06_gradcam needs a value"),
     ("dataset_title", "a\x1b[2Jb", r"dataset_title is 'a\\x1b\[2Jb'; it must be printable text"),
