@@ -225,7 +225,11 @@ PARAMETERS = [
     ("show_misclassified", "0", "show_misclassified is 0; it must be a whole number from 1"),
     ("overwrite", "maybe", "overwrite is 'maybe'; it must be True or False"),
     ("skip_unreadable", "0", "skip_unreadable is 0; it must be True or False"),
-    ("val_fraction", "none", "val_fraction is None, but 02_lr_finder needs a value; its default"),
+    (
+        "data_dir",
+        "none",
+        'data_dir is None, but 01_data_exploration needs a value; its default is "data"',
+    ),
     ("show_pictures", "none", "show_pictures is None, but 06_gradcam needs a value"),
     ("dataset_title", "a\x1b[2Jb", r"dataset_title is 'a\\x1b\[2Jb'; it must be printable text"),
 ]

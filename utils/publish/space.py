@@ -37,12 +37,12 @@ SOURCE = ROOT / "space"
 #: The modules that the page uses, below ``utils/``.
 MODULES = (
     "__init__.py", "data/__init__.py", "data/augment.py", "data/augmentation.py",
-    "data/copies.py", "data/metadata.py", "data/picture_set.py", "data/pictures.py",
-    "explain/__init__.py", "explain/gradcam.py", "explain/portable.py",
-    "explain/prediction_sets.py", "models/__init__.py", "models/backbones.py",
-    "models/convolution.py", "models/davidnet.py", "models/network.py", "models/registry.py",
-    "models/speednet.py", "models/weights.py", "plots/__init__.py", "plots/gradcam.py",
-    "plots/style.py", "progress.py",
+    "data/copies.py", "data/mapped.py", "data/metadata.py", "data/picture_set.py",
+    "data/pictures.py", "data/views.py", "explain/__init__.py", "explain/gradcam.py",
+    "explain/portable.py", "explain/prediction_sets.py", "models/__init__.py",
+    "models/backbones.py", "models/convolution.py", "models/davidnet.py", "models/network.py",
+    "models/registry.py", "models/speednet.py", "models/weights.py", "plots/__init__.py",
+    "plots/gradcam.py", "plots/style.py", "progress.py",
 )  # fmt: skip
 MOST_EXAMPLES, MOST_MISTAKES, MOST_MISTAKES_OF_A_CLASS = 10, 500, 25
 #: Names that are listed of what is left out.
