@@ -16,6 +16,7 @@ from utils.data.batches import PictureDataModule
 from utils.data.explore import mean_pictures
 from utils.data.picture_set import PictureSet
 from utils.data.sources import load_pictures
+from utils.devices import keep_freed_memory
 from utils.models.davidnet import DavidNet
 from utils.training.classifier import ImageClassifier
 from utils.training.recipes import RECIPES
@@ -46,8 +47,10 @@ def data_size() -> int:
 
 def main(place: Path) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()  # so that the limit is above what the warm-up took at its peak
     views.MOST_COPIED = 2**20  # of these few, parts would be copied else
-    train(load(place, "few"))
+    for _ in range(2):  # the first leaves gaps that the second fills
+        train(load(place, "few"))
     size = len(list((place / "many").rglob("*.png"))) * 3 * SIDE**2
     limit = data_size() + size // TIMES
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -71,7 +71,7 @@ class RunCheckpointIO(TorchCheckpointIO):
         if Path(path).name == HANDED_BACK:
             return super().load_checkpoint(path, weights_only=True)
         checkpoint = read_checkpoint(Path(path))
-        if _as_compared(checkpoint["identity"]) != _as_compared(self.identity):
+        if as_compared(checkpoint["identity"]) != as_compared(self.identity):
             raise InputError(
                 f"{path} belongs to a training with other settings. Give another run_name, or "
                 "overwrite=True to train from the beginning."
@@ -79,7 +79,7 @@ class RunCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-def _as_compared(identity: Mapping) -> dict:
+def as_compared(identity: Mapping) -> dict:
     """Return it without the precision, and with what an earlier version had no name for."""
     return {name: v for name, v in {**UNSAID, **identity}.items() if name != "precision"}
 
