@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.error
+from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,13 +29,13 @@ print(build_site(target=Path(sys.argv[1])))
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(items):
-    """Begin with files that take long and wait for nothing; quick ones fill the time at the end."""
+    """Begin with files of many slow tests that wait for nothing; quick ones fill the time left."""
     waiting = [item for item in items if {"tiny_run", "built_site"} & set(item.fixturenames)]
     for item in waiting:
         item.add_marker("slow")
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     late = {item.path for item in waiting}
-    items.sort(key=lambda item: (item.path not in slow, item.path in late))
+    items.sort(key=lambda item: (not slow[item.path], item.path in late, -slow[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)
