@@ -12,7 +12,7 @@ from helpers.pictures import load, make_folder, scene
 from utils import InputError
 from utils.data import groups
 from utils.data.batches import hold_out
-from utils.data.groups import grouped_part, named_groups, united
+from utils.data.groups import grouped_part, named_groups, series_in_words, united
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -211,3 +211,31 @@ def test_a_class_that_cannot_be_parted_is_named(tmp_path):
 def test_a_known_data_set_has_no_groups(dataset, tmp_path):
     with pytest.raises(InputError, match=re.escape("keep_together is 'folder', which is for a")):
         load(dataset, tmp_path, keep_together="folder")
+
+
+def test_names_that_look_like_series_are_told_where_a_drawn_split_parts_them(tmp_path):
+    root = make_folder(tmp_path / "pets", {"ant": 12, "bee": 12})
+    for burst in (1, 2):
+        for shot in range(4):
+            scene(10 * burst + shot).save(root / f"ant/burst_{burst}_{shot}.png")
+    (told,) = [n for n in load(root, tmp_path).notes if n.startswith("Series? ")]
+    rule = re.search('keep_together="(.*)"', told)[1]
+    kept = load(root, tmp_path, keep_together=rule)
+    assert not [note for note in kept.notes if note.startswith("Series? ")]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a/b_1_1.jpg", "a/b_1_2.jpg", "a/1.jpg", "a/2.jpg", "a/3.jpg"], "1 of 2 test pictures"),
+        (
+            ["a/2024-05-31 (1).jpg", "a/2024-05-31 (2).jpg", *["a/x.jpg"] * 3],
+            "names a/2024-05-31 (",
+        ),
+        (["a/IMG_0412.jpg", "a/IMG_0413.jpg", "a/1.jpg", "a/2.jpg", "a/3.jpg"], None),
+        (["a/n02_1.jpg", "a/n02_2.jpg", "a/n02_3.jpg", "b/n03_1.jpg", "b/n03_2.jpg"], None),
+    ],
+)
+def test_what_a_series_is(names, told):
+    notes = series_in_words(names, np.array([True, False, False, True, False]))
+    assert (notes == []) if told is None else (told in notes[0])

@@ -66,13 +66,16 @@ def test_the_order_is_that_of_the_margin_between_label_and_best_other_class():
 def test_the_labels_in_doubt_are_counted_in_words():
     right = of_classes([0, 1, 2], [0, 1, 2])
     none = doubted_labels(right, np.empty(0, int))
-    assert doubts_in_words(none, 3) == ("The network agrees with every label, so none is in doubt.")
+    assert doubts_in_words(none, 3).startswith("The network agrees with every label, so none is in")
     some = of_classes([0] * 30 + [1] * 30 + [2] * 30, [0] * 28 + [1] * 32 + [2] * 30, sure=0.9)
     doubts = doubted_labels(some, mistakes_of(some))
     assert doubts.likely == 2
     assert doubts_in_words(doubts, 90).startswith(
         "cleanlab's estimate, from the network's probabilities: 2 labels of 90 wrong. "
     )
+    told = doubts_in_words(doubts, 90, [f"{number}.jpg" for number in range(90)])
+    assert told.endswith("The files, in that order: 28.jpg, 29.jpg.")
+    assert "Those of the training pictures are not asked about" in told
     alike = of_classes([0] * 5, [0] * 4 + [1])
     told = doubts_in_words(doubted_labels(alike, mistakes_of(alike)), 5)
     assert told == "All labels are the same, so there is no estimate of how many are wrong."

@@ -147,7 +147,7 @@ def test_a_network_without_mistakes_is_said_to_have_none():
 
 def test_the_best_and_worst_class_are_said_and_the_untested_ones_named():
     predictions = of_classes([0, 0, 0, 1, 1], [0, 0, 1, 1, 0])
-    assert classes_in_words(per_class_table(predictions, ("ant", "bee", "cat"))) == (
+    assert classes_in_words(per_class_table(predictions, ("ant", "bee", "cat"))).startswith(
         "Highest F1: ant (66.7%). Lowest: bee (50.0%; recall 50.0%, precision 50.0%: it is missed "
         "about as often as it is wrongly named).\nNot tested, for want of test pictures: cat."
     )
@@ -166,6 +166,17 @@ def test_the_best_and_worst_class_are_said_and_the_untested_ones_named():
     assert "precision 25.0%: it is called too often)" in classes_in_words(
         per_class_table(called, ("ant", "bee", "cat"))
     )
+
+
+def test_a_figure_of_few_test_pictures_is_said_to_say_little():
+    few = of_classes([0] * 30 + [1] * 6 + [2], [0] * 30 + [1] * 5 + [0, 2])
+    told = classes_in_words(per_class_table(few, ("ant", "bee", "cat")))
+    assert told.splitlines()[1] == (
+        "2 classes of fewer than 10 test pictures, of which a figure says little. cat has 1, the "
+        "fewest: recall 100.0% (95% interval 20.7% to 100.0%)."
+    )
+    many = of_classes([0] * 30 + [1] * 10, [0] * 30 + [1] * 10)
+    assert len(classes_in_words(per_class_table(many, ("ant", "bee", "cat"))).splitlines()) == 2
 
 
 def test_what_is_nearly_right_is_not_said_to_be_wholly_right():

@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_balance,
         _add_few,
         _add_labels,
+        _add_difficult,
         _add_compare,
         _add_docs,
         _add_results,
@@ -755,6 +756,30 @@ def _labels(options) -> None:
     check_number("--seeds", options.seeds, 1, 1_000, whole=True)
     picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
     print_found(picture_set, options.seeds, options.output_dir)
+
+
+# difficult
+
+
+def _add_difficult(commands) -> None:
+    about = "Write a folder of pictures with planted faults, to walk with through the chapters."
+    parser = _add_command(commands, "difficult", _difficult, about)
+    parser.add_argument("folder", help="to be made")
+    for name, meaning in (
+        ("dataset", "a folder of five or more classes, some of whose pictures are enlarged"),
+        ("seed", "of the draw"),
+    ):
+        _add_setting(parser, name, help=meaning)
+
+
+def _difficult(options) -> None:
+    from utils.measure.difficult import make_difficult
+
+    SETTINGS["seed"].check(options.seed)
+    for fault, files in make_difficult(
+        Path(options.folder), Path(options.dataset), options.seed
+    ).items():
+        print(printable(f"{fault}: {', '.join(files)}" if files else fault))
 
 
 # compare

@@ -14,6 +14,8 @@ from torch import Tensor
 from utils import as_percent, counted
 from utils.data import copies
 from utils.data.folders import few
+from utils.data.groups import series_in_words
+from utils.data.marks import Mark, find_marks
 from utils.data.picture_set import Audit
 from utils.data.tells import Tell, find_tells
 from utils.data.traits import Traits
@@ -67,12 +69,19 @@ def audit(audited: Audited) -> tuple[list[str], Audit]:
     faults = list(_faults(audited))
     targets, groups = audited.targets.numpy(), audited.groups.numpy()
     tells = find_tells(audited.traits, targets, groups, audited.classes)
+    marks = find_marks(audited.images, audited.targets, audited.groups)
     notes = [
         *_copy_notes(audited, same),
+        *(series_in_words(audited.names, audited.in_test.numpy()) if audited.is_drawn else ()),
         *(fault.note(audited.names) for fault in faults),
         *(_tell_note(tell) for tell in tells if tell.is_claimed),
+        *(_mark_note(mark, audited.classes) for mark in marks),
     ]
-    rows = [*_pair_rows(audited, same), *((f.name, f.positions[:SHOWN]) for f in faults)]
+    rows = [
+        *_pair_rows(audited, same),
+        *(("a mark?", mark.positions[:SHOWN]) for mark in marks),
+        *((fault.name, fault.positions[:SHOWN]) for fault in faults),
+    ]
     return notes, _shown(audited, rows, tells)
 
 
@@ -200,6 +209,15 @@ def _tell_note(tell: Tell) -> str:
     )
 
 
+def _mark_note(mark: Mark, classes: Sequence[str]) -> str:
+    return (
+        f"A mark? At the {mark.where()}, {mark.marked:,} of {mark.of_class:,} pictures of "
+        f"{classes[mark.target]} that were looked at have the same colour, and {mark.elsewhere:,} "
+        f"of {mark.of_others:,} others. If it is not the thing itself, a network may learn that in "
+        "place of it: crop it away, or cover it."
+    )
+
+
 def _shown(audited: Audited, rows: Sequence[tuple[str, list[int]]], tells: Sequence[Tell]) -> Audit:
     """Return what is kept of an audit: the pictures of these rows, and how each property did."""
     named = tuple((what, tuple(audited.names[i] for i in row)) for what, row in rows)
@@ -224,7 +242,10 @@ def audit_in_words(found: Audit | None) -> str:
         return "Only a person's own pictures are audited: these are a known data set."
     lines = []
     if not found.rows:
-        lines.append("No near-copies, and no picture that is dark, bright, blurred or tiny.")
+        lines.append(
+            "No near-copies, no mark of one class, and no picture that is dark, bright, blurred or "
+            "tiny."
+        )
     if found.tells:
         head = "How often one property of the files alone names the class of held-out pictures:"
         return "\n".join([*lines, head, *found.tells])

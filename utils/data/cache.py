@@ -184,6 +184,7 @@ def _finish(file: TensorFile, source: Source, picture_set: PictureSet) -> None:
         name: getattr(picture_set, name)
         for name in ("classes", "mean", "std", "fingerprint", "notes", "bits")
     }
+    described["names"] = picture_set.train.names, picture_set.test.names
     if (audit := picture_set.audit) is not None:
         tensors |= {"audit.images": audit.images, "audit.targets": audit.targets}
         described["audit"] = {"rows": audit.rows, "tells": audit.tells}
@@ -222,8 +223,9 @@ def _described(source: Source, tensors: dict[str, Tensor], described: dict) -> P
             tensors[f"{s}.images"],
             tensors[f"{s}.targets"],
             *(tensors.get(f"{s}.{part}") for part in ("masks", "groups", "together")),
+            names=None if names is None else tuple(names),
         )
-        for s in ("train", "test")
+        for s, names in zip(("train", "test"), described["names"], strict=True)
     )
     fingerprint = _fingerprint(described["classes"], train, test)
     if fingerprint != described["fingerprint"]:

@@ -4,7 +4,9 @@ What was learnt of one picture of a group answers for the others, so that a test
 Copies belong together, too: a group that holds a copy of another group's picture is one with it.
 """
 
+import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +21,10 @@ from utils.data.picture_set import SPLIT_SEED, Split, stratified_part
 
 #: What `keep_together` is called where it is no pattern.
 COPIES, FOLDER = "copies", "folder"
+#: The names that are a series: up to their last number, if another comes before it.
+SERIES = r"(.*/[^/]*\d[^/]*?[^/\d])\d+[^/\d]*"
+#: The same as a person would say it of the names below a class.
+SERIES_BELOW = r"^(.*\d.*\D)\d+\D*$"
 #: A class's share of a part that is drawn should be at most so far from the share asked for.
 NEAR_ENOUGH = 0.05
 #: How often a part is drawn anew at most, for one that has every class's share; it is enough when
@@ -247,6 +253,36 @@ def shares_in_words(targets: Tensor, part: Tensor, share: float, classes: Sequen
     if not far:
         return told
     return f"{told}; whole groups came no nearer to {as_percent(share, 0)} of: {few(far)}"
+
+
+def series_in_words(names: Sequence[str], in_test: np.ndarray) -> list[str]:
+    """Return a note on names that look like series, such as bursts, which a drawn split parts.
+
+    A series is what names share that differ in their last number alone, if a number comes before
+    it, as in burst_01_1.jpg and not in IMG_0412.jpg, unless half of a folder is called so.
+
+    Args:
+        names: of each picture, from the folder of the pictures.
+        in_test: bool, N.
+    """
+    found = [re.fullmatch(SERIES, name) for name in names]
+    stems = np.array([match[1] if match else "" for match in found])
+    folders = Counter(os.path.dirname(name) for name in names)
+    sizes = Counter(stems)
+    parted = {
+        stem
+        for stem in {*stems[in_test]} & {*stems[~in_test]} - {""}
+        if 2 * sizes[stem] < folders[os.path.dirname(stem)]
+    }
+    if not parted:
+        return []
+    tested = int(np.isin(stems[in_test], list(parted)).sum())
+    return [
+        f"Series? The names {few(f'{printable(stem)}…' for stem in parted)} lie on both sides of "
+        f"the split, with {tested:,} of {int(in_test.sum()):,} test pictures. If those of a series "
+        "show the same, accuracy on them says little about others: "
+        f'keep_together="{SERIES_BELOW}" keeps each on one side.'
+    ]
 
 
 def parted_in_words(together: Tensor, in_test: Tensor, rule: str) -> list[str]:

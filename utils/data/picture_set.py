@@ -31,6 +31,7 @@ class Split:
             and no other picture has it; None where no audit looked for them.
         together: int64, N: pictures that no split may part have the same number, copies among them;
             None where copies alone are such.
+        names: of their files, from the folder of the pictures; None where they have none.
     """
 
     images: Images
@@ -38,6 +39,7 @@ class Split:
     masks: Tensor | None = None
     groups: Tensor | None = None
     together: Tensor | None = None
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -46,7 +48,8 @@ class Split:
         """Return the pictures at these positions (int64, M), without a copy where they are many."""
         others = (self.masks, self.groups, self.together)
         kept = (None if other is None else other[positions] for other in others)
-        return Split(chosen(self.images, positions), self.targets[positions], *kept)
+        names = named(self.names, positions)
+        return Split(chosen(self.images, positions), self.targets[positions], *kept, names)
 
     def to(self, device: torch.device) -> "Split":
         """Return its pictures and classes alone, on a device."""
@@ -106,6 +109,11 @@ class PictureSet:
     def image_size(self) -> int:
         """Side of the square pictures in pixels."""
         return self.train.images.shape[-1]
+
+
+def named(names: tuple[str, ...] | None, positions: Tensor) -> tuple[str, ...] | None:
+    """Return the names at these positions (int64, M); None where there are none."""
+    return None if names is None else tuple(names[position] for position in positions.tolist())
 
 
 def channel_histograms(images: Images) -> np.ndarray:
@@ -211,12 +219,14 @@ def parted(split: Split, in_second: Tensor) -> tuple[Split, Split]:
     groups, together = (
         None if kept is None else kept[order] for kept in (split.groups, split.together)
     )
+    names = named(split.names, order)
     first, second = (
         Split(
             split.images[part],
             targets[part],
             groups=None if groups is None else groups[part],
             together=None if together is None else together[part],
+            names=None if names is None else names[part],
         )
         for part in (slice(size), slice(size, None))
     )

@@ -19,6 +19,7 @@ from utils.data import (
     folders,
     given_labels,
     groups,
+    marks,
     metadata,
     near_copies,
     pictures,
@@ -264,7 +265,7 @@ def _folder_source(root: Path, name: str, options: Mapping, absent: Sequence[str
         folder = given_labels.scan_labelled(root, labels_from, absent)
     named, notes = groups.named_groups(folder.below, rule)
     size = len(folder.train) + len(folder.test or [])
-    code = code_key(pictures, metadata, copies, near_copies, groups, traits, tells, audit)
+    code = code_key(pictures, metadata, copies, near_copies, groups, traits, tells, marks, audit)
     key = f"{folder.key} {code} {options['skip_unreadable']} {rule}"
     usual = (labels_from, rule) == (None, groups.COPIES)
     told = str(root) if usual else f"{root}\0{labels_from}\0{rule}"
@@ -300,7 +301,9 @@ def _read_folder(
     _check_trainable(everything.targets[~in_test], folder)
     near, pairs = near_copies.near_groups(everything.images)
     together = None if named is None else groups.united(named[kept], near)
-    everything = replace(everything, groups=near, together=together)
+    files = [paths[position] for position in kept]
+    names = tuple(printable(os.path.relpath(path, folder.root)) for path in files)
+    everything = replace(everything, groups=near, together=together, names=names)
     rule = options["keep_together"]
     if folder.test is not None:
         notes += [] if named is None else groups.parted_in_words(named[kept], in_test, rule)
@@ -310,10 +313,9 @@ def _read_folder(
     else:
         in_test, told = _grouped_test(everything, folder, rule)
         notes += told
-    files = [paths[position] for position in kept]
     audited = audit.Audited(
         everything.images, everything.targets, near, pairs, in_test, folder.test is None,
-        [printable(os.path.relpath(path, folder.root)) for path in files],
+        names,
         traits.read_traits(files, decoded.bits), folder.classes,
     )  # fmt: skip
     told, found = audit.audit(audited)

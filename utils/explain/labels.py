@@ -3,12 +3,21 @@
 Nothing is removed or changed for it: a person looks, and decides.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from utils import counted
 from utils.training.predictions import Predictions
+
+#: How many are shown and named.
+SHOWN = 10
+#: What is not looked at.
+UNASKED = (
+    "These are labels of test pictures. Those of the training pictures are not asked about: the "
+    "network has learnt them, wrong ones too."
+)
 
 
 @dataclass(frozen=True)
@@ -76,19 +85,25 @@ def _normalised(probabilities: np.ndarray) -> np.ndarray:
     return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
-def doubts_in_words(doubts: Doubts, total: int) -> str:
-    """Return how many labels of the test split are likely wrong, by cleanlab's estimate.
+def doubts_in_words(doubts: Doubts, total: int, names: Sequence[str] | None = None) -> str:
+    """Return how many labels of the test split are likely wrong, and in which files.
 
     Args:
         doubts: from `doubted_labels`.
         total: pictures in the split.
+        names: of its files; None where they have none.
     """
     if not len(doubts.positions):
-        return "The network agrees with every label, so none is in doubt."
+        return f"The network agrees with every label, so none is in doubt. {UNASKED}"
     if doubts.likely is None:
         return "All labels are the same, so there is no estimate of how many are wrong."
     unsure = counted(doubts.likely, "label") if doubts.likely else "no label"
-    return (
+    lines = [
         f"cleanlab's estimate, from the network's probabilities: {unsure} of {total:,} wrong. "
-        "It cannot tell a wrong label from a picture that is hard; look at them, and judge."
-    )
+        "It cannot tell a wrong label from a picture that is hard; look at them, and judge.",
+        UNASKED,
+    ]
+    if names is not None:
+        shown = (names[position] for position in doubts.positions[:SHOWN])
+        lines.append(f"The files, in that order: {', '.join(shown)}.")
+    return "\n".join(lines)

@@ -15,6 +15,9 @@ from utils.explain.calibration import calibration_error
 from utils.intervals import interval_in_words, mean_share_interval, share_in_words
 from utils.training.predictions import Predictions
 
+#: Of fewer test pictures of a class, an interval of its recall spans 28 points or more.
+SCARCE = 10
+
 
 def confusion(predictions: Predictions) -> np.ndarray:
     """Return the confusion matrix, int64, C×C: rows actual, columns predicted."""
@@ -150,6 +153,15 @@ def classes_in_words(table: pd.DataFrame) -> str:
     untested = table["class"][table["support"] == 0]
     if len(untested):
         told += f"\nNot tested, for want of test pictures: {', '.join(untested)}."
+    scarce = table[(table["support"] > 0) & (table["support"] < SCARCE)].sort_values("support")
+    if len(scarce):
+        row = scarce.iloc[0]
+        found = share_in_words(round(row.recall * row.support), int(row.support))
+        told += (
+            f"\n{counted(len(scarce), 'class', 'classes')} of fewer than {SCARCE} test pictures, "
+            f"of which a figure says little. {row['class']} has {row.support:,}, the fewest: "
+            f"recall {found}."
+        )
     return told
 
 
