@@ -295,6 +295,19 @@ def completeness(network: Network, images: Tensor, targets: Sequence[int]) -> di
     return {name: values.detach().cpu().numpy() for name, values in sums.items()}
 
 
+def first_and_mean(maps: np.ndarray) -> np.ndarray:
+    """Return the first of some maps, and their mean stretched to 0…1.
+
+    Args:
+        maps: float32, N×S×S, N at least 1.
+
+    Returns:
+        float32, 2×S×S.
+    """
+    mean = maps.mean(axis=0)
+    return np.stack((maps[0], mean / max(mean.max(), np.finfo(np.float32).tiny)))
+
+
 def as_drawn(maps: Tensor, side: int) -> np.ndarray:
     """Return maps of a block (float, N×H×W) as figures show them: each scaled to [0, 1], N×S×S."""
     return scaled_to(maps, side).cpu().numpy()
