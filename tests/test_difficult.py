@@ -53,7 +53,7 @@ def test_the_audit_finds_what_was_planted(made, tmp_path):
         for file in planted[fault]:
             assert file in told, fault
     assert "A mark? At the top right, 24 of 24 pictures of a that were looked at" in told
-    assert "greyscale pictures of more than 8 bits use 12" in told
+    assert "Of 1 greyscale picture of more than 8 bits, 12 bits are used" in told
 
 
 def test_the_same_seed_makes_the_same_folder(made, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, brief, printable
+from utils import InputError, brief, counted, printable
 from utils.data import (
     audit,
     copies,
@@ -338,14 +338,16 @@ def _remarks(
     notes = []
     if decoded.deep:
         notes.append(
-            f"{len(decoded.deep):,} greyscale pictures of more than 8 bits use {decoded.bits}: "
+            f"Of {counted(len(decoded.deep), 'greyscale picture')} of more than 8 bits, "
+            f"{decoded.bits} bits are used: "
             f"{2**decoded.bits - 1:,} is shown white."
         )
     if decoded.several:
         named = folders.few(os.path.relpath(paths[i], folder.root) for i in decoded.several)
+        one = len(decoded.several) == 1
         notes.append(
-            f"{len(decoded.several):,} files hold several pictures, of which the first is read: "
-            f"{named}."
+            f"{counted(len(decoded.several), 'file')} {'holds' if one else 'hold'} several "
+            f"pictures, of which the first is read: {named}."
         )
     return notes
 
