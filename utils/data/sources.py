@@ -229,7 +229,10 @@ def _draw_shapes(image_size: int, new: NewArray) -> Contents:
         drawn_shapes.draw_split(name, image_size=image_size, into=into)
         for name, into in zip(sizes, zip(images, masks, strict=True), strict=True)
     )
-    train, test = (Split(*map(torch.from_numpy, (d.images, d.targets, d.masks))) for d in drawn)
+    train, test = (
+        Split(torch.from_numpy(d.images), torch.from_numpy(d.targets), torch.from_numpy(d.masks))
+        for d in drawn
+    )
     return Contents(drawn_shapes.CLASSES, train, test)
 
 

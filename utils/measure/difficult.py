@@ -105,7 +105,7 @@ class _Folder:
             ImageDraw.Draw(image).rectangle([corner, MARGIN, corner + MARK, MARGIN + MARK], COLOUR)
         path = self.place / name / (file or self.number(".jpg"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, **{"quality": QUALITY, **options})
+        image.save(path, None, **{"quality": QUALITY, **options})
         if fault:
             self.planted[fault].append(f"{name}/{path.name}")
         return path
@@ -170,7 +170,7 @@ def _writes_heic() -> bool:
     """Return whether HEIC can be written, and have Pillow write it if so."""
     if find_spec("pillow_heif") is None:
         return False
-    import pillow_heif  # ty: ignore[unresolved-import]
+    import pillow_heif  # ty: ignore[import-not-found]
 
     pillow_heif.register_heif_opener()
     return True
