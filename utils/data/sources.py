@@ -317,8 +317,8 @@ def _read_folder(
         in_test, told = _grouped_test(everything, folder, rule)
         notes += told
     audited = audit.Audited(
-        everything.images, everything.targets, near, pairs, in_test, folder.test is None,
-        names,
+        everything.images, everything.targets, near, near if together is None else together,
+        pairs, in_test, folder.test is None, names,
         traits.read_traits(files, decoded.bits), folder.classes,
     )  # fmt: skip
     told, found = audit.audit(audited)
