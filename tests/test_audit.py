@@ -161,6 +161,21 @@ def test_a_property_that_gives_the_class_away_is_told_with_an_interval(drawn, tm
     assert len(told) == 2
 
 
+def test_a_mark_is_told_and_shown_and_what_is_kept_together_counts_as_one(drawn, tmp_path):
+    root = kept(tmp_path / "pets", drawn, 40)
+    for number, path in enumerate(sorted((root / "ant").iterdir())):
+        picture = Image.open(path)
+        picture.paste((230, 40, 60), (84, 3, 93, 12))
+        picture.save(root / f"ant/b{number // 2}_{number % 2}.png")
+        path.unlink()
+    for rule, count in (("copies", 40), (r"^(b\d+_)", 20)):
+        loaded = load(root, tmp_path, keep_together=rule)
+        (told,) = notes_of(loaded, "A mark? ")
+        assert f"At the top right, {count} of {count} pictures of ant that were looked at" in told
+        ((what, names),) = loaded.audit.rows
+        assert what == "a mark?" and len(names) == SHOWN and names[0].startswith("ant/b")
+
+
 def test_pictures_that_cannot_be_read_are_not_audited(drawn, tmp_path):
     root = kept(tmp_path / "pets", drawn)
     for name in ("ant", "bee"):

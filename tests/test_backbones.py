@@ -7,6 +7,7 @@ from torch import nn
 
 from helpers.imagenet import imagenet_weights, photographs
 from utils import InputError
+from utils.explain.gradcam import scaled_to
 from utils.models.backbones import BACKBONES
 from utils.models.pretrained import normalisation
 from utils.models.registry import MODELS, check_model, create_model
@@ -121,3 +122,25 @@ def test_weights_of_another_network_are_refused_with_what_differs(trained, netwo
 def test_older_files_that_do_not_count_batches_will_do(trained, network):
     weights = {n: t for n, t in trained[1].items() if not n.endswith("num_batches_tracked")}
     network.begin_from(weights, "an older file")
+
+
+@pytest.mark.parametrize(("model", "side"), [*((m, 128) for m in BACKBONES), ("davidnet", 64)])
+def test_a_map_lies_where_its_cells_look(model, side):
+    """The middle of what a cell depends on is the middle of where it alone is drawn."""
+    network = create_model(model, num_classes=5, image_size=side, seed=0).eval()
+    images = torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images.requires_grad_()
+    block, kept = network.blocks[-1], []
+    network.get_submodule(block).register_forward_hook(lambda *passed: kept.append(passed[2]))
+    network(images)
+    cells = kept[0].shape[-1]
+    (gradient,) = torch.autograd.grad(kept[0][..., cells // 2, cells // 2].square().sum(), images)
+    cell = torch.zeros(1, cells, cells)
+    cell[:, cells // 2, cells // 2] = 1
+    looked_at, drawn = gradient.abs().sum((0, 1)), scaled_to(cell, side, network.lag(block))[0]
+    for axis in (0, 1):
+        middles = [
+            float((weights.sum(axis) * torch.arange(side)).sum() / weights.sum())
+            for weights in (looked_at, drawn)
+        ]
+        assert abs(middles[0] - middles[1]) < side / cells / 4

@@ -26,11 +26,13 @@ from utils.explain.gradcam import (
     completeness_in_words,
     difference_in_words,
     extents,
+    first_and_mean,
     first_choice,
     first_component,
     grad_cam,
     in_short,
     maps_in_words,
+    moved_back,
     pairs_in_words,
     similarity,
 )
@@ -643,3 +645,19 @@ def test_the_maps_in_short_hold_the_figures_or_say_that_there_are_too_few():
     assert in_short(compare_pairs(RAMP, RAMP, RAMP), "gradcam", "layer3", "r") == (
         "gradcam at layer3, 1 mistake of run **r**: there were too few pairs of maps to compare."
     )
+
+
+def test_the_first_map_stands_beside_the_mean_of_all():
+    maps = np.zeros((4, 8, 8), np.float32)
+    maps[:, 0, 7], maps[0, 4, 4] = 0.5, 1
+    first, mean = first_and_mean(maps)
+    np.testing.assert_array_equal(first, maps[0])
+    assert mean[0, 7] == 1 and mean[4, 4] == pytest.approx(0.5) and mean.sum() == 1.5
+    assert not first_and_mean(np.zeros((2, 4, 4), np.float32)).any()
+
+
+def test_a_map_is_moved_up_and_left_and_its_last_edges_repeated():
+    maps = torch.arange(16.0).reshape(1, 4, 4)
+    moved = moved_back(maps, 1)
+    assert moved[0, 0].tolist() == [5, 6, 7, 7] and moved[0, 3].tolist() == [13, 14, 15, 15]
+    assert moved_back(maps, 0) is maps

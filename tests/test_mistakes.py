@@ -21,6 +21,7 @@ from utils.explain.mistakes import (
     pairs_in_words,
     per_class_table,
     result_in_words,
+    rightly_predicted,
     surest_in_words,
     wrong_in_words,
 )
@@ -222,3 +223,13 @@ def test_the_mistakes_in_short_hold_the_figures_and_no_markup_of_names():
     right = of_classes([0, 1, 2], [0, 1, 2])
     none = in_short("r", "drawn", right, per_class_table(right, names), pairs[:0])
     assert "most frequent mistake: none." in none
+
+
+def test_what_is_right_is_listed_class_by_class_the_surest_first():
+    predictions = of_classes([0, 0, 0, 2, 2, 1], [0, 1, 0, 2, 2, 0])
+    found = [positions.tolist() for positions in rightly_predicted(predictions)]
+    assert [sorted(positions) for positions in found] == [[0, 2], [3, 4]]
+    for positions in found:
+        assert predictions.confidence[positions[0]] == predictions.confidence[positions].max()
+    assert [len(p) for p in rightly_predicted(predictions, classes=1, each=1)] == [1]
+    assert rightly_predicted(of_classes([0, 1], [1, 0])) == []

@@ -410,7 +410,8 @@ def test_pictures_of_one_colour_are_named_and_deep_ones_scaled_also_from_the_cac
         assert loaded.bits == 12
         assert int(torch.cat((loaded.train.images, loaded.test.images)).max()) >= 248
         assert (
-            "6 greyscale pictures of more than 8 bits use 12: 4,095 is shown white." in loaded.notes
+            "Of 6 greyscale pictures of more than 8 bits, 12 bits are used: 4,095 is shown white."
+            in loaded.notes
         )
         flat = "2 files are all of nearly one colour: ant/blank.png, bee/blank.png."
         assert flat in loaded.notes

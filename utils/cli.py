@@ -765,11 +765,9 @@ def _add_difficult(commands) -> None:
     about = "Write a folder of pictures with planted faults, to walk with through the chapters."
     parser = _add_command(commands, "difficult", _difficult, about)
     parser.add_argument("folder", help="to be made")
-    for name, meaning in (
-        ("dataset", "a folder of five or more classes, some of whose pictures are enlarged"),
-        ("seed", "of the draw"),
-    ):
-        _add_setting(parser, name, help=meaning)
+    about = "a folder of five or more classes, some of whose pictures are enlarged"
+    parser.add_argument("--dataset", required=True, help=about)
+    _add_setting(parser, "seed", help="of the draw")
 
 
 def _difficult(options) -> None:

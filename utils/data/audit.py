@@ -42,6 +42,7 @@ class Audited:
         images: uint8, N×3×S×S.
         targets: int64, N.
         groups: int64, N: from `utils.data.near_copies.near_groups`, as the pairs are.
+        together: int64, N: pictures that count as one, such as bursts, have the same number.
         pairs: int64, P×2: positions of those that are nearly the same, the most alike first.
         in_test: bool, N: which of them are in the test split.
         is_drawn: whether that split was drawn here.
@@ -53,6 +54,7 @@ class Audited:
     images: Images
     targets: Tensor
     groups: Tensor
+    together: Tensor
     pairs: Tensor
     in_test: Tensor
     is_drawn: bool
@@ -67,9 +69,9 @@ def audit(audited: Audited) -> tuple[list[str], Audit]:
     later = (first != torch.arange(len(first))).nonzero()[:, 0]
     same = torch.stack((first[later], later), dim=1)
     faults = list(_faults(audited))
-    targets, groups = audited.targets.numpy(), audited.groups.numpy()
-    tells = find_tells(audited.traits, targets, groups, audited.classes)
-    marks = find_marks(audited.images, audited.targets, audited.groups)
+    targets, together = audited.targets.numpy(), audited.together.numpy()
+    tells = find_tells(audited.traits, targets, together, audited.classes)
+    marks = find_marks(audited.images, audited.targets, audited.together)
     notes = [
         *_copy_notes(audited, same),
         *(series_in_words(audited.names, audited.in_test.numpy()) if audited.is_drawn else ()),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, brief, printable
+from utils import InputError, brief, counted, printable
 from utils.data import (
     audit,
     copies,
@@ -229,7 +229,10 @@ def _draw_shapes(image_size: int, new: NewArray) -> Contents:
         drawn_shapes.draw_split(name, image_size=image_size, into=into)
         for name, into in zip(sizes, zip(images, masks, strict=True), strict=True)
     )
-    train, test = (Split(*map(torch.from_numpy, (d.images, d.targets, d.masks))) for d in drawn)
+    train, test = (
+        Split(torch.from_numpy(d.images), torch.from_numpy(d.targets), torch.from_numpy(d.masks))
+        for d in drawn
+    )
     return Contents(drawn_shapes.CLASSES, train, test)
 
 
@@ -314,8 +317,8 @@ def _read_folder(
         in_test, told = _grouped_test(everything, folder, rule)
         notes += told
     audited = audit.Audited(
-        everything.images, everything.targets, near, pairs, in_test, folder.test is None,
-        names,
+        everything.images, everything.targets, near, near if together is None else together,
+        pairs, in_test, folder.test is None, names,
         traits.read_traits(files, decoded.bits), folder.classes,
     )  # fmt: skip
     told, found = audit.audit(audited)
@@ -338,14 +341,16 @@ def _remarks(
     notes = []
     if decoded.deep:
         notes.append(
-            f"{len(decoded.deep):,} greyscale pictures of more than 8 bits use {decoded.bits}: "
+            f"Of {counted(len(decoded.deep), 'greyscale picture')} of more than 8 bits, "
+            f"{decoded.bits} bits are used: "
             f"{2**decoded.bits - 1:,} is shown white."
         )
     if decoded.several:
         named = folders.few(os.path.relpath(paths[i], folder.root) for i in decoded.several)
+        one = len(decoded.several) == 1
         notes.append(
-            f"{len(decoded.several):,} files hold several pictures, of which the first is read: "
-            f"{named}."
+            f"{counted(len(decoded.several), 'file')} {'holds' if one else 'hold'} several "
+            f"pictures, of which the first is read: {named}."
         )
     return notes
 

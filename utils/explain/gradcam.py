@@ -21,7 +21,7 @@ from pytorch_grad_cam.ablation_layer import AblationLayer
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from utils import InputError, as_percent, check_choice, counted
 from utils.models.davidnet import DavidNet
@@ -194,7 +194,10 @@ def class_activation_maps(
             with _explainer(network, method, group, before_pass) as explainer:
                 for part in (slice(start, start + batch_size) for start in starts):
                     chosen = None if targets is None else _as_targets(targets[part])
-                    maps[part, columns] = explainer(images[part].float(), chosen)
+                    found = torch.from_numpy(explainer(images[part].float(), chosen))
+                    for place, name in enumerate(group):
+                        moved = moved_back(found[:, place], network.lag(name))
+                        maps[part, columns[place]] = moved.numpy()
                     advance(len(images[part]))
     return maps if several else maps[:, 0]
 
@@ -295,24 +298,50 @@ def completeness(network: Network, images: Tensor, targets: Sequence[int]) -> di
     return {name: values.detach().cpu().numpy() for name, values in sums.items()}
 
 
-def as_drawn(maps: Tensor, side: int) -> np.ndarray:
-    """Return maps of a block (float, N×H×W) as figures show them: each scaled to [0, 1], N×S×S."""
-    return scaled_to(maps, side).cpu().numpy()
+def first_and_mean(maps: np.ndarray) -> np.ndarray:
+    """Return the first of some maps, and their mean stretched to 0…1.
+
+    Args:
+        maps: float32, N×S×S, N at least 1.
+
+    Returns:
+        float32, 2×S×S.
+    """
+    mean = maps.mean(axis=0)
+    return np.stack((maps[0], mean / max(mean.max(), np.finfo(np.float32).tiny)))
 
 
-def scaled_to(maps: Tensor, side: int) -> Tensor:
+def as_drawn(maps: Tensor, side: int, lag: int = 0) -> np.ndarray:
+    """Return maps of a block (float, N×H×W) as figures show them: float, N×S×S, in [0, 1]."""
+    return scaled_to(maps, side, lag).cpu().numpy()
+
+
+def moved_back(maps: Tensor, lag: int) -> Tensor:
+    """Return maps in the picture's size (float, N×S×S) where their cells look.
+
+    Args:
+        maps: each of whose cells was drawn around its own middle.
+        lag: from `utils.models.network.Network.lag`; the last rows and columns are repeated.
+    """
+    if not lag:
+        return maps
+    return pad(maps[:, None, lag:, lag:], (0, lag, 0, lag), mode="replicate")[:, 0]
+
+
+def scaled_to(maps: Tensor, side: int, lag: int = 0) -> Tensor:
     """Return maps of a block, each scaled to [0, 1] and then resized, as `grad-cam` does it.
 
     Args:
         maps: float, N×H×W.
         side: S, in pixels.
+        lag: as `moved_back` takes it.
 
     Returns:
         float, N×S×S.
     """
     maps = maps - maps.amin((1, 2), keepdim=True)
     maps = maps / (1e-7 + maps.amax((1, 2), keepdim=True))
-    return interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0]
+    return moved_back(interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0], lag)
 
 
 def compare_methods(network: Network, image: Tensor, target: Sequence[int]) -> np.ndarray:

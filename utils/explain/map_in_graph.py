@@ -44,6 +44,7 @@ class NetworkWithMap(nn.Module):
 
     Attributes:
         method, block: of the map.
+        lag: from `utils.models.network.Network.lag`.
 
     Raises:
         InputError: a block or method that there is not, a method that cannot be exported, or a
@@ -65,6 +66,7 @@ class NetworkWithMap(nn.Module):
         self.method, self.block = first_choice(network, method, block)
         check_exportable(self.method)
         check_block(network, self.block)
+        self.lag = network.lag(self.block)
         scale, shift = scale_and_shift(tuple(mean), tuple(std), torch.device("cpu"))
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
@@ -91,7 +93,7 @@ class NetworkWithMap(nn.Module):
         channels = passed.env[self.start]
         gradient = self._gradient(passed.env, _is_largest(logits).to(logits.dtype))
         maps = PRODUCTS[self.method](channels, gradient).sum(1).relu()
-        return logits, scaled_to(maps, pixels.shape[-1])
+        return logits, scaled_to(maps, pixels.shape[-1], self.lag)
 
     def _gradient(self, outputs: dict[fx.Node, Tensor], chosen: Tensor) -> Tensor:
         """Return the gradient of the chosen logits (float, N×C, ones and zeros) at the block.

@@ -69,6 +69,25 @@ def misclassified(predictions: Predictions) -> np.ndarray:
     return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
 
 
+def rightly_predicted(
+    predictions: Predictions, classes: int = 10, each: int = 20
+) -> list[np.ndarray]:
+    """Return the positions of right predictions class by class, the most confident first.
+
+    Args:
+        predictions: of the test split.
+        classes: how many classes at most, in their order; those without any are passed over.
+        each: how many positions of a class at most.
+
+    Returns:
+        int64, at least one each.
+    """
+    right = np.flatnonzero(predictions.predicted == predictions.target)
+    right = right[np.argsort(-predictions.confidence[right], kind="stable")]
+    of_class = [right[predictions.target[right] == t] for t in range(predictions.num_classes)]
+    return [positions[:each] for positions in of_class if len(positions)][:classes]
+
+
 # In words
 
 

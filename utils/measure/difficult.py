@@ -5,6 +5,7 @@ with a folder of one's own, and count what they warned of.
 """
 
 from collections import defaultdict
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class _Folder:
             ImageDraw.Draw(image).rectangle([corner, MARGIN, corner + MARK, MARGIN + MARK], COLOUR)
         path = self.place / name / (file or self.number(".jpg"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, **{"quality": QUALITY, **options})
+        image.save(path, None, **{"quality": QUALITY, **options})
         if fault:
             self.planted[fault].append(f"{name}/{path.name}")
         return path
@@ -153,10 +154,11 @@ def _plant_labels(made: _Folder, one: str, two: str, three: str) -> None:
 
 def _plant_formats(made: _Folder, one: str, two: str, three: str) -> None:
     """Plant files that are not JPEG."""
-    for ending, is_written in ((".heic", _writes_heic()), (".avif", features.check("avif"))):
+    for kind, is_written in (("HEIC", _writes_heic()), ("AVIF", features.check("avif"))):
+        ending = f".{kind.lower()}" if is_written else ".jpg"
+        told = kind if is_written else f"JPEG, since nothing here writes {kind}"
         for name in (one, two, three):
-            file = made.number(ending if is_written else ".jpg")
-            made.write(made.draw(name), name, ending[1:].upper() if is_written else "", file)
+            made.write(made.draw(name), name, told, made.number(ending))
     file = made.number(".tif")
     deep = np.asarray(made.draw(two).convert("L"), np.uint16) * 16
     Image.fromarray(deep).save(made.place / two / file)
@@ -167,12 +169,13 @@ def _plant_formats(made: _Folder, one: str, two: str, three: str) -> None:
 
 
 def _writes_heic() -> bool:
-    """Return whether HEIC can be written, and have Pillow write it if so."""
+    """Return whether HEIC can be written, and have Pillow write it if so.
+
+    By a package that is none of the project's, since it brings a GPL encoder.
+    """
     if find_spec("pillow_heif") is None:
         return False
-    import pillow_heif  # ty: ignore[unresolved-import]
-
-    pillow_heif.register_heif_opener()
+    import_module("pillow_heif").register_heif_opener()
     return True
 
 

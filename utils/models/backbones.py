@@ -52,6 +52,14 @@ class Backbone(Network):
         here = {id(t): name for name, t in self.state_dict(keep_vars=True).items()}
         self.library_names = {name: here[tensor] for name, tensor in there.items()}
 
+    def lag(self, block: str) -> int:
+        """Half a cell: a strided convolution padded alike on all sides sees around its first pixel.
+
+        So the cells of a stride s see around 0, s, 2s … (Araujo et al. 2019, "Computing Receptive
+        Fields of Convolutional Neural Networks"), and not around their middles.
+        """
+        return 2 << self.blocks.index(block)
+
     @staticmethod
     def parts(whole: Any) -> Sequence[Sequence[nn.Module]]:
         """Return the modules of timm's network up to its head: the stem's, and each layer's."""

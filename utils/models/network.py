@@ -35,6 +35,13 @@ class Network(nn.Module):
         super().__init__()
         check_image_size(type(self), image_size)
 
+    def lag(self, block: str) -> int:
+        """Return by how many pixels a block's cells look above, and left of, their own place.
+
+        Nothing where each cell sees around its middle, as where pooling halves the side.
+        """
+        return 0
+
     def init_from_pictures(self, images: Tensor) -> None:
         """Set those weights that depend on the training pictures: here, none.
 
