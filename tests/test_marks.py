@@ -83,3 +83,9 @@ def test_many_pictures_are_looked_at_in_part(scenes):
     images = marked(scenes.repeat(4, 1, 1, 1), range(240))
     (mark,) = found(images, [0] * 240 + [1] * 240)
     assert mark.of_class == mark.marked == LOOKED_AT and mark.of_others == LOOKED_AT
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_all_others_are_copies_there_is_nothing_to_tell_apart(scenes):
+    groups = torch.zeros(120, dtype=torch.int64)
+    assert found(marked(scenes, range(24)), TARGETS, groups) == []

@@ -227,7 +227,7 @@ def attacked(tiny_run, tmp_path_factory):
     pages = folder / "pages"  # the project's own have 60 more, for its modules
     shutil.copytree(book.DOCS, pages, ignore=lambda _, names: set(names) - {
         "conf.py", "book.css", "_static", "_templates", "open-in-colab.svg", "your_pictures.md",
-        "your_pictures", "audit.png",
+        "your_pictures", "audit.png", "right.png",
     })  # fmt: skip
     (pages / "api").mkdir()
     (pages / "api" / "index.md").write_text("# Code\n")

@@ -70,9 +70,11 @@ def find_marks(images: Images, targets: Tensor, groups: Tensor) -> list[Mark]:
     looked_at = _looked_at(targets.numpy(), groups.numpy())
     small, targets = _reduced(chosen(images, looked_at)), targets[looked_at]
     found = []
-    for target in targets.unique().tolist():
-        is_own = targets == target
-        if mark := _best_mark(small, is_own, looked_at, target, len(targets.unique())):
+    classes = targets.unique().tolist()
+    if len(classes) == 1:  # the others are all copies of its pictures
+        return []
+    for target in classes:
+        if mark := _best_mark(small, targets == target, looked_at, target, len(classes)):
             found.append(mark)
     return found
 
@@ -126,7 +128,7 @@ def _is_common(colour: Tensor, others: Tensor) -> bool:
 
 
 def _gain(marked: int, of_class: int, elsewhere: int, of_others: int) -> float:
-    return marked / of_class - elsewhere / max(1, of_others)
+    return marked / of_class - elsewhere / of_others
 
 
 def _is_beyond_chance(
