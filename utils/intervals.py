@@ -97,6 +97,23 @@ def student_half(errors: Sequence[tuple[float, float]], coverage: float = COVERA
     return math.sqrt(sum((stdtrit(freedom, tail) * error) ** 2 for error, freedom in errors))
 
 
+def gain_in_words(gained: Sequence[float], what: str) -> str:
+    """Return the mean of some differences, in points, with Student's interval and their number.
+
+    Args:
+        gained: at least two.
+        what: they are, such as "pairs".
+
+    >>> gain_in_words([1.0, 2.0, 3.0], "pairs")
+    'gained: 2.00 points (95% interval -0.48 to 4.48; n = 3 pairs)'
+    """
+    mean = statistics.mean(gained)
+    error = statistics.stdev(gained) / math.sqrt(len(gained))
+    half = student_half([(error, len(gained) - 1)])
+    interval = f"{COVERAGE:.0%} interval {mean - half:.2f} to {mean + half:.2f}"
+    return f"gained: {mean:.2f} points ({interval}; n = {len(gained)} {what})"
+
+
 def mean_and_spread(values: list[float], digits: int) -> str:
     """Return the mean, and with several values ± their standard deviation; a dash for none.
 

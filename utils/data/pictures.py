@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from utils import InputError, first_line
+from utils.data.mapped import NewArray
 from utils.data.metadata import without_metadata
 from utils.progress import progress_bar
 
@@ -264,6 +265,22 @@ def read_picture(path: str | Path, image_size: int, bits: int = 16) -> np.ndarra
     """
     with opened(path) as image:
         return resize_and_crop(image, image_size, bits)
+
+
+def resized(images: np.ndarray, image_size: int, new: NewArray = np.zeros) -> np.ndarray:
+    """Turn uint8 N×H×W×3 into uint8 N×3×S×S, as `resize_and_crop` does it.
+
+    Args:
+        images: RGB.
+        image_size: S, in pixels.
+        new: makes the array to write into.
+    """
+    made = new((len(images), 3, image_size, image_size), np.uint8)
+    for image, place in zip(images, made, strict=True):
+        if images.shape[1] != image_size:
+            image = resize_and_crop(Image.fromarray(image), image_size)
+        place[:] = image.transpose(2, 0, 1)
+    return made
 
 
 def read_pictures(

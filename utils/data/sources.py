@@ -243,21 +243,11 @@ def _read_cifar10(
 
     is_known = known_dir is not None and is_there(known_dir)
     classes, *arrays = read_cifar10(known_dir if is_known else data_dir)
+    sized = ((pictures.resized(images, image_size, new), targets) for images, targets in arrays)
     train, test = (
-        Split(torch.from_numpy(_resized(images, image_size, new)), torch.from_numpy(targets))
-        for images, targets in arrays
+        Split(torch.from_numpy(images), torch.from_numpy(targets)) for images, targets in sized
     )
     return Contents(classes, train, test)
-
-
-def _resized(images: np.ndarray, image_size: int, new: NewArray) -> np.ndarray:
-    """Turn uint8 N×H×W×3 into uint8 N×3×S×S, as `pictures.resize_and_crop` does it."""
-    resized = new((len(images), 3, image_size, image_size), np.uint8)
-    for image, place in zip(images, resized, strict=True):
-        if images.shape[1] != image_size:
-            image = pictures.resize_and_crop(pictures.Image.fromarray(image), image_size)
-        place[:] = image.transpose(2, 0, 1)
-    return resized
 
 
 def _folder_source(root: Path, name: str, options: Mapping, absent: Sequence[str] = ()) -> Source:

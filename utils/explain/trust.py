@@ -509,22 +509,20 @@ def choice_in_words(judgement: Judgement, shown: Candidate) -> str:
         chosen = best_candidate(judgement, measure)
     except InputError as nothing:
         return str(nothing)
-    known = max(KNOWS_NOTHING, key=lambda each: mean[judgement.candidates.index(each)])
-    of_both = [mean[judgement.candidates.index(each)] for each in (known, chosen)]
-    if of_both[0] >= of_both[1]:
+    worths = dict(zip(judgement.candidates, mean, strict=True))
+    known = max(KNOWS_NOTHING, key=worths.__getitem__)
+    if worths[known] >= worths[chosen]:
         return (
-            f"By {measure}, {named(known)} comes first ({of_both[0]:.2f}; {named(chosen)} "
-            f"{of_both[1]:.2f}), which knows nothing of the network. So it decides nothing here; "
-            f"{named(shown)} is shown first."
+            f"By {measure}, {named(known)} comes first ({worths[known]:.2f}; {named(chosen)} "
+            f"{worths[chosen]:.2f}), which knows nothing of the network. So it decides nothing "
+            f"here; {named(shown)} is shown first."
         )
     told = f"By {measure}, the rule chooses {named(chosen)} on these pictures"
     if chosen == shown:
         return f"{told}, the map that is shown first."
     if shown not in judgement.candidates:
         return f"{told}; {named(shown)}, which is shown first, was not judged."
-    against = " against ".join(
-        f"{mean[judgement.candidates.index(each)]:.2f}" for each in (chosen, shown)
-    )
+    against = f"{worths[chosen]:.2f} against {worths[shown]:.2f}"
     return f"{told}, not {named(shown)}, which is shown first ({against})."
 
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import sem
 
 from utils import check_number
 from utils.data.picture_set import PictureSet
 from utils.explain.mistakes import recalls
-from utils.intervals import COVERAGE, mean_and_spread, student_half
+from utils.intervals import gain_in_words, mean_and_spread
 from utils.measure.trials import train_one
 from utils.training.predictions import predict_test
 from utils.training.recipes import choose_recipe
@@ -53,12 +52,7 @@ def print_balance(
             print(f"balanced={balanced}, seed {seed}: {reached[-1]:.2f} %\n", flush=True)
     for balanced, reached in accuracies.items():
         print(f"balanced accuracy with balanced={balanced}: {mean_and_spread(reached, 2)} %")
-    gained = np.subtract(accuracies[True], accuracies[False])
-    mean, half = gained.mean(), student_half([(sem(gained), seeds - 1)])
-    print(
-        f"gained: {mean:.2f} points ({COVERAGE:.0%} interval {mean - half:.2f} to "
-        f"{mean + half:.2f}; n = {seeds} pairs)"
-    )
+    print(gain_in_words(np.subtract(accuracies[True], accuracies[False]).tolist(), "pairs"))
 
 
 def long_tailed(picture_set: PictureSet, ratio: float) -> PictureSet:

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from scipy.stats import sem
-from torch import Tensor
 
 from utils import check_number
 from utils.data.picture_set import PictureSet, Split, channel_statistics
-from utils.data.pictures import resize_and_crop
-from utils.intervals import COVERAGE, mean_and_spread, student_half
+from utils.data.pictures import resized
+from utils.intervals import gain_in_words, mean_and_spread
 from utils.measure.trials import Trial, read_trial, train_one
 from utils.models.backbones import BACKBONES
 from utils.settings import default_image_size
@@ -85,12 +82,7 @@ def table(made: Mapping[str, list[Trial]], per_class: int) -> Iterator[str]:
             f"{seconds} s of training ({record['device']['name']}, {record['precision']})"
         )
     first, second = ([100 * t.accuracy for t in trials] for trials in made.values())
-    gained = np.subtract(first, second)
-    mean, half = gained.mean(), student_half([(sem(gained), len(gained) - 1)])
-    yield (
-        f"gained: {mean:.2f} points ({COVERAGE:.0%} interval {mean - half:.2f} to "
-        f"{mean + half:.2f}; n = {len(gained)} draws)"
-    )
+    yield gain_in_words(np.subtract(first, second).tolist(), "draws")
 
 
 def few_pictures(picture_set: PictureSet, per_class: int, seed: int) -> PictureSet:
@@ -126,8 +118,5 @@ def enlarged(picture_set: PictureSet, side: int) -> PictureSet:
 
 
 def _resized(split: Split, side: int) -> Split:
-    def resized(image: Tensor) -> Tensor:
-        pixels = Image.fromarray(image.permute(1, 2, 0).numpy())
-        return torch.from_numpy(resize_and_crop(pixels, side).copy()).permute(2, 0, 1)
-
-    return Split(torch.stack([resized(image) for image in split.images]), split.targets)
+    images = split.images[:].permute(0, 2, 3, 1).numpy()
+    return Split(torch.from_numpy(resized(images, side)), split.targets)

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,13 @@ def weights_file(model: str, weights: str | None) -> Path:
 
 
 def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content; it is read once, unless it changes."""
+    status = path.stat()
+    return _checksum(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _checksum(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

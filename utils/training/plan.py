@@ -240,7 +240,7 @@ def _recipe_notes(recipe: Recipe, image_size: int) -> list[str]:
 def _start_in_words(recipe: Recipe, start: str) -> str:
     if start == RANDOM:
         return "random; nothing that was learned before"
-    told = f"{start}, but for the head, which begins at random for these classes"
+    told = f"{start}, but for the head, which begins anew for these classes"
     if alone := round(recipe.head_share * recipe.epochs):
         told += f" and learns alone for {counted(alone, 'epoch')}"
     return told
