@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -159,6 +160,16 @@ def test_examples_in_docstrings_are_true(module):
     name = ".".join(module.relative_to(ROOT).with_suffix("").parts)
     failed, tried = doctest.testmod(importlib.import_module(name.removesuffix(".__init__")))
     assert tried and not failed  # what differed is printed
+
+
+def test_what_says_that_it_needs_no_torch_is_imported_without():
+    """All at once, in a process of its own, where importing torch fails."""
+    paths = [path for path in sources("utils") if "Needs no torch" in path.read_text()]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    assert {"utils.settings", "utils.data.pictures"} <= {*names}
+    script = "import sys; sys.modules.update(torch=None); import " + ", ".join(names)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_test_imports_another():

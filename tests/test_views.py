@@ -8,7 +8,7 @@ from helpers.pictures import made_set, made_split
 from utils.data import copies, explore, near_copies, views
 from utils.data.batches import PictureDataModule, hold_out
 from utils.data.picture_set import Split, channel_statistics, limited, parted
-from utils.data.views import PictureView, chosen, parts
+from utils.data.views import PictureView, chosen, of_each, parts, reduced
 
 POSITIONS = torch.tensor([7, 2, 2, 30, 11])
 
@@ -34,6 +34,18 @@ def test_a_view_is_indexed_like_a_copy(never_copied):
     np.testing.assert_array_equal(view.numpy(), copy.numpy())
     assert [len(part) for part in parts(whole)] == [7, 7, 7, 7, 7, 5]
     assert torch.equal(torch.cat(list(parts(view))), copy)
+
+
+def test_what_is_seen_of_each_is_that_of_all_together(never_copied):
+    whole = made_split([0] * 40).images
+    for images in (whole, chosen(whole, POSITIONS), whole[:0]):
+        expected = images[:].amax((2, 3))
+        assert torch.equal(of_each(images, lambda part: part.amax((2, 3))), expected)
+    small = reduced(whole, 8)
+    assert small.shape == (40, 3, 8, 8) and small.dtype == torch.uint8
+    blocks = whole.view(40, 3, 8, 2, 8, 2).float().mean((3, 5))
+    assert (small - blocks).abs().max() <= 0.5
+    assert reduced(whole, 16) is whole
 
 
 def test_few_are_copied():

@@ -19,7 +19,7 @@ from utils.data.marks import Mark, find_marks
 from utils.data.picture_set import Audit
 from utils.data.tells import Tell, find_tells
 from utils.data.traits import Traits
-from utils.data.views import Images, parts
+from utils.data.views import Images, of_each
 
 #: A picture none of whose channels spans more levels than this, of 256, shows next to nothing.
 FLAT = 8
@@ -171,14 +171,18 @@ class _Fault:
         return f"{counted(len(self.positions), 'file')} {is_or_are} {self.about}: {named}."
 
 
+def _span(images: Tensor) -> Tensor:
+    """Return by how much the values of each picture differ in one of its colours: int32, N."""
+    return (images.amax((2, 3)).int() - images.amin((2, 3)).int()).amax(1)
+
+
 def _faults(audited: Audited) -> Iterator[_Fault]:
     """Yield each fault that pictures have.
 
     What is nearly of one colour is said to be that and nothing else.
     """
     images, traits, size = audited.images, audited.traits, audited.images.shape[-1]
-    spans = [(p.amax((2, 3)).int() - p.amin((2, 3)).int()).amax(1) for p in parts(images)]
-    span = torch.cat(spans).numpy()
+    span = of_each(images, _span).numpy()
     shorter = np.minimum(traits.width, traits.height)
     dark, bright = as_percent(DARK, 0), as_percent(BRIGHT, 0)
     shows = span > FLAT

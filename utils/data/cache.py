@@ -14,8 +14,9 @@ from torch import Tensor
 
 from utils import InputError, first_line
 from utils.data import copies
-from utils.data.mapped import NewArray, TensorFile, map_tensors, read_metadata
+from utils.data.mapped import TensorFile, map_tensors, read_metadata
 from utils.data.picture_set import Audit, PictureSet, Split, channel_statistics
+from utils.data.pictures import NewArray
 from utils.data.views import parts
 from utils.devices import available_memory
 from utils.files import check_space, remove_leftovers, replacing, resolve_path, writing

@@ -11,7 +11,7 @@ from utils.data import drawn_shapes
 from utils.data.augment import augment
 from utils.data.batches import PictureDataModule
 from utils.data.picture_set import PictureSet, Split
-from utils.data.views import parts
+from utils.data.views import of_each, parts
 
 
 def class_counts(picture_set: PictureSet) -> dict[str, np.ndarray]:
@@ -44,10 +44,10 @@ def nearest_mean_accuracy(means: np.ndarray, split: Split) -> float:
         split: what to classify, by the Euclidean distance over all pixels.
     """
     centres = torch.from_numpy(means).flatten(1)
-    nearest = [
-        torch.cdist(images.flatten(1) / 255, centres).argmin(1) for images in parts(split.images)
-    ]
-    return float((torch.cat(nearest) == split.targets).float().mean())
+    nearest = of_each(
+        split.images, lambda images: torch.cdist(images.flatten(1) / 255, centres).argmin(1)
+    )
+    return float((nearest == split.targets).float().mean())
 
 
 def augmented_views(

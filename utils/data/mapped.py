@@ -9,7 +9,7 @@ beginning, pictures are decoded into what follows, and the header is written las
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-#: Returns an array of zeros to decode into: of this shape and type, in a file or in memory.
-NewArray = Callable[[tuple[int, ...], type], np.ndarray]
 #: Bytes before the first tensor: the header's length, the header, and blanks.
 HEADER = 4_096
 #: What the format calls the types of tensors that are kept.

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from utils.data.picture_set import SPLIT_SEED
-from utils.data.views import Images, chosen, parts
+from utils.data.views import Images, chosen, reduced
 from utils.intervals import wilson_interval
 
 #: Side to which larger pictures are reduced: a place is one pixel of these.
@@ -68,7 +67,7 @@ def find_marks(images: Images, targets: Tensor, groups: Tensor) -> list[Mark]:
         groups: int64, N: copies have the same number, and count as one picture: the first.
     """
     looked_at = _looked_at(targets.numpy(), groups.numpy())
-    small, targets = _reduced(chosen(images, looked_at)), targets[looked_at]
+    small, targets = reduced(chosen(images, looked_at), COMPARED)[:], targets[looked_at]
     found = []
     classes = targets.unique().tolist()
     if len(classes) == 1:  # the others are all copies of its pictures
@@ -85,12 +84,6 @@ def _looked_at(targets: np.ndarray, groups: np.ndarray) -> Tensor:
     members = np.random.default_rng(SPLIT_SEED).permutation(members)
     own = (members[targets[members] == target][:LOOKED_AT] for target in np.unique(targets))
     return torch.from_numpy(np.sort(np.concatenate(list(own))))
-
-
-def _reduced(images: Images) -> Tensor:
-    """Return pictures of at most ``COMPARED`` pixels a side: uint8."""
-    side = min(COMPARED, images.shape[-1])
-    return torch.cat([adaptive_avg_pool2d(p.float(), side).byte() for p in parts(images)])
 
 
 def _best_mark(

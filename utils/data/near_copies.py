@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, cosine_similarity
+from torch.nn.functional import avg_pool2d, cosine_similarity
 
 from utils.data import copies
 from utils.data.picture_set import Split
-from utils.data.views import Images, chosen, parts
+from utils.data.views import Images, chosen, reduced
 from utils.progress import progress_bar
 
 #: Two pictures are nearly the same where, averaged over 2×2 pixels, one of them mirrored or not
@@ -117,8 +117,8 @@ def near_pairs(first: Images, second: Images | None = None) -> tuple[Tensor, Ten
     Returns:
         pairs, int64 P×2: positions in `first` and in `second`; and their correlation, float32 P.
     """
-    one = _reduced(first)
-    other = one if (within := second is None) else _reduced(second)
+    one = reduced(first, COMPARED)
+    other = one if (within := second is None) else reduced(second, COMPARED)
     hashes, found, alike = perceptual_hashes(other), [], []
     ways = progress_bar(
         (False, True), description="Comparing pictures", unit="ways", is_visible=len(other) > MANY
@@ -187,17 +187,9 @@ def _nearest(agreeing: Tensor) -> Tensor:
     return torch.zeros_like(agreeing, dtype=torch.bool).scatter_(1, columns, values >= 0)
 
 
-def _reduced(images: Images) -> Images:
-    """Return pictures with at most ``COMPARED`` pixels a side: uint8, N×3×S×S."""
-    if images.shape[-1] <= COMPARED:
-        return images
-    pooled = (adaptive_avg_pool2d(part.float(), COMPARED) for part in parts(images))
-    return torch.cat([part.round().to(torch.uint8) for part in pooled])
-
-
 def _alike_either_way(first: Images, second: Images, pairs: Tensor) -> Tensor:
     """Return `_alike` of pairs of any pictures, mirrored or not, whichever is more: float32, P."""
-    one, other = _reduced(first), _reduced(second)
+    one, other = reduced(first, COMPARED), reduced(second, COMPARED)
     ways = [_alike(one, other, pairs, mirrored) for mirrored in (False, True)]
     return torch.stack(ways).amax(0)
 

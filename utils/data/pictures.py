@@ -1,7 +1,7 @@
 """Picture files: turning any of them into a square RGB array.
 
-`read_picture` is the one way a file becomes what the network sees. Nothing here needs torch, so
-that the decoding workers start quickly.
+`read_picture` is the one way a file becomes what the network sees. Needs no torch, so that
+decoding workers start quickly.
 """
 
 import multiprocessing
@@ -23,7 +23,6 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from utils import InputError, first_line
-from utils.data.mapped import NewArray
 from utils.data.metadata import without_metadata
 from utils.progress import progress_bar
 
@@ -34,6 +33,8 @@ except ImportError:
 else:
     pi_heif.register_heif_opener()
 
+#: Returns an array of zeros to decode into: of this shape and type, in a file or in memory.
+NewArray = Callable[[tuple[int, ...], type], np.ndarray]
 #: By Pillow's names of the formats that are always read, how the names of such files end, in lower
 #: case. Left to itself Pillow would try all it knows, and hand a PostScript file to Ghostscript,
 #: whatever the file is called.

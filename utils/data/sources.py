@@ -36,7 +36,6 @@ from utils.data.cache import (
     kept_elsewhere,
     known_place,
 )
-from utils.data.mapped import NewArray
 from utils.data.picture_set import (
     CIFAR10_MEAN,
     CIFAR10_STD,
@@ -219,7 +218,7 @@ def _check_own_labels(options: Mapping) -> None:
             )
 
 
-def _draw_shapes(image_size: int, new: NewArray) -> Contents:
+def _draw_shapes(image_size: int, new: pictures.NewArray) -> Contents:
     sizes = {"train": drawn_shapes.TRAIN_SIZE, "test": drawn_shapes.TEST_SIZE}
     images, masks = (
         [new((size, *shape, image_size, image_size), kind) for size in sizes.values()]
@@ -237,7 +236,7 @@ def _draw_shapes(image_size: int, new: NewArray) -> Contents:
 
 
 def _read_cifar10(
-    data_dir: Path, known_dir: Path | None, image_size: int, new: NewArray
+    data_dir: Path, known_dir: Path | None, image_size: int, new: pictures.NewArray
 ) -> Contents:
     from utils.data.cifar10 import is_there, read_cifar10  # torchvision takes a second to import
 
@@ -272,7 +271,7 @@ def _read_folder(
     named: Tensor | None,
     options: Mapping,
     image_size: int,
-    new: NewArray,
+    new: pictures.NewArray,
 ) -> Contents:
     """Decode a folder's pictures, audit them, and split them where they are not.
 

@@ -1,6 +1,6 @@
 """What picture files tell beside what they show: size, light, sharpness, format, camera and date.
 
-Nothing here needs torch, so that the workers start quickly.
+Needs no torch, so that the workers start quickly.
 """
 
 import math

@@ -1,11 +1,12 @@
 """Pictures that may be more than memory holds: looked at in parts, and chosen without a copy."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 #: Bytes of pictures that are looked at together: a thousand of 32 pixels a side.
 PART = 1_000 * 3 * 32**2
@@ -77,6 +78,35 @@ Images = Tensor | PictureView
 def parts(images: Images) -> Iterator[Tensor]:
     """Yield pictures in their order, at most ``PART`` bytes at a time, or one."""
     yield from images.split(max(1, PART // max(1, _bytes_of_one(images))))
+
+
+def of_each(images: Images, look: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what is seen in each picture, looking at them part by part.
+
+    Room for all of it is taken at first. If each part's were kept until the end instead, it could
+    come to lie where the next part's large interim results do not fit beside it, and memory would
+    grow by those with every part.
+
+    Args:
+        images: uint8, N×3×S×S.
+        look: returns something for each picture of such a part: a tensor as long as the part.
+    """
+    found, start = None, 0
+    for part in parts(images):
+        seen = look(part)
+        if found is None:
+            found = seen.new_empty((len(images), *seen.shape[1:]))
+        found[start : start + len(part)] = seen
+        start += len(part)
+    assert found is not None  # of no pictures there is one part, without any
+    return found
+
+
+def reduced(images: Images, side: int) -> Images:
+    """Return pictures averaged to at most so many pixels a side: uint8, N×3×side×side."""
+    if images.shape[-1] <= side:
+        return images
+    return of_each(images, lambda p: adaptive_avg_pool2d(p.float(), side).round().to(torch.uint8))
 
 
 def chosen(images: Images, positions: Tensor) -> Images:
