@@ -35,6 +35,7 @@ def test_original_has_every_value_of_the_source():
         "whitening": True,
         "skipped": 0.0,
         "head_share": 0.0,
+        "fixed_statistics": False,
         "depth_decay": 1.0,
         "crop_padding": 4,
         "flip_probability": 0.5,
@@ -188,7 +189,7 @@ def test_settings_of_an_earlier_version_give_the_recipe_they_were():
     added = (
         "optimizer label_smoothing growth whitening skipped alternate_flips jitter views affine "
     )
-    added += "shrink holes"
+    added += "shrink holes head_share fixed_statistics depth_decay"
     for name in added.split():
         del settings[name]
     assert Recipe.from_settings(settings) == RECIPES["original"]

@@ -47,6 +47,8 @@ class Recipe:
         augmentation: what is done to each training picture.
         head_share: share of all epochs, the first ones, in which the network's last part learns
             alone (Howard & Ruder 2018, "Universal Language Model Fine-tuning", section 3.3).
+        fixed_statistics: whether batch norms keep the means and variances that they begin with;
+            those of small batches of few pictures would be a poorer guess.
         depth_decay: each part of the network learns at this share of the rate of the part after
             it, the last at `max_lr` (the same, section 3.2); with Adam.
         views: how many views of each test picture the final accuracy is also averaged over
@@ -72,6 +74,7 @@ class Recipe:
     whitening: bool = True
     skipped: float = 0.0
     head_share: float = 0.0
+    fixed_statistics: bool = False
     depth_decay: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     views: int = 1
@@ -82,6 +85,7 @@ class Recipe:
         for name in OVERRIDES:
             SETTINGS[name].check(getattr(self, name), is_resolved=True)
         check_flag("whitening", self.whitening)
+        check_flag("fixed_statistics", self.fixed_statistics)
         check_number("skipped", self.skipped, 0.0, 0.9)
         check_number("head_share", self.head_share, 0.0, 1.0)
         check_number("depth_decay", self.depth_decay, 0.01, 1.0)
@@ -191,16 +195,18 @@ QUICK = Recipe(
     augmentation=Augmentation(crop_padding=2, cutout_size=0),
 )
 #: For few pictures: a network that has seen many, its last part first, then all of it, the more
-#: slowly the nearer to the picture.
+#: slowly the nearer to the picture. Rates and norms were chosen among seventeen ways by training
+#: pictures held out, two draws of 200 of CIFAR-10's.
 FINETUNE = Recipe(
     "finetune",
     epochs=15,
     batch_size=32,
-    max_lr=2e-3,
+    max_lr=5e-4,
     model="efficientnet_lite0",
     label_smoothing=0.1,
     head_share=0.2,
-    depth_decay=0.4,
+    fixed_statistics=True,
+    depth_decay=0.8,
     augmentation=Augmentation(
         crop_padding=0, cutout_size=0, jitter=0.2, affine=Affine(0.75, 0.1, 0.2, 10.0)
     ),
