@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_balance,
         _add_few,
         _add_labels,
+        _add_averaging,
         _add_difficult,
         _add_compare,
         _add_docs,
@@ -756,6 +757,24 @@ def _labels(options) -> None:
     check_number("--seeds", options.seeds, 1, 1_000, whole=True)
     picture_set = load_pictures(dataset="shapes", data_dir=options.data_dir)
     print_found(picture_set, options.seeds, options.output_dir)
+
+
+# averaging
+
+
+def _add_averaging(commands) -> None:
+    about = "Test a run with one view of each picture, and averaged over several in two ways."
+    parser = _add_command(commands, "averaging", _averaging, about)
+    parser.add_argument("--run", help="a trained run (default: the newest complete one)")
+    _add_setting(parser, "output_dir")
+    parser.add_argument("--rounds", type=int, default=3, help="how often, in turn (default: 3)")
+
+
+def _averaging(options) -> None:
+    from utils.measure.averaging import print_averaging
+
+    check_number("--rounds", options.rounds, 1, 1_000, whole=True)
+    print_averaging(_trained_run(options), options.rounds)
 
 
 # difficult
