@@ -1,6 +1,7 @@
 """The range test: what it suggests on known curves, and what a sweep measures and leaves alone."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from helpers.training import SmallDavidNet, make_pictures
 from utils import InputError
 from utils.data.augment import Augmentation, augment
+from utils.data.picture_set import Split
 from utils.models.registry import MODELS
 from utils.runs import Run
 from utils.training.classifier import build_optimizer
@@ -214,6 +216,23 @@ def test_first_loss_is_the_fresh_networks_on_the_first_batch_of_training(make_pl
     loss = cross_entropy(plan.network().train()(images), pictures.train.targets[indices])
     result = sweep(plan, steps=10)
     assert result.losses[0] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_all_pictures_of_a_sweep_have_the_size_of_trainings_first_epoch(make_plan, monkeypatch):
+    pictures, sides, forward = make_plan.args[0], [], SmallDavidNet.forward
+    larger = Split(pictures.train.images.repeat(1, 1, 2, 2), pictures.train.targets)
+    plan = make_plan.func(
+        replace(pictures, train=larger), **make_plan.keywords | {"recipe": "fast", "epochs": 4}
+    )
+    assert plan.recipe.picture_sides(32) == [16, 16, 24, 32]
+
+    def seen(network, images):
+        sides.append(images.shape[-1])
+        return forward(network, images)
+
+    monkeypatch.setattr(SmallDavidNet, "forward", seen)
+    sweep(plan, steps=30)
+    assert len(sides) > 20 and set(sides) == {16}
 
 
 def test_losses_are_those_of_a_plain_loop_without_smoothing(make_plan):

@@ -55,8 +55,9 @@ def sweep(
 ) -> RangeTest:
     """Train a throw-away network while the learning rate rises exponentially.
 
-    It sees the very batches and augmentation that training will; nothing of it is kept but the
-    curve. Stops early once the loss has left all reason.
+    It sees the very batches and augmentation that training will, but all of one size, that of
+    training's first epoch: larger pictures halfway would bend the curve. Nothing of it is kept but
+    the curve. Stops early once the loss has left all reason.
 
     Args:
         plan: the training whose learning rate is sought.
@@ -84,7 +85,9 @@ def sweep(
             max_steps=steps,
             limit_val_batches=0,  # a sweep needs no validation
         )
-        trainer.fit(classifier, datamodule=plan.data_module())
+        data = plan.data_module()
+        data.sides = data.sides[:1]
+        trainer.fit(classifier, datamodule=data)
     learning_rates, losses = np.array(classifier.learning_rates), np.array(classifier.losses)
     seconds = time.perf_counter() - started
     chance = float(np.log(len(plan.picture_set.classes)))
