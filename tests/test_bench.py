@@ -24,13 +24,15 @@ def small():
         patch.setattr(bench, "create_model", partial(create_model, width=2))
         patch.setattr(bench, "_ceilings", partial(bench._ceilings, times=1))
         patch.setattr(bench, "EVALUATED", 64)
+        patch.setattr(bench, "SMALL_BATCH", 4)
         patch.setattr(bench, "EVAL_BATCH_SIZE", 32)
         patch.setattr(torch.cuda, "is_available", lambda: False)
         yield
 
 
 PARTS = [
-    "3×3 convolution, forward", "3×3 convolution, both ways", "copy of memory",
+    "3×3 convolution, forward", "3×3 convolution, both ways", "3×3 convolution, both ways, float32",
+    "copy of memory",
     "batches from memory", "batches from a mapped file",
     *(
         f"{model}: {part}"
@@ -42,7 +44,8 @@ PARTS = [
             ("speednet", ["augmenting"], SHOWN_FIRST[SpeedNet]["photographs"]),
         )
         for part in (
-            "training step", *(f"loading, {augmentation}" for augmentation in augmentations),
+            "training step", "training step, batch 4",
+            *(f"loading, {augmentation}" for augmentation in augmentations),
             "training step in Trainer", "evaluation", "evaluation in Trainer",
             "forward pass, float32", "Grad-CAM, last block",
             f"forward and gradient to {block}, float32", f"{method} at {block}",
@@ -54,7 +57,7 @@ PARTS = [
 
 @pytest.fixture(scope="module")
 def report(small):
-    return bench.benchmark(batch_size=8, rounds=3)
+    return bench.benchmark(batch_size=8, rounds=3, precision="bf16-mixed")
 
 
 def test_every_part_is_measured_in_every_round(report):
@@ -64,7 +67,7 @@ def test_every_part_is_measured_in_every_round(report):
     for row in parts.values():
         assert len(row["seconds"]) == report["rounds"] == 3
         assert all(0 < s < 30 for s in row["seconds"])
-    assert report["precision"] in ("32-true", "bf16-mixed")
+    assert report["precision"] == "bf16-mixed"
 
 
 def test_a_share_is_the_ratio_of_two_median_rates(report):
@@ -74,6 +77,8 @@ def test_a_share_is_the_ratio_of_two_median_rates(report):
     assert parts[f"{step} in Trainer"]["share"] == pytest.approx(
         median[step] / median[f"{step} in Trainer"]
     )
+    small = f"{step}, batch 4"
+    assert parts[small]["share"] == pytest.approx(median[step] / median[small])
     loading = "davidnet: loading, augmentation b"
     assert parts[loading]["share"] == pytest.approx(median[loading] / median[step])
     _, both = bench.picture_flops("davidnet")
@@ -125,11 +130,23 @@ def test_printed_table_and_json_agree(tmp_path, capsys):
             assert f"{row['share']:.1%}" in line
 
 
+@pytest.mark.parametrize(("low", "is_warned"), [(0.5, False), (4.0, True)])
+def test_slow_convolutions_in_16_bits_are_told(report, low, is_warned):
+    seconds = {bench.CONVOLUTION: [low], bench.IN_FLOAT32: [1.0]}
+    rows = {name: report["parts"][name] | {"seconds": s} for name, s in seconds.items()}
+    lines = list(bench.table(report | {"rounds": 1, "parts": report["parts"] | rows}))
+    told = [line for line in lines if "4.0 times as long in bf16-mixed" in line]
+    assert len(told) == is_warned
+    without = {name: row for name, row in report["parts"].items() if name != bench.IN_FLOAT32}
+    assert "times as long" not in "\n".join(bench.table(report | {"parts": without}))
+
+
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
         ({"batch_size": 1}, ["--batch-size", "1", "from 2"]),
         ({"rounds": 0}, ["--rounds", "0", "from 1"]),
+        ({"precision": "8-bit"}, ["precision", "'8-bit'"]),
         ({"batch_size": 100_000}, ["--batch-size 100000 needs about 500.0 GB", "Lower it"]),
         (
             {"json_path": "/nowhere/x.json"},

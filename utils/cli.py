@@ -489,6 +489,7 @@ def _add_bench(commands) -> None:
     parser.add_argument(
         "--rounds", type=int, default=3, help="how often to measure each, in turn; 0: not at all"
     )
+    _add_setting(parser, "precision")
     parser.add_argument("--json", help="also write the figures to this file")
     gpu = parser.add_argument_group("on a GPU")
     gpu.add_argument(
@@ -533,7 +534,7 @@ def _bench(options) -> None:
         choose_recipe(options.train, options.dataset)
         picture_set = _pictures_to_train_on(options)
     if options.rounds:
-        print_benchmark(options.batch_size, options.rounds, options.json)
+        print_benchmark(options.batch_size, options.rounds, options.json, options.precision)
     if picture_set is not None:
         from utils.measure.trials import print_trials
 

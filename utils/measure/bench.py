@@ -57,6 +57,9 @@ MEAN_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 EVALUATED = 8 * EVAL_BATCH_SIZE
 NINE_SHARES = tuple(tenths / 10 for tenths in range(1, 10))
 CONVOLUTION, CONVOLUTION_FORWARD = "3×3 convolution, both ways", "3×3 convolution, forward"
+IN_FLOAT32 = f"{CONVOLUTION}, float32"
+#: The batch of `quick`, in which a step's fixed costs weigh more.
+SMALL_BATCH = RECIPES["quick"].batch_size
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,17 @@ class Part:
     is_cost: bool = False
 
 
-def print_benchmark(batch_size: int = 512, rounds: int = 3, json_path: str | None = None) -> None:
+def print_benchmark(
+    batch_size: int = 512,
+    rounds: int = 3,
+    json_path: str | None = None,
+    precision: str = "auto",
+) -> None:
     """Measure, print a table, and write the figures as JSON if asked.
 
     Raises:
-        InputError: a number out of range, too little memory, or nowhere to write to.
+        InputError: a number out of range, too little memory, a precision that is unknown or not
+            for this device, or nowhere to write to.
     """
     check_number("--batch-size", batch_size, 2, 100_000, whole=True)
     check_number("--rounds", rounds, 1, 1_000, whole=True)
@@ -97,7 +106,7 @@ def print_benchmark(batch_size: int = 512, rounds: int = 3, json_path: str | Non
         )
     if json_path and not Path(json_path).resolve().parent.is_dir():
         raise InputError(f"--json {json_path}: the folder {Path(json_path).parent} does not exist.")
-    report = benchmark(batch_size, rounds)
+    report = benchmark(batch_size, rounds, precision)
     print("\n".join(table(report)))
     if json_path:
         write_text(Path(json_path), json.dumps(report, indent=2) + "\n")
@@ -117,12 +126,27 @@ def table(report: dict) -> Iterator[str]:
             what = "the time of " if row["is_cost"] else ""
             line += f"  {row['share']:6.1%} of {what}{row['of']}"
         yield line
+    yield from _warning(report)
 
 
-def benchmark(batch_size: int, rounds: int) -> dict:
+def _warning(report: dict) -> Iterator[str]:
+    """Yield a line where convolutions in 16 bits are slower than in float32."""
+    parts = report["parts"]
+    if IN_FLOAT32 not in parts:
+        return
+    low, plain = (statistics.median(parts[n]["seconds"]) for n in (CONVOLUTION, IN_FLOAT32))
+    if low > plain:
+        yield (
+            f"Convolutions take {low / plain:.1f} times as long in {report['precision']} as in "
+            f"float32 here: a fault of torch {report['torch']}, or no units for it. Train with "
+            "precision=32-true, or with another version of torch."
+        )
+
+
+def benchmark(batch_size: int, rounds: int, precision: str = "auto") -> dict:
     """Return the seconds of each part in each round, and its share (of medians)."""
     device, hardware = choose_device()
-    precision, _ = choose_precision("auto", device)
+    precision, _ = choose_precision(precision, device)
     keep_freed_memory()
     parts = list(_ceilings(device, precision))
     for model in OWN:
@@ -189,8 +213,11 @@ def _ceilings(device: str, precision: str, times: int = 10) -> Iterator[Part]:
         name = f"matrix product, {str(dtype).removeprefix('torch.')}"
         flops, work = _matrix_product(device, dtype)
         yield Part(name, "GFLOP", times * flops / 1e9, _timed(device, work, times))
-    for name, backward in ((CONVOLUTION_FORWARD, False), (CONVOLUTION, True)):
-        flops, work = _convolution(device, low, backward)
+    convolutions = [(CONVOLUTION_FORWARD, low, False), (CONVOLUTION, low, True)]
+    if low != torch.float32:
+        convolutions.append((IN_FLOAT32, torch.float32, True))
+    for name, dtype, backward in convolutions:
+        flops, work = _convolution(device, dtype, backward)
         yield Part(name, "GFLOP", times * flops / 1e9, _timed(device, work, times))
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
@@ -269,6 +296,10 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
         CONVOLUTION,
         both * batch_size,
     )
+    if batch_size > SMALL_BATCH:
+        bare = _bare_step(model, SMALL_BATCH, device, precision, batch_size // SMALL_BATCH)
+        amount = batch_size // SMALL_BATCH * SMALL_BATCH
+        yield Part(f"{step}, batch {SMALL_BATCH}", "pictures", amount, bare, step, amount)
     for what, augmentation in _augmentations(model).items():
         loading = _loader(data, augmentation, device)
         yield Part(f"{model}: loading, {what}", *batch, loading, step, batch_size, True)
@@ -362,8 +393,10 @@ def _pictures(count: int, device: str) -> torch.Tensor:
     return images.to(memory_format=torch.channels_last)
 
 
-def _bare_step(model: str, batch_size: int, device: str, precision: str) -> Callable[[], float]:
-    """Return a measurement of one step without Lightning, loader, augmentation or metrics."""
+def _bare_step(
+    model: str, batch_size: int, device: str, precision: str, times: int = 1
+) -> Callable[[], float]:
+    """Return a measurement of steps without Lightning, loader, augmentation or metrics."""
     network = create_model(model, seed=0).to(device)
     optimizer = build_optimizer(network, _recipe_of(model))
     images = _pictures(batch_size, device)
@@ -376,7 +409,7 @@ def _bare_step(model: str, batch_size: int, device: str, precision: str) -> Call
         optimizer.step()
         optimizer.zero_grad()
 
-    return _timed(device, step)
+    return _timed(device, step, times)
 
 
 def _loader(
