@@ -3,10 +3,20 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
+from helpers.training import make_pictures
+from utils.data.augment import normalise, several_views
+from utils.data.batches import PictureDataModule
 from utils.files import ROOT
+from utils.models.registry import create_model
+from utils.training.classifier import ImageClassifier
+from utils.training.recipes import RECIPES
+from utils.training.trainer import evaluate_averaged
 
 QUIET_SCRIPT = """
 import sys
@@ -49,3 +59,38 @@ def test_nothing_is_printed_but_our_own_lines_and_nothing_written_elsewhere(tmp_
     assert lines[4:] == lines[1:3]  # how it went, again
     for line in done.stderr.replace("\r", "\n").splitlines():  # progress bars, and no more
         assert not line.strip() or line.startswith(("Training:", "Epoch", "Range test:")), line
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    network = create_model("davidnet", num_classes=3, width=4, image_size=16, seed=1)
+    return ImageClassifier(network, 3, RECIPES["original"])
+
+
+@pytest.mark.parametrize(("views", "unsure"), [(6, 0.2), (2, 0.4), (6, 1.0)])
+def test_views_are_averaged_where_the_network_is_least_sure_in_whatever_order(
+    classifier, views, unsure
+):
+    pictures = make_pictures(train_size=9, test_size=50)
+    network = classifier.network.eval()
+
+    def logits(images, count):
+        shown = normalise(images, pictures.mean, pictures.std)
+        with torch.no_grad():
+            return sum(weight * network(view) for view, weight in several_views(shown, count))
+
+    first, mean = (logits(pictures.test.images, count) for count in (1, views))
+    lead = first.sort().values.diff()[:, -1]
+    least = lead.argsort()[: round(unsure * 50)]
+    expected = first.index_copy(0, least, mean[least])
+    targets = pictures.test.targets
+    assert not torch.allclose(expected, first) and (unsure == 1) == torch.equal(expected, mean)
+    for order in (torch.arange(50), lead.argsort(), targets.argsort()):
+        data = PictureDataModule(replace(pictures, test=pictures.test.subset(order)), 8)
+        found = evaluate_averaged(classifier, data, "cpu", "32-true", views, unsure)
+        right = (expected.argmax(1) == targets).float().mean().item()
+        assert found["test_acc"] == pytest.approx(right)
+        assert found["test_loss"] == pytest.approx(
+            cross_entropy(expected, targets).item(), rel=1e-4
+        )
+    assert classifier.views == 1

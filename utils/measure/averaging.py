@@ -9,10 +9,10 @@ from utils.data.batches import PictureDataModule
 from utils.data.sources import pictures_of
 from utils.devices import choose_device
 from utils.runs import Run
-from utils.training.classifier import UNSURE, ImageClassifier
+from utils.training.classifier import ImageClassifier
 from utils.training.recipes import Recipe
 from utils.training.trained import load_network
-from utils.training.trainer import build_trainer, interruptible
+from utils.training.trainer import UNSURE, evaluate, evaluate_averaged
 
 #: Views of each picture in such a test.
 VIEWS = 6
@@ -81,10 +81,13 @@ def _test(
     classifier: ImageClassifier, data: PictureDataModule, share: float, precision: str
 ) -> tuple[float, float]:
     """Return the accuracy, and the seconds it took."""
-    classifier.views, classifier.unsure = VIEWS if share else 1, share
     device, _ = choose_device()
-    trainer = build_trainer(device, precision)
+    asked = classifier, data, device, precision
     started = time.perf_counter()
-    with interruptible():
-        figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    if 0 < share < 1:
+        figures = evaluate_averaged(*asked, VIEWS, share)
+    else:
+        classifier.views = VIEWS if share else 1
+        figures, _ = evaluate(*asked)
+        classifier.views = 1
     return figures["test_acc"], time.perf_counter() - started

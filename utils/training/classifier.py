@@ -1,6 +1,5 @@
 """The LightningModule: any network of the registry, trained by a recipe."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,10 +18,6 @@ from utils.models.network import Network
 from utils.training.optimizers import Muon
 from utils.training.recipes import Recipe
 
-#: Share of the test pictures, those that the network is least sure of, that are shown in several
-#: views where a recipe asks for them: the others' answers would hardly ever change.
-UNSURE = 0.25
-
 
 class ImageClassifier(LightningModule):
     """Trains a network with cross-entropy, as a recipe says.
@@ -40,8 +35,7 @@ class ImageClassifier(LightningModule):
             afterwards (Menon et al. 2021, "Long-tail learning via logit adjustment").
 
     Attributes:
-        views: how many views the test averages over, of a picture that the network is unsure of.
-        unsure: share of the test pictures that it counts as such, the least sure of each batch.
+        views: how many views of each test picture the test averages over.
         share: what this process's mean loss counts in the average over all processes, which
             Lightning takes of the gradients: more than 1 where it has more pictures of a batch.
     """
@@ -56,7 +50,7 @@ class ImageClassifier(LightningModule):
         super().__init__()
         self.network = network
         self.recipe = recipe
-        self.views, self.unsure, self.share = 1, UNSURE, 1.0
+        self.views, self.share = 1, 1.0
         self.waiting = [
             weight
             for part in list(network.children())[:-1]
@@ -111,23 +105,10 @@ class ImageClassifier(LightningModule):
     def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Measure a batch of the test split, and return its logits (float32)."""
         images, targets = batch[:2]
-        logits = self(images).float()
-        if self.views > 1:
-            logits = self._averaged(images, logits)
+        views = several_views(images, self.views)
+        logits = sum(weight * self(view).float() for view, weight in views)
         self._measure("test", logits, targets)
         return logits
-
-    def _averaged(self, images: Tensor, logits: Tensor) -> Tensor:
-        """Return logits that are averaged over views where the first is least sure: where the
-        best class is the least ahead of the second.
-        """
-        first, second = logits.topk(2).values.unbind(1)
-        count = math.ceil(self.unsure * len(images))
-        unsure = (first - second).topk(count, largest=False).indices
-        (_, own_share), *others = several_views(images[unsure], self.views)
-        seen = self(torch.cat([view for view, _ in others])).float().chunk(len(others))
-        views = sum(weight * view for view, (_, weight) in zip(seen, others, strict=True))
-        return logits.index_copy(0, unsure, own_share * logits[unsure] + views)
 
     def _measure(self, split: str, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the losses (N) of a batch's logits, and add them to the metrics of the split."""

@@ -30,7 +30,7 @@ from utils.training.plan import CHECKPOINT, TrainingPlan, as_begun, hardware_cha
 from utils.training.predictions import right_on_new, write_predictions
 from utils.training.processes import end_processes, is_first, part, told_by_process
 from utils.training.trained import save_network
-from utils.training.trainer import build_trainer, evaluate_in_float32, interruptible, join
+from utils.training.trainer import build_trainer, evaluate, evaluate_averaged, interruptible, join
 
 #: In the order in which they may be removed at any moment; what says "trained" goes first.
 TRAINED_FILES = ("model.safetensors", "metrics.json", "predictions.npz", "metrics.csv", "steps.csv")
@@ -225,7 +225,7 @@ def _finish(plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataMo
     """Test the final weights and write what was learned."""
     run, targets = plan.run, plan.picture_set.test.targets
     averaged = _test_averaged(plan, classifier, data) if plan.recipe.views > 1 else None
-    figures, logits = evaluate_in_float32(classifier, data, plan.device)
+    figures, logits = evaluate(classifier, data, plan.device)
     write_predictions(run, logits, targets)
     save_network(run, classifier.network)
     new = right_on_new(plan.picture_set, logits)
@@ -245,14 +245,11 @@ def _test_averaged(
     plan: TrainingPlan, classifier: ImageClassifier, data: PictureDataModule
 ) -> dict:
     """Return the figures of logits averaged over views, in the precision of training."""
-    trainer = build_trainer(plan.device, plan.settings["precision"])
-    started, classifier.views = time.perf_counter(), plan.recipe.views
-    with interruptible():
-        figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
-    classifier.views = 1
+    started, precision = time.perf_counter(), plan.settings["precision"]
+    figures = evaluate_averaged(classifier, data, plan.device, precision, plan.recipe.views)
     return {
         "views": plan.recipe.views,
         **figures,
-        "precision": plan.settings["precision"],
+        "precision": precision,
         "seconds": round(time.perf_counter() - started, 2),
     }

@@ -15,7 +15,7 @@ from utils.training.answers import check_numbers, checking
 from utils.training.classifier import ImageClassifier
 from utils.training.recipes import Recipe
 from utils.training.trained import load_network
-from utils.training.trainer import evaluate_in_float32
+from utils.training.trainer import evaluate
 
 
 def write_predictions(run: Run, logits: Tensor, targets: Tensor) -> None:
@@ -135,7 +135,7 @@ def _logits(run: Run, picture_set: PictureSet, devices: str) -> Tensor:
     recipe = Recipe.from_settings(run.settings)
     classifier = ImageClassifier(load_network(run), len(picture_set.classes), recipe)
     data = PictureDataModule(picture_set, recipe.batch_size)
-    _, logits = evaluate_in_float32(classifier, data, device)
+    _, logits = evaluate(classifier, data, device)
     return logits
 
 

@@ -1,10 +1,12 @@
 """Lightning's Trainer, quiet, and on one device unless it is told otherwise."""
 
+import math
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from logging import WARNING, getLogger
 from typing import Any
 
@@ -12,12 +14,16 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from utils.data.batches import PictureDataModule
 from utils.devices import keep_freed_memory
 from utils.training.callbacks import KeepLogits
 from utils.training.classifier import ImageClassifier
 from utils.training.processes import ALONE, FORKED, TORCHRUN, OneThread, Processes, by_torchrun
+
+#: Share of the test pictures that are shown in several views where a recipe asks for them.
+UNSURE = 0.2
 
 
 def build_trainer(
@@ -97,16 +103,58 @@ def interruptible() -> Generator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def evaluate_in_float32(
-    classifier: ImageClassifier, data: PictureDataModule, device: str
+def evaluate(
+    classifier: ImageClassifier, data: PictureDataModule, device: str, precision: str = "32-true"
 ) -> tuple[Mapping[str, float], Tensor]:
-    """Pass the test split through the network once, in float32, as the maps compute too.
+    """Pass the test split through the network, once for each of the classifier's views.
+
+    Args:
+        classifier: the network and how many views of a picture it averages over.
+        data: with the test split.
+        device: torch's name of it.
+        precision: Lightning's name of it; float32 is what the maps compute in, too.
 
     Returns:
         ``test_loss`` and ``test_acc``, and the logits: float32, N×C, on the CPU.
     """
     kept = KeepLogits()
-    trainer = build_trainer(device, "32-true", callbacks=[kept])
+    trainer = build_trainer(device, precision, callbacks=[kept])
     with interruptible():
         figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
     return figures, torch.cat(kept.logits)
+
+
+def evaluate_averaged(
+    classifier: ImageClassifier,
+    data: PictureDataModule,
+    device: str,
+    precision: str,
+    views: int,
+    unsure: float = UNSURE,
+) -> dict[str, float]:
+    """Return the figures of logits averaged over views where the network is least sure.
+
+    One view of each picture says where that is: where the best class is the least ahead of the
+    second. The other pictures' answers would hardly ever change.
+
+    Args:
+        classifier, data, device, precision: as `evaluate` takes them.
+        views: how many, 2 or 6.
+        unsure: share of the test pictures that are seen in several views.
+
+    Returns:
+        ``test_loss`` and ``test_acc``.
+    """
+    _, logits = evaluate(classifier, data, device, precision)
+    test = data.picture_set.test
+    lead = -logits.topk(2).values.diff()[:, 0]
+    chosen = lead.topk(math.ceil(unsure * len(test)), largest=False).indices.sort().values
+    part = replace(data.picture_set, test=test.subset(chosen))
+    classifier.views = views
+    _, averaged = evaluate(classifier, PictureDataModule(part, data.batch_size), device, precision)
+    classifier.views = 1
+    logits = logits.index_copy(0, chosen, averaged)
+    return {
+        "test_loss": float(cross_entropy(logits, test.targets)),
+        "test_acc": float((logits.argmax(1) == test.targets).float().mean()),
+    }
