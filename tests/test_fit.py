@@ -71,6 +71,7 @@ def test_run_json_tells_everything_of_a_complete_run(trained):
         "views": 1,
         "depth_decay": 1.0,
         "head_share": 0.0,
+        "fixed_statistics": False,
         "weights": "random",
         "weights_sha256": None,
     }  # fmt: skip
