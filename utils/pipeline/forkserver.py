@@ -30,8 +30,8 @@ from jupyter_client.provisioning import LocalProvisioner
 from utils.files import ROOT
 
 #: Slow to import, needed by several chapters, and the same wherever they are imported. What else
-#: takes time is not: pandas, tqdm and Lightning ask on import whether they are in a notebook, pyplot
-#: too (so torchmetrics is not here), and Lightning's log keeps the standard error of that moment.
+#: takes time is not: pandas, tqdm and Lightning ask on import whether they are in a notebook, and
+#: so does pyplot, which torchmetrics imports; Lightning's log keeps the standard error it finds.
 PRELOADED = ("ipykernel.kernelapp", "matplotlib.figure", "scipy.signal", "torchvision")
 #: What a kernel makes matplotlib's default, which reads it on import.
 BACKEND = "module://matplotlib_inline.backend_inline"
