@@ -10,6 +10,7 @@ starts them again), and no GPU was touched. Linux alone: on macOS such libraries
 fork, and Windows knows none. Where a kernel cannot be forked it is started as usual.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -141,6 +142,7 @@ def serve(orders: socket.socket) -> None:
     os.environ["JPY_PARENT_PID"] = str(os.getpid())
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.freeze()  # or a kernel that ends spends a second on looking through what was imported here
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # kernels that ended need nobody to ask for them
     while True:
         order, files, _, _ = socket.recv_fds(orders, LONGEST_ORDER, 1)

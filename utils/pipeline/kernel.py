@@ -169,7 +169,7 @@ class _Client(PapermillNotebookClient):
     """Passes on what the running cell reports."""
 
     on_progress: OnProgress
-    forkserver: Forkserver | None
+    forkserver: Forkserver | None = None
     interrupted = False
     begun = False
 
