@@ -24,6 +24,7 @@ from traitlets.config import Config
 
 from utils import Interrupted, first_line, printable
 from utils.locks import PREFIX, private_folder
+from utils.pipeline.forkserver import Forkserver
 from utils.progress import PROGRESS_MARK
 
 #: Called with a line of progress from the running cell, or with None when a cell is done.
@@ -63,7 +64,12 @@ def count_cells(notebook: Path) -> int:
 
 
 def execute(
-    notebook: Path, target: Path, values: Mapping, folder: Path, on_progress: OnProgress
+    notebook: Path,
+    target: Path,
+    values: Mapping,
+    folder: Path,
+    on_progress: OnProgress,
+    forkserver: Forkserver | None = None,
 ) -> None:
     """Execute a notebook and write it with its outputs to `target`, even when a cell fails.
 
@@ -73,6 +79,7 @@ def execute(
         values: parameters; those the notebook does not take are left out.
         folder: the working directory of the kernel.
         on_progress: told of every finished cell and every line of progress.
+        forkserver: from which the kernel is forked; None starts a fresh one.
 
     Raises:
         NotebookError: a cell raised an error, or the kernel died.
@@ -91,6 +98,7 @@ def execute(
                 progress_bar=False,
                 config=config,
                 on_progress=on_progress,
+                forkserver=forkserver,
             )
         except papermill.PapermillExecutionError as error:
             if error.ename in (KeyboardInterrupt.__name__, Interrupted.__name__):
@@ -161,12 +169,15 @@ class _Client(PapermillNotebookClient):
     """Passes on what the running cell reports."""
 
     on_progress: OnProgress
+    forkserver: Forkserver | None = None
     interrupted = False
     begun = False
 
     def create_kernel_manager(self):
         manager = super().create_kernel_manager()
         manager.kernel_spec_manager = _ThisPython()
+        if self.forkserver is not None:
+            manager.provisioner = self.forkserver.provisioner(manager)
         return manager
 
     def execute_in_this_python(self) -> None:
@@ -219,6 +230,7 @@ class _Engine(Engine):
         client = _Client(nb_man, kernel_name=kernel_name, config=config, timeout=None)
         client.log.setLevel(CRITICAL)  # a kernel that does not start is told of in one sentence
         client.on_progress = options["on_progress"]
+        client.forkserver = options["forkserver"]
         with _interrupts_passed_on(client):
             client.execute_in_this_python()
 

@@ -7,6 +7,7 @@ to import than chapter 4 takes to draw its curves.
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def run_notebooks(
             ``run.json``. The run is marked failed unless its training was complete.
         Interrupted: a person stopped it; likewise, and the same call goes on.
     """
+    from utils.pipeline.forkserver import forkserver
     from utils.pipeline.kernel import count_cells
 
     names = list(NOTEBOOKS if names is None else names)
@@ -120,12 +122,13 @@ def run_notebooks(
     finished = []
     with (
         run.locked(),
+        forkserver() if len(names) > 1 else nullcontext() as source,
         progress_bar(description="Notebooks", total=total, unit="cells") as bar,
     ):
         for name in names:
             bar.set_description(name)
             started = time.perf_counter()
-            _execute(run, name, values, _bar_updater(bar))
+            _execute(run, name, values, _bar_updater(bar), source)
             finished.append(Finished(name, time.perf_counter() - started))
             run.add_seconds(name, finished[-1].seconds)
         if run.is_trained:
@@ -174,8 +177,8 @@ def run_comparison(folder: Run, parameters: Mapping) -> Finished:
     return Finished(COMPARISON, time.perf_counter() - started)
 
 
-def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> None:
-    failure, stopped = _attempt(run, NOTEBOOKS[name], values, on_progress)
+def _execute(run: Run, name: str, values: Mapping, on_progress: Callable, source) -> None:
+    failure, stopped = _attempt(run, NOTEBOOKS[name], values, on_progress, source)
     if failure is None:
         return
     # a network that is trained stays so, whatever becomes of a chapter about it
@@ -187,7 +190,7 @@ def _execute(run: Run, name: str, values: Mapping, on_progress: Callable) -> Non
 
 
 def _attempt(
-    run: Run, notebook: Path, values: Mapping, on_progress: Callable
+    run: Run, notebook: Path, values: Mapping, on_progress: Callable, source=None
 ) -> tuple[dict[str, Any] | None, KeyboardInterrupt | None]:
     """Execute a chapter into a folder, and return what failed and what stopped it, if anything."""
     from utils.pipeline.kernel import NotebookError, execute
@@ -195,7 +198,7 @@ def _attempt(
     name, failure, stopped = notebook.stem, None, None
     with replacing(_executed(run, name)) as beside:
         try:
-            execute(notebook, beside, values, ROOT, on_progress)
+            execute(notebook, beside, values, ROOT, on_progress, source)
         except NotebookError as error:
             where = {} if error.cell is None else {"cell": error.cell}
             failure = {"notebook": name, **where, "error": error.error}
