@@ -11,6 +11,7 @@ import torch
 from utils import devices
 from utils.devices import choose_precision
 from utils.files import ROOT
+from utils.models.registry import MODELS
 
 
 def test_available_memory_is_what_the_machine_has_free():
@@ -127,6 +128,15 @@ def test_precision_of_a_cpu_under_an_older_torch(monkeypatch, amx, avx512, preci
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     assert choose_precision("auto", "cpu")[0] == precision
+
+
+def test_convolutions_of_one_channel_each_are_computed_in_float32_on_a_cpu(monkeypatch):
+    monkeypatch.setattr("utils.devices._cpu_bfloat16", lambda: "units for it")
+    assert choose_precision("auto", "cpu")[0] == "bf16-mixed"
+    assert choose_precision("auto", "cpu", depthwise=True)[0] == "32-true"
+    assert choose_precision("bf16-mixed", "cpu", depthwise=True)[0] == "bf16-mixed"
+    depthwise = {name for name, network in MODELS.items() if network.depthwise}
+    assert depthwise == {"efficientnet_lite0"}
 
 
 def test_precision_asked_for_is_taken_whatever_the_hardware(monkeypatch):

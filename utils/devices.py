@@ -158,12 +158,13 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def choose_precision(precision: str, device: str) -> tuple[str, str]:
+def choose_precision(precision: str, device: str, depthwise: bool = False) -> tuple[str, str]:
     """Choose the number format of training.
 
     Args:
         precision: one of ``PRECISIONS``; ``"auto"`` takes the fastest the hardware does well.
         device: torch's name of the device.
+        depthwise: as `utils.models.network.Network` says of itself.
 
     Returns:
         Lightning's name of the precision, and why it was chosen.
@@ -182,6 +183,8 @@ def choose_precision(precision: str, device: str) -> tuple[str, str]:
         if capability >= (8, 0):
             return "bf16-mixed", f"{version} computes in bfloat16"
         return "16-mixed", f"{version} has no bfloat16 units, but float16"
+    if device == "cpu" and depthwise:
+        return "32-true", "convolutions of one channel each are slower in bfloat16 on a CPU"
     if device == "cpu" and (feature := _cpu_bfloat16()):
         return "bf16-mixed", f"this CPU has {feature}"
     return "32-true", f"this {device.upper()} has no fast bfloat16"

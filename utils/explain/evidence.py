@@ -70,12 +70,12 @@ def nearest_training(
         count: how many neighbours, K; fewer where there are fewer training pictures.
     """
     device, _ = choose_device(devices)
-    precision, _ = choose_precision("auto", device)
+    network = load_network(run, device)
+    precision, _ = choose_precision("auto", device, network.depthwise)
     trained_on, _ = hold_out(picture_set, run.settings["val_fraction"])
     most = MOST_ON_CPU[precision] if device == "cpu" else None
     most = None if most is None else max(most, len(picture_set.classes))
     train = limited(trained_on, most, "The number of training pictures to look at")
-    network = load_network(run, device)
     asked = picture_set.mean, picture_set.std, precision
     own = features(network, picture_set.test.images[positions], *asked)
     others = features(network, train.images, *asked, progress=True)

@@ -115,7 +115,7 @@ class EfficientNetLite0(Backbone):
     An EfficientNet (Tan & Le 2019) without what slows it down outside of data centres.
     """
 
-    library_name = "efficientnet_lite0"
+    library_name, depthwise = "efficientnet_lite0", True
 
     @staticmethod
     def parts(whole: Any) -> Sequence[Sequence[nn.Module]]:

@@ -21,7 +21,7 @@ from utils.models.pretrained import (
     start_of,
     weights_file,
 )
-from utils.models.registry import check_model, create_model
+from utils.models.registry import MODELS, check_model, create_model
 from utils.runs import Run
 from utils.settings import (
     NOT_IDENTITY,
@@ -209,7 +209,7 @@ def plan_training(
         notes.append("balanced   every class is learned as if all had equally many pictures")
     before = {} if asked["overwrite"] else _held_settings(run)
     hardware = {name: asked[name] for name in HARDWARE}
-    resolved, remarks = _resolve_hardware(asked, before)
+    resolved, remarks = _resolve_hardware(asked, before, MODELS[chosen.model].depthwise)
     rest = {
         "weights": asked["weights"],
         "val_fraction": val_fraction,
@@ -252,14 +252,14 @@ def _watched_in_words(val_fraction: float) -> str:
     return "the test split, since val_fraction is 0; the program chooses nothing by it"
 
 
-def _resolve_hardware(asked: dict, before: dict) -> tuple[dict, list[str]]:
+def _resolve_hardware(asked: dict, before: dict, depthwise: bool) -> tuple[dict, list[str]]:
     """Return device and precision by their parameters' names, and lines on why they are these."""
     devices = _kept_device(asked["devices"], before)
     processes = choose_processes(devices, asked["num_nodes"], asked["strategy"])
     if processes.count > 1:
         devices = f"{split_count(devices)[0]}:{processes.count}"
     device, hardware = choose_device(devices)
-    precision, reason = _kept_precision(asked["precision"], device, before)
+    precision, reason = _kept_precision(asked["precision"], device, before, depthwise)
     notes = [f"device     {device}: {hardware}"]
     if asked["devices"] == "auto" and device != choose_device()[0]:
         notes.append('           as this run was begun; devices="gpu" goes on on the GPU')
@@ -304,12 +304,12 @@ def _kept_device(devices: str, before: dict) -> str:
     return f"{kept}:{count}" if are_there else devices
 
 
-def _kept_precision(precision: str, device: str, before: dict) -> tuple[str, str]:
+def _kept_precision(precision: str, device: str, before: dict, depthwise: bool) -> tuple[str, str]:
     """Return the precision, and why: with ``"auto"``, a run's own where the device has units."""
     was = before.get("precision")
     if precision == "auto" and was in PRECISIONS[1:] and computes_in(was, device):
         return was, "as this run was begun"
-    return choose_precision(precision, device)
+    return choose_precision(precision, device, depthwise)
 
 
 def _change_in_words(change: dict) -> str:
