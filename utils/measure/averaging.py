@@ -5,13 +5,10 @@ import time
 from collections.abc import Iterator
 
 from utils import as_percent, check_number
-from utils.data.batches import PictureDataModule
 from utils.data.sources import pictures_of
 from utils.devices import choose_device
 from utils.runs import Run
-from utils.training.classifier import ImageClassifier
-from utils.training.recipes import Recipe
-from utils.training.trained import load_network
+from utils.training.predictions import trained_classifier
 from utils.training.trainer import UNSURE, evaluate, evaluate_averaged
 
 #: Views of each picture in such a test.
@@ -35,14 +32,20 @@ def print_averaging(run: Run, rounds: int = 3) -> None:
         InputError: a number out of range, or the run's network or pictures cannot be read.
     """
     check_number("--rounds", rounds, 1, 1_000, whole=True)
-    classifier, data = _tested(run)
+    device, _ = choose_device()
+    asked = *trained_classifier(run, pictures_of(run)), device, run.record["precision"]
     seconds: dict[str, list[float]] = {name: [] for name in SHARES}
     accuracy: dict[str, float] = {}
     for number in range(rounds + 1):
         for name, share in SHARES.items():
-            accuracy[name], taken = _test(classifier, data, share, run.record["precision"])
+            started = time.perf_counter()
+            if 0 < share < 1:
+                figures = evaluate_averaged(*asked, VIEWS, share)
+            else:
+                figures, _ = evaluate(*asked, VIEWS if share else 1)
+            accuracy[name] = figures["test_acc"]
             if number:
-                seconds[name].append(taken)
+                seconds[name].append(time.perf_counter() - started)
     print("\n".join(table(run, accuracy, seconds)))
 
 
@@ -68,26 +71,3 @@ def table(run: Run, accuracy: dict[str, float], seconds: dict[str, list[float]])
         share = median / statistics.median(seconds[last])
         right = as_percent(accuracy[name], 2)
         yield f"  {name:32}{right:>8}{median:8.1f} s{share:7.2f} of the last"
-
-
-def _tested(run: Run) -> tuple[ImageClassifier, PictureDataModule]:
-    recipe, pictures = Recipe.from_settings(run.settings), pictures_of(run)
-    device, _ = choose_device()
-    classifier = ImageClassifier(load_network(run, device), len(pictures.classes), recipe)
-    return classifier, PictureDataModule(pictures, recipe.batch_size)
-
-
-def _test(
-    classifier: ImageClassifier, data: PictureDataModule, share: float, precision: str
-) -> tuple[float, float]:
-    """Return the accuracy, and the seconds it took."""
-    device, _ = choose_device()
-    asked = classifier, data, device, precision
-    started = time.perf_counter()
-    if 0 < share < 1:
-        figures = evaluate_averaged(*asked, VIEWS, share)
-    else:
-        classifier.views = VIEWS if share else 1
-        figures, _ = evaluate(*asked)
-        classifier.views = 1
-    return figures["test_acc"], time.perf_counter() - started

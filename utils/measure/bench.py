@@ -297,8 +297,8 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
         both * batch_size,
     )
     if batch_size > SMALL_BATCH:
-        bare = _bare_step(model, SMALL_BATCH, device, precision, batch_size // SMALL_BATCH)
-        amount = batch_size // SMALL_BATCH * SMALL_BATCH
+        times = batch_size // SMALL_BATCH
+        bare, amount = _bare_step(model, SMALL_BATCH, device, precision, times), times * SMALL_BATCH
         yield Part(f"{step}, batch {SMALL_BATCH}", "pictures", amount, bare, step, amount)
     for what, augmentation in _augmentations(model).items():
         loading = _loader(data, augmentation, device)

@@ -132,11 +132,25 @@ def predict_held_out(
 def _logits(run: Run, picture_set: PictureSet, devices: str) -> Tensor:
     """Return what a run's network says about a test split: float32, N×C."""
     device, _ = choose_device(devices)
+    _, logits = evaluate(*trained_classifier(run, picture_set), device)
+    return logits
+
+
+def trained_classifier(
+    run: Run, picture_set: PictureSet
+) -> tuple[ImageClassifier, PictureDataModule]:
+    """Return a trained run's classifier, and the batches to evaluate it on.
+
+    Args:
+        run: trained.
+        picture_set: whose test split is evaluated.
+
+    Raises:
+        InputError: the weights are missing, damaged, or of another network.
+    """
     recipe = Recipe.from_settings(run.settings)
     classifier = ImageClassifier(load_network(run), len(picture_set.classes), recipe)
-    data = PictureDataModule(picture_set, recipe.batch_size)
-    _, logits = evaluate(classifier, data, device)
-    return logits
+    return classifier, PictureDataModule(picture_set, recipe.batch_size)
 
 
 def load_predictions(run: Run) -> Predictions:

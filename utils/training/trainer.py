@@ -104,23 +104,30 @@ def interruptible() -> Generator[None]:
 
 
 def evaluate(
-    classifier: ImageClassifier, data: PictureDataModule, device: str, precision: str = "32-true"
+    classifier: ImageClassifier,
+    data: PictureDataModule,
+    device: str,
+    precision: str = "32-true",
+    views: int = 1,
 ) -> tuple[Mapping[str, float], Tensor]:
-    """Pass the test split through the network, once for each of the classifier's views.
+    """Pass the test split through the network, once for each view.
 
     Args:
-        classifier: the network and how many views of a picture it averages over.
+        classifier: with the network.
         data: with the test split.
         device: torch's name of it.
         precision: Lightning's name of it; float32 is what the maps compute in, too.
+        views: how many views of each picture its logits are averaged over: 1, 2 or 6.
 
     Returns:
         ``test_loss`` and ``test_acc``, and the logits: float32, N×C, on the CPU.
     """
     kept = KeepLogits()
     trainer = build_trainer(device, precision, callbacks=[kept])
+    classifier.views = views
     with interruptible():
         figures = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    classifier.views = 1
     return figures, torch.cat(kept.logits)
 
 
@@ -149,10 +156,8 @@ def evaluate_averaged(
     test = data.picture_set.test
     lead = -logits.topk(2).values.diff()[:, 0]
     chosen = lead.topk(math.ceil(unsure * len(test)), largest=False).indices.sort().values
-    part = replace(data.picture_set, test=test.subset(chosen))
-    classifier.views = views
-    _, averaged = evaluate(classifier, PictureDataModule(part, data.batch_size), device, precision)
-    classifier.views = 1
+    part = PictureDataModule(replace(data.picture_set, test=test.subset(chosen)), data.batch_size)
+    _, averaged = evaluate(classifier, part, device, precision, views)
     logits = logits.index_copy(0, chosen, averaged)
     return {
         "test_loss": float(cross_entropy(logits, test.targets)),
