@@ -11,6 +11,7 @@ from shutil import copytree
 
 import pytest
 import torch
+from pytorch_lightning.strategies import StrategyRegistry
 from torch import nn
 
 from helpers.training import (
@@ -57,8 +58,8 @@ class NoNorm(SmallDavidNet):
 
 
 def shared_plan(folder, devices, **changes):
-    """A training that chooses its pictures by their losses, and augments them."""
-    recipe = RECIPES["original"].changed(skipped=SKIPPED, jitter=0.2)
+    """A training that chooses its pictures by their losses, and augments them; its head begins."""
+    recipe = RECIPES["original"].changed(skipped=SKIPPED, jitter=0.2, head_share=0.5)
     changes = {"recipe": recipe, "batch_size": BATCH_SIZE, "max_lr": 0.003} | changes
     return make_plan(folder, devices=devices, run_name=devices.replace(":", ""), **changes)
 
@@ -236,6 +237,14 @@ def test_it_is_said_where_batch_normalisation_is_not_shared(device, total, says)
     processes, network = Processes(total, 1, "ddp_notebook"), create_model("davidnet", 3, 16)
     assert bool(processes.remark(device, network, 64)) == says
     assert processes.remark(device, NoNorm(3, 16), 64) is None
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_notebook"])
+@pytest.mark.parametrize("some_wait", [False, True])
+def test_how_processes_share_has_a_name_that_lightning_knows(strategy, some_wait):
+    name = Processes(2, 1, strategy).lightning_strategy(some_wait)
+    assert name == "auto" or name in StrategyRegistry.available_strategies()
+    assert ("unused" in name) == (some_wait and strategy != "auto")
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])

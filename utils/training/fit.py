@@ -207,6 +207,7 @@ def _training_trainer(plan: TrainingPlan, log: TrainingLog, checkpoint: Path) ->
         plan.device,
         settings["precision"],
         plan.processes,
+        strategy=plan.processes.lightning_strategy(some_wait=plan.recipe.head_share > 0),
         max_epochs=plan.recipe.epochs,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         log_every_n_steps=10,

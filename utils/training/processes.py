@@ -50,6 +50,16 @@ class Processes:
         """Whether this process starts them, and goes on when they have ended."""
         return self.strategy == FORKED
 
+    def lightning_strategy(self, some_wait: bool) -> str:
+        """Return Lightning's name for how they share a training.
+
+        Args:
+            some_wait: whether some weights do not learn in every step; processes then have to look
+                each time for which of them there are gradients to exchange.
+        """
+        looks = some_wait and self.strategy != ALONE
+        return f"{self.strategy}_find_unused_parameters_true" if looks else self.strategy
+
     def remark(self, device: str, network: nn.Module, batch_size: int) -> str | None:
         """Return in what the training differs from that of one process, if it does."""
         normalises = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
