@@ -6,6 +6,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import jaccard_score
 
+from utils import devices
 from utils.explain import map_measures as measures
 from utils.explain.imputation import mean_colour
 
@@ -83,6 +84,8 @@ def test_every_rank_is_given_once_and_equal_pixels_are_drawn():
 class Brightness(torch.nn.Module):
     """Says class 0 the surer, the brighter a picture's upper left quarter is."""
 
+    depthwise = False
+
     def forward(self, images):
         seen = images[:, :, : SIDE // 2, : SIDE // 2].mean(dim=(1, 2, 3))
         return torch.stack([8 * seen - 4, torch.zeros_like(seen)], dim=1)
@@ -105,6 +108,16 @@ def test_as_many_pixels_are_removed_as_asked_also_where_most_are_zero(asked, sha
     maps[:, :3, :16] = random_maps(3)[:, :3]  # four fifths are zero
     measures.removal_curves(*asked, maps, count, shares=(share,))
     assert torch.equal(torch.stack(counts), torch.full((2, 3), round(share * SIDE * SIDE)))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_networks_that_bfloat16_slows_down_are_asked_in_float32(asked, monkeypatch, depthwise):
+    monkeypatch.setattr(devices, "_cpu_bfloat16", lambda: "units")
+    seen, (network, *others) = [], asked
+    network.depthwise = depthwise
+    network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    measures.removal_curves(network, *others, random_maps(3), mean_colour, shares=(0.5,))
+    assert seen == [not depthwise] * 2
 
 
 def test_removal_finds_the_map_that_says_what_is_used(asked):

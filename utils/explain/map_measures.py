@@ -140,7 +140,7 @@ def removal_curves(
     """
     ranked, pixels = torch.from_numpy(ranks(maps, seed)).to(images.device), maps[0].size
     curves = np.empty((2, len(images), len(shares)), np.float32)
-    precision, _ = choose_precision(precision, images.device.type)
+    precision, _ = choose_precision(precision, images.device.type, network.depthwise)
     for start in range(0, len(images), _AT_ONCE):
         here = slice(start, start + _AT_ONCE)
         for place, share in enumerate(shares):
