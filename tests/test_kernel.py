@@ -13,11 +13,11 @@ from utils.pipeline import kernel, sequence
 from utils.runs import Run
 
 
-def small_notebook(path, source):
+def small_notebook(path, *sources):
     notebook = nbformat.v4.new_notebook(
         metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
     )
-    notebook.cells = [nbformat.v4.new_code_cell(source)]
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
     nbformat.write(notebook, path)
     return path
 
@@ -100,10 +100,13 @@ def test_a_kernel_that_does_not_start_is_told_in_a_sentence(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_kernel_that_dies_is_a_failure_with_a_reason(tmp_path, monkeypatch):
-    small_notebook(tmp_path / "04_curves.ipynb", "import os; os._exit(1)")
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_kernel_that_dies_is_a_failure_with_a_reason_and_its_cell(tmp_path, monkeypatch, before):
+    cells = before * ["1"] + ["import os; os._exit(1)", "2"]
+    small_notebook(tmp_path / "04_curves.ipynb", *cells)
     monkeypatch.setitem(sequence.NOTEBOOKS, "04_curves", tmp_path / "04_curves.ipynb")
     run = Run("dies", tmp_path)
-    with pytest.raises(sequence.PipelineError, match=r"04_curves failed in cell.*kernel died.*mem"):
+    told = rf"04_curves failed in cell \[{before + 1}\].*kernel died.*mem"
+    with pytest.raises(sequence.PipelineError, match=told):
         sequence.run_notebooks(run, {}, ["04_curves"])
     assert run.status == "failed"

@@ -197,7 +197,7 @@ class _Client(PapermillNotebookClient):
         last = next((printable(line.strip()) for line in reversed(words) if line.strip()), None)
         if self.begun:
             reason = "its kernel died, most likely because memory ran out or someone stopped it"
-            cell = self.code_cells_executed + 1
+            cell = self.code_cells_executed  # counted when it is sent to the kernel
         else:
             reason, cell = f"its kernel did not start ({first_line(error)})", None
         return cell, reason if last is None else f"{reason}. It last said: {last[:300]}"
