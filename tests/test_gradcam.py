@@ -12,7 +12,9 @@ from pytorch_grad_cam.utils import svd_on_activations
 
 from utils import InputError
 from utils.explain.gradcam import (
+    CHANNEL_METHODS,
     METHODS,
+    OTHER_METHODS,
     agreement,
     agreement_by_block_in_words,
     agreement_in_words,
@@ -31,6 +33,7 @@ from utils.explain.gradcam import (
     first_component,
     grad_cam,
     in_short,
+    maps_by_method,
     maps_in_words,
     moved_back,
     pairs_in_words,
@@ -493,6 +496,39 @@ def test_extents_count_bright_cells_and_blank_maps_of_each_block():
     assert table["bright"].tolist() == [0.25, 0.5]
     assert table["blank"].tolist() == [1, 1]
     assert len(extents(np.zeros((0, 2, 2, 2)), ["early", "late"])) == 0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_methods_that_share_a_pass_give_the_very_maps_of_each_alone(network, images, order):
+    methods = [*METHODS, *OTHER_METHODS][::order]
+    blocks = ["layer3", "prep"]
+    together = maps_by_method(network, images[:3], [0, 1, 2], methods, blocks, batch_size=2)
+    assert list(together) == methods
+    for method in methods:
+        alone = class_activation_maps(network, images[:3], [0, 1, 2], method, blocks, batch_size=2)
+        np.testing.assert_array_equal(together[method], alone, err_msg=method)
+
+
+def test_methods_that_share_a_pass_explain_the_predicted_class_unless_told(network, images):
+    with torch.no_grad():
+        predicted = network(images).argmax(1)
+    for methods in (["fem", "gradcam"], ["gradcam", "hirescam"]):
+        own, given = (
+            maps_by_method(network, images, targets, methods, BLOCKS)
+            for targets in (None, predicted)
+        )
+        for method in methods:
+            np.testing.assert_array_equal(own[method], given[method])
+
+
+def test_passes_are_shared(network, images):
+    passes = []
+    network.head.register_forward_hook(lambda *_: passes.append(1))
+    methods = [m for m in (*METHODS, *OTHER_METHODS) if m not in CHANNEL_METHODS]
+    maps_by_method(network, images, None, methods, BLOCKS)
+    assert len(passes) == 1
+    maps_by_method(network, images, None, [], BLOCKS)
+    assert len(passes) == 1
 
 
 def test_compare_methods_has_a_map_for_every_method_and_block(network, images):

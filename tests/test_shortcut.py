@@ -81,11 +81,11 @@ def test_a_network_that_reads_the_mark_follows_it(picture_set):
 def test_maps_that_point_at_the_mark_tell_the_networks_apart(picture_set, monkeypatch):
     where = mark_places(picture_set.test.targets, 32).numpy()[:, None].repeat(4, axis=1)
 
-    def maps(network, images, targets, method, blocks):
+    def maps(network, images, targets, methods, blocks):
         noise = np.random.default_rng(0).random(where.shape, np.float32)
-        return noise + 10 * where * (network.by_mark and method == "hirescam")
+        return {m: noise + 10 * where * (network.by_mark and m == "hirescam") for m in methods}
 
-    monkeypatch.setattr(shortcut, "class_activation_maps", maps)
+    monkeypatch.setattr(shortcut, "maps_by_method", maps)
     networks = {}
     for name, by_mark in ((MARKED, True), (CLEAN, False)):
         networks[name] = ReadsMark(by_mark).eval()

@@ -193,34 +193,38 @@ def test_a_patch_costs_what_its_absence_does(subjects):
 def test_what_ignores_class_and_network_fails_and_what_follows_them_passes(subjects, monkeypatch):
     few = subjects.first(6)
 
-    def edges_of(network, images, targets, method, blocks):
+    def edges_of(network, images, targets, methods, blocks):
         maps = np.random.default_rng(0).random((1, 1, SIZE, SIZE)) * images.numpy()[:, :1]
-        return np.abs(maps).astype(np.float32)
+        return {"edges": np.abs(maps).astype(np.float32)}
 
-    monkeypatch.setattr(trust, "class_activation_maps", edges_of)
-    own = edges_of(None, few.images, None, None, None)
-    said = sanity(few, "edges", ["any"], own)
+    monkeypatch.setattr(trust, "maps_by_method", edges_of)
+    own = edges_of(None, few.images, None, None, None)["edges"]
+    said = sanity(few, ["edges"], ["any"], own[None])
     for name in ("class", "weights", "weights, SSIM"):
-        assert said[name] == pytest.approx(np.zeros((6, 1)), abs=1e-6)
+        assert said[name] == pytest.approx(np.zeros((1, 6, 1)), abs=1e-6)
     monkeypatch.undo()
-    own = np.stack([maps_by_candidate(few, ["hirescam"], ["layer1"])["hirescam", "layer1"]], axis=1)
-    said = sanity(few, "hirescam", ["layer1"], own)
-    assert all(values.shape == (6, 1) for values in said.values())
-    assert said["weights"].mean() > 0.3
-    assert said["class"].mean() > 0.3
+    methods, blocks = ["hirescam", "fem"], ["layer1", "layer3"]
+    own = maps_by_candidate(few, methods, blocks)
+    own = np.stack([np.stack([own[m, b] for b in blocks], axis=1) for m in methods])
+    said = sanity(few, methods, blocks, own)
+    assert all(values.shape == (2, 6, 2) for values in said.values())
+    assert said["weights"][0, :, 0].mean() > 0.3
+    assert said["class"][0, :, 0].mean() > 0.3
+    assert said["class"][1] == pytest.approx(np.zeros((6, 2)), abs=1e-6)  # it looks at no class
 
 
 def test_a_map_that_moves_with_its_picture_is_found_to(subjects, monkeypatch):
-    def red(network, images, targets, method, blocks):
-        return (images[:, None, 0] + 1).numpy()
+    def red(network, images, targets, methods, blocks):
+        return {"red": (images[:, None, 0] + 1).numpy()}
 
-    monkeypatch.setattr(trust, "class_activation_maps", red)
-    said = sanity(subjects, "red", ["any"], red(None, subjects.images, None, None, None))
-    assert said["flip"] == pytest.approx(np.ones((COUNT, 1)))
-    assert said["shift"] == pytest.approx(np.ones((COUNT, 1)))
-    monkeypatch.setattr(trust, "class_activation_maps", lambda *_: still)
+    monkeypatch.setattr(trust, "maps_by_method", red)
+    own = red(None, subjects.images, None, None, None)["red"]
+    said = sanity(subjects, ["red"], ["any"], own[None])
+    assert said["flip"] == pytest.approx(np.ones((1, COUNT, 1)))
+    assert said["shift"] == pytest.approx(np.ones((1, COUNT, 1)))
+    monkeypatch.setattr(trust, "maps_by_method", lambda *_: {"still": still})
     still = np.broadcast_to(np.random.default_rng(0).random((SIZE, SIZE)), (COUNT, 1, SIZE, SIZE))
-    said = sanity(subjects, "still", ["any"], still)
+    said = sanity(subjects, ["still"], ["any"], still[None])
     assert np.abs(said["flip"]).max() < 0.2
     assert np.abs(said["shift"]).max() < 0.2
 

@@ -171,43 +171,84 @@ def class_activation_maps(
     Raises:
         InputError: an unknown method or block, or targets that do not fit the pictures.
     """
-    check_method(method)
     several = not (blocks is None or isinstance(blocks, str))
     names = [network.blocks[-1]] if blocks is None else list(blocks) if several else [blocks]
-    for name in names:
+    options = batch_size, progress, before_pass
+    maps = maps_by_method(network, images, targets, [method], names, *options)[method]
+    return maps if several else maps[:, 0]
+
+
+def maps_by_method(
+    network: Network,
+    images: Tensor,
+    targets: Tensor | np.ndarray | Sequence[int] | None,
+    methods: Sequence[str],
+    blocks: Sequence[str],
+    batch_size: int = 128,
+    progress: bool = False,
+    before_pass: Callable[[], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Compute maps by several methods, of which all but ScoreCAM and AblationCAM share one pass.
+
+    Args:
+        methods: names of ``METHODS``.
+        blocks: names of ``network.blocks``.
+        network, images, targets, batch_size, progress, before_pass: as `class_activation_maps`
+            takes them.
+
+    Returns:
+        float32 N×B×S×S by method, the blocks in the order asked for.
+
+    Raises:
+        InputError: as `class_activation_maps` does.
+    """
+    for method in methods:
+        check_method(method)
+    for name in blocks:
         check_block(network, name)
     if targets is not None and len(targets) != len(images):
         raise InputError(f"There are {len(images)} pictures, but {len(targets)} targets.")
-    groups = [names]
-    if method in CHANNEL_METHODS:  # the package keeps the activations of every forward pass
-        groups, batch_size = [[name] for name in names], 1
-    maps = np.zeros((len(images), len(names), *images.shape[-2:]), np.float32)
-    starts = range(0, len(images), batch_size)
+    shape = len(images), len(blocks), *images.shape[-2:]
+    maps = {method: np.zeros(shape, np.float32) for method in methods}
+    rounds = _rounds(methods, blocks, batch_size)
     with (
         torch.inference_mode(False),  # a caller may hold any of these three
         torch.enable_grad(),
         torch.autocast(images.device.type, enabled=False),
-        _progress(progress, len(images) * len(groups), method) as advance,
+        _progress(progress, len(images) * len(rounds), methods) as advance,
     ):
-        for group in groups:
-            columns = [names.index(name) for name in group]
-            with _explainer(network, method, group, before_pass) as explainer:
-                for part in (slice(start, start + batch_size) for start in starts):
+        for together, group, size in rounds:
+            with _explainer(network, together, group, before_pass) as explainer:
+                for start in range(0, len(images), size):
+                    part = slice(start, start + size)
                     chosen = None if targets is None else _as_targets(targets[part])
-                    found = torch.from_numpy(explainer(images[part].float(), chosen))
-                    for place, name in enumerate(group):
-                        moved = moved_back(found[:, place], network.lag(name))
-                        maps[part, columns[place]] = moved.numpy()
+                    for method, found in explainer(images[part].float(), chosen).items():
+                        for place, name in enumerate(group):
+                            drawn = torch.from_numpy(found[:, place])
+                            moved = moved_back(drawn, network.lag(name))
+                            maps[method][part, blocks.index(name)] = moved.numpy()
                     advance(len(images[part]))
-    return maps if several else maps[:, 0]
+    return maps
+
+
+def _rounds(
+    methods: Sequence[str], blocks: Sequence[str], batch_size: int
+) -> list[tuple[list[str], list[str], int]]:
+    """Return which methods look at which blocks together, and at how many pictures at once."""
+    sharing = [method for method in methods if method not in CHANNEL_METHODS]
+    alone = [method for method in methods if method in CHANNEL_METHODS]
+    together = [(sharing, list(blocks), batch_size)] if sharing else []
+    # the package keeps the activations of every forward pass
+    return together + [([method], [block], 1) for method in alone for block in blocks]
 
 
 @contextmanager
-def _progress(is_visible: bool, total: int, method: str) -> Generator:
+def _progress(is_visible: bool, total: int, methods: Sequence[str]) -> Generator:
     if not is_visible:
         yield lambda count: None
         return
-    with progress_bar(description=f"Maps by {method}", total=total, unit="maps") as bar:
+    what = f"Maps by {methods[0]}" if len(methods) == 1 else "Maps"
+    with progress_bar(description=what, total=total, unit="maps") as bar:
         yield bar.update
 
 
@@ -216,28 +257,50 @@ def _as_targets(targets: Tensor | np.ndarray | Sequence[int]) -> list[Classifier
 
 
 @contextmanager
-def _explainer(network: Network, method: str, names: list[str], before_pass=None) -> Generator:
-    """Yield a callable (images, targets) → N×B×S×S in the order of `names`."""
+def _explainer(
+    network: Network, methods: Sequence[str], names: list[str], before_pass=None
+) -> Generator:
+    """Yield a callable (images, targets) → N×B×S×S by method, in the order of `names`."""
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
     copied = copy.deepcopy(network, shared).float().eval()  # modules of its own, the same weights
+    if before_pass is not None:
+        copied.register_forward_pre_hook(lambda *_: before_pass())
     # the package hands out activations in forward order, whatever order the blocks were asked in
     in_order = [block for block in network.blocks if block in names]
     layers = [copied.get_submodule(block) for block in in_order]
     handle = layers[0].register_forward_hook(_begin_gradient)
-    options: Any = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
-    kind: Any = {**METHODS, **OTHER_METHODS}[method]  # of a package without types
-    cam = kind(copied, layers, **options)
-    cam.batch_size = CHANNELS_AT_ONCE
-    if before_pass is not None:
-        cam.batch_size = CHANNELS_IN_A_STEP
-        copied.register_forward_pre_hook(lambda *_: before_pass())
-    cam.aggregate_multi_layers = lambda per_layer: np.concatenate(per_layer, axis=1)
+    channels = CHANNELS_AT_ONCE if before_pass is None else CHANNELS_IN_A_STEP
+    cams = {method: _cam(method, copied, layers, channels) for method in methods}
+    leader = max(cams.values(), key=lambda cam: cam.uses_gradients)  # whose pass serves them all
+    for cam in cams.values():
+        if cam is not leader:
+            cam.activations_and_grads.release()
+            cam.activations_and_grads = leader.activations_and_grads
     positions = [in_order.index(name) for name in names]
+
+    def explain(images, targets):
+        maps = {id(leader): leader(images, targets)}
+        for cam in cams.values():
+            if cam is not leader:
+                per_layer = cam.compute_cam_per_layer(images, targets, False)
+                maps[id(cam)] = cam.aggregate_multi_layers(per_layer)
+        return {method: maps[id(cam)][:, positions] for method, cam in cams.items()}
+
     try:
-        yield lambda images, targets: cam(images, targets)[:, positions]
+        yield explain
     finally:
         handle.remove()
-        cam.activations_and_grads.release()
+        leader.activations_and_grads.release()
+
+
+def _cam(method: str, network: Network, layers: list[nn.Module], channels: int) -> Any:
+    """Return the package's object for a method; the package has no types."""
+    options: Any = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
+    kind: Any = {**METHODS, **OTHER_METHODS}[method]
+    cam = kind(network, layers, **options)
+    cam.batch_size = channels
+    cam.aggregate_multi_layers = lambda per_layer: np.concatenate(per_layer, axis=1)
+    return cam
 
 
 def _begin_gradient(module: nn.Module, inputs, output: Tensor) -> Tensor:
@@ -355,9 +418,9 @@ def compare_methods(network: Network, image: Tensor, target: Sequence[int]) -> n
     Returns:
         float32, methods × blocks × S × S, in the order of ``METHODS`` and ``network.blocks``.
     """
-    methods = progress_bar(METHODS, description="Methods", unit="methods")
-    maps = [class_activation_maps(network, image, target, m, network.blocks)[0] for m in methods]
-    return np.stack(maps)
+    methods = list(METHODS)
+    maps = maps_by_method(network, image, target, methods, network.blocks, progress=True)
+    return np.concatenate([maps[method] for method in methods])
 
 
 def agreement(maps: np.ndarray) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from utils.data import drawn_shapes
 from utils.data.augment import hole_colour, normalise, shift_and_flip
 from utils.data.augmentation import Augmentation
 from utils.data.picture_set import PictureSet
-from utils.explain.gradcam import CHANNEL_METHODS, class_activation_maps
+from utils.explain.gradcam import CHANNEL_METHODS, maps_by_method
 from utils.explain.map_measures import (
     FILLS,
     LOCALISATION,
@@ -35,7 +35,7 @@ from utils.explain.map_measures import (
     worth,
 )
 from utils.models.network import Network
-from utils.models.randomised import randomised_from_the_head
+from utils.models.randomised import parts_with_weights, randomised_from_the_head
 from utils.progress import progress_bar
 from utils.training.predictions import Predictions
 
@@ -189,13 +189,14 @@ def maps_by_candidate(
     subjects: Subjects, methods: Sequence[str], blocks: Sequence[str]
 ) -> dict[Candidate, np.ndarray]:
     """Return the maps of every method at every block for the predicted class, N×S×S each."""
-    found: dict[Candidate, np.ndarray] = {}
-    for method in methods:
-        maps = class_activation_maps(
-            subjects.network, subjects.images, subjects.targets, method, blocks
-        )
-        found |= {(method, block): maps[:, place] for place, block in enumerate(blocks)}
-    return found
+    maps = maps_by_method(
+        subjects.network, subjects.images, subjects.targets, methods, blocks, progress=True
+    )
+    return {
+        (method, block): maps[method][:, place]
+        for method in methods
+        for place, block in enumerate(blocks)
+    }
 
 
 def patch_drops(subjects: Subjects, colour: Tensor, side: int, stride: int) -> np.ndarray:
@@ -224,7 +225,9 @@ def patch_drops(subjects: Subjects, colour: Tensor, side: int, stride: int) -> n
 # Sanity
 
 
-def sanity(subjects: Subjects, method: str, blocks: Sequence[str], own: np.ndarray) -> dict:
+def sanity(
+    subjects: Subjects, methods: Sequence[str], blocks: Sequence[str], own: np.ndarray
+) -> dict[str, np.ndarray]:
     """Return whether maps follow the class, the weights and the picture.
 
     - ``class``: 1 less the rank correlation with the map for the least likely class.
@@ -236,30 +239,39 @@ def sanity(subjects: Subjects, method: str, blocks: Sequence[str], own: np.ndarr
 
     Args:
         subjects: the pictures.
-        method, blocks: whose maps.
-        own: their maps for the target, float32, N×B×S×S.
+        methods, blocks: whose maps.
+        own: their maps for the target, float32, M×N×B×S×S.
 
     Returns:
-        by name, float64, N×B.
+        by name, float64, M×N×B.
     """
 
     def maps(network=subjects.network, images=subjects.images, targets=subjects.targets):
-        return class_activation_maps(network, images, targets, method, blocks)
+        found = maps_by_method(network, images, targets, methods, blocks)
+        return np.stack([found[method] for method in methods])
 
-    def by_block(measure, others, mine=own):
-        pairs = ((mine[:, place], others[:, place]) for place in range(len(blocks)))
-        return np.stack([measure(*pair) for pair in pairs], axis=1)
+    def by_map(measure, others, mine=own):
+        values = [
+            [measure(first[:, place], second[:, place]) for place in range(len(blocks))]
+            for first, second in zip(mine, others, strict=True)
+        ]
+        return np.array(values).transpose(0, 2, 1)
 
-    random = [maps(network) for network in randomised_from_the_head(subjects.network)]
+    ranks, likenesses, others = [], [], randomised_from_the_head(subjects.network)
+    count = len(parts_with_weights(subjects.network))
+    for other in progress_bar(others, description="Checking sanity", total=count, unit="networks"):
+        random = maps(other)
+        ranks.append(np.abs(by_map(rank_correlation, random)))
+        likenesses.append(by_map(structural_similarity, random))
     step = subjects.images.shape[-1] // 8
     still = torch.zeros(len(subjects), dtype=torch.int64, device=subjects.images.device)
     moved = shift_and_flip(subjects.images, still, still + step, still > 0)
     return {
-        "class": 1 - by_block(rank_correlation, maps(targets=subjects.unlikely)),
-        "weights": 1 - np.mean([np.abs(by_block(rank_correlation, m)) for m in random], axis=0),
-        "weights, SSIM": 1 - np.mean([by_block(structural_similarity, m) for m in random], axis=0),
-        "flip": by_block(rank_correlation, maps(images=subjects.images.flip(-1))[..., ::-1]),
-        "shift": by_block(rank_correlation, maps(images=moved)[..., :-step], own[..., step:]),
+        "class": 1 - by_map(rank_correlation, maps(targets=subjects.unlikely)),
+        "weights": 1 - np.mean(ranks, axis=0),
+        "weights, SSIM": 1 - np.mean(likenesses, axis=0),
+        "flip": by_map(rank_correlation, maps(images=subjects.images.flip(-1))[..., ::-1]),
+        "shift": by_map(rank_correlation, maps(images=moved)[..., :-step], own[..., step:]),
     }
 
 
@@ -369,12 +381,12 @@ def _sanity_of_all(few: Subjects, count: int, methods, blocks, maps: Maps) -> di
     """Return what `sanity` says of all methods; baselines, which have no network, are not asked."""
     scores: dict[str, np.ndarray] = {}
     places = {candidate: place for place, candidate in enumerate(maps)}
-    for method in progress_bar(methods, description="Checking sanity", unit="methods"):
-        own = np.stack([maps[method, block][: len(few)] for block in blocks], axis=1)
-        for name, values in sanity(few, method, blocks, own).items():
-            table = scores.setdefault(name, np.full((len(maps), count), np.nan))
+    own = [np.stack([maps[m, block][: len(few)] for block in blocks], axis=1) for m in methods]
+    for name, values in sanity(few, methods, blocks, np.stack(own)).items():
+        table = scores[name] = np.full((len(maps), count), np.nan)
+        for method, of_method in zip(methods, values, strict=True):
             for column, block in enumerate(blocks):
-                table[places[method, block], : len(few)] = values[:, column]
+                table[places[method, block], : len(few)] = of_method[:, column]
     return scores
 
 

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import binary_auroc
 from utils import as_percent, check_number
 from utils.data.augment import normalise
 from utils.data.picture_set import PictureSet, Split
-from utils.explain.gradcam import CHANNEL_METHODS, METHODS, class_activation_maps
+from utils.explain.gradcam import CHANNEL_METHODS, METHODS, maps_by_method
 from utils.explain.map_measures import all_logits, energy_on_object
 from utils.measure import trials
 from utils.models.network import Network
@@ -148,6 +148,7 @@ def ask(networks: dict[str, Network], picture_set: PictureSet, count: int) -> Ou
     test, number = picture_set.test, len(picture_set.classes)
     targets = test.targets[:count]
     own, other = (mark(test.images[:count], (targets + turn) % number) for turn in (0, 3))
+    methods = [method for method in METHODS if method not in CHANNEL_METHODS]
     accuracy, flipped, energies = {}, {}, {}
     where = mark_places(targets, picture_set.image_size).numpy()
     images = normalise(own, picture_set.mean, picture_set.std)
@@ -157,11 +158,10 @@ def ask(networks: dict[str, Network], picture_set: PictureSet, count: int) -> Ou
         accuracy[name] = float(right.float().mean())
         followed = after == (targets + 3) % number
         flipped[name] = float(followed[right].float().mean())
+        maps = maps_by_method(network, images, before, methods, network.blocks)
         energies[name] = {
-            (method, block): energy_on_object(maps[:, place], where)
-            for method in METHODS
-            if method not in CHANNEL_METHODS
-            for maps in [class_activation_maps(network, images, before, method, network.blocks)]
+            (method, block): energy_on_object(maps[method][:, place], where)
+            for method in methods
             for place, block in enumerate(network.blocks)
         }
     is_marked = torch.tensor([1, 0]).repeat_interleave(len(targets))

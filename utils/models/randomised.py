@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from utils.models.network import Network
 
@@ -21,10 +22,17 @@ def randomised_from_the_head(network: Network, seed: int = 0) -> Iterator[Networ
     """
     generator = torch.Generator().manual_seed(seed)
     changed = copy.deepcopy(network)
-    for _, part in reversed(list(changed.named_children())):
-        weights = [p for p in part.parameters() if p.dim() > 1]
-        for weight in weights:
+    for part in reversed(parts_with_weights(changed)):
+        for weight in _weights(part):
             places = torch.randperm(weight.numel(), generator=generator).to(weight.device)
             weight.data = weight.data.flatten()[places].view_as(weight)
-        if weights:
-            yield copy.deepcopy(changed)
+        yield copy.deepcopy(changed)
+
+
+def parts_with_weights(network: Network) -> list[nn.Module]:
+    """Return those of a network's parts, in forward order, that are more than norms and biases."""
+    return [part for part in network.children() if _weights(part)]
+
+
+def _weights(part: nn.Module) -> list[nn.Parameter]:
+    return [p for p in part.parameters() if p.dim() > 1]
