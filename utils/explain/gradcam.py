@@ -218,15 +218,13 @@ def maps_by_method(
         _progress(progress, len(images) * len(rounds), methods) as advance,
     ):
         for together, group, size in rounds:
+            columns = [blocks.index(name) for name in group]
             with _explainer(network, together, group, before_pass) as explainer:
                 for start in range(0, len(images), size):
                     part = slice(start, start + size)
                     chosen = None if targets is None else _as_targets(targets[part])
                     for method, found in explainer(images[part].float(), chosen).items():
-                        for place, name in enumerate(group):
-                            drawn = torch.from_numpy(found[:, place])
-                            moved = moved_back(drawn, network.lag(name))
-                            maps[method][part, blocks.index(name)] = moved.numpy()
+                        maps[method][part][:, columns] = found
                     advance(len(images[part]))
     return maps
 
@@ -276,7 +274,7 @@ def _explainer(
         if cam is not leader:
             cam.activations_and_grads.release()
             cam.activations_and_grads = leader.activations_and_grads
-    positions = [in_order.index(name) for name in names]
+    places = {in_order.index(name): network.lag(name) for name in names}
 
     def explain(images, targets):
         maps = {id(leader): leader(images, targets)}
@@ -284,13 +282,19 @@ def _explainer(
             if cam is not leader:
                 per_layer = cam.compute_cam_per_layer(images, targets, False)
                 maps[id(cam)] = cam.aggregate_multi_layers(per_layer)
-        return {method: maps[id(cam)][:, positions] for method, cam in cams.items()}
+        return {method: _in_place(maps[id(cam)], places) for method, cam in cams.items()}
 
     try:
         yield explain
     finally:
         handle.remove()
         leader.activations_and_grads.release()
+
+
+def _in_place(maps: np.ndarray, places: dict[int, int]) -> np.ndarray:
+    """Return some of the maps (float, N×B×S×S) where their cells look, by their places and lags."""
+    looks = (moved_back(torch.from_numpy(maps[:, place]), lag) for place, lag in places.items())
+    return np.stack([each.numpy() for each in looks], axis=1)
 
 
 def _cam(method: str, network: Network, layers: list[nn.Module], channels: int) -> Any:
