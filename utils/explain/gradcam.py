@@ -269,20 +269,19 @@ def _explainer(
     handle = layers[0].register_forward_hook(_begin_gradient)
     channels = CHANNELS_AT_ONCE if before_pass is None else CHANNELS_IN_A_STEP
     cams = {method: _cam(method, copied, layers, channels) for method in methods}
-    leader = max(cams.values(), key=lambda cam: cam.uses_gradients)  # whose pass serves them all
+    leading = max(cams, key=lambda method: cams[method].uses_gradients)
+    leader = cams.pop(leading)  # whose pass serves the others, too
     for cam in cams.values():
-        if cam is not leader:
-            cam.activations_and_grads.release()
-            cam.activations_and_grads = leader.activations_and_grads
+        cam.activations_and_grads.release()
+        cam.activations_and_grads = leader.activations_and_grads
     places = {in_order.index(name): network.lag(name) for name in names}
 
     def explain(images, targets):
-        maps = {id(leader): leader(images, targets)}
-        for cam in cams.values():
-            if cam is not leader:
-                per_layer = cam.compute_cam_per_layer(images, targets, False)
-                maps[id(cam)] = cam.aggregate_multi_layers(per_layer)
-        return {method: _in_place(maps[id(cam)], places) for method, cam in cams.items()}
+        maps = {leading: leader(images, targets)}
+        for method, cam in cams.items():
+            per_layer = cam.compute_cam_per_layer(images, targets, False)
+            maps[method] = cam.aggregate_multi_layers(per_layer)
+        return {method: _in_place(each, places) for method, each in maps.items()}
 
     try:
         yield explain

@@ -248,6 +248,7 @@ def sanity(
 
     def maps(network=subjects.network, images=subjects.images, targets=subjects.targets):
         found = maps_by_method(network, images, targets, methods, blocks)
+        bar.update()
         return np.stack([found[method] for method in methods])
 
     def by_map(measure, others, mine=own):
@@ -257,22 +258,23 @@ def sanity(
         ]
         return np.array(values).transpose(0, 2, 1)
 
-    ranks, likenesses, others = [], [], randomised_from_the_head(subjects.network)
-    count = len(parts_with_weights(subjects.network))
-    for other in progress_bar(others, description="Checking sanity", total=count, unit="networks"):
-        random = maps(other)
-        ranks.append(np.abs(by_map(rank_correlation, random)))
-        likenesses.append(by_map(structural_similarity, random))
+    ranks, likenesses = [], []
     step = subjects.images.shape[-1] // 8
     still = torch.zeros(len(subjects), dtype=torch.int64, device=subjects.images.device)
     moved = shift_and_flip(subjects.images, still, still + step, still > 0)
-    return {
-        "class": 1 - by_map(rank_correlation, maps(targets=subjects.unlikely)),
-        "weights": 1 - np.mean(ranks, axis=0),
-        "weights, SSIM": 1 - np.mean(likenesses, axis=0),
-        "flip": by_map(rank_correlation, maps(images=subjects.images.flip(-1))[..., ::-1]),
-        "shift": by_map(rank_correlation, maps(images=moved)[..., :-step], own[..., step:]),
-    }
+    passes = len(parts_with_weights(subjects.network)) + 3  # for class, flip and shift
+    with progress_bar(description="Checking sanity", total=passes, unit="passes") as bar:
+        for network in randomised_from_the_head(subjects.network):
+            random = maps(network)
+            ranks.append(np.abs(by_map(rank_correlation, random)))
+            likenesses.append(by_map(structural_similarity, random))
+        return {
+            "class": 1 - by_map(rank_correlation, maps(targets=subjects.unlikely)),
+            "weights": 1 - np.mean(ranks, axis=0),
+            "weights, SSIM": 1 - np.mean(likenesses, axis=0),
+            "flip": by_map(rank_correlation, maps(images=subjects.images.flip(-1))[..., ::-1]),
+            "shift": by_map(rank_correlation, maps(images=moved)[..., :-step], own[..., step:]),
+        }
 
 
 # All of it
