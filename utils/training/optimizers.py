@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from utils.devices import computes_in
-
 #: Coefficients of the polynomial that brings singular values near 1 (Jordan 2024, "Muon").
 QUINTIC = (3.4445, -4.7750, 2.0315)
 #: How much of the averaged squares Adam keeps in a step. A short training wants little.
@@ -166,31 +164,34 @@ def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
     """Return roughly the nearest matrices with orthonormal rows or columns, in few products.
 
     Newton–Schulz iteration, whose coefficients bring singular values somewhere near 1 fast rather
-    than to 1 exactly; Muon needs no more, nor more digits than bfloat16 has.
+    than to 1 exactly; Muon needs no more. Each iteration multiplies the matrix by a polynomial of
+    its product with its transpose. All of these polynomials commute, so they are multiplied with
+    each other first, and the matrix, which is several times as long as it is high, once at the
+    end: half the work for DavidNet's.
 
     Args:
-        matrices: float, N×M, or K×N×M.
+        matrices: float32, N×M, or K×N×M.
         iterations: of the polynomial.
 
     Returns:
         like `matrices`.
     """
-    a, b, c = QUINTIC
-    x = matrices.bfloat16() if _multiplies_bfloat16(matrices.device) else matrices
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     is_tall = x.shape[-2] > x.shape[-1]
     x = x.mT if is_tall else x
-    for _ in range(iterations):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return (x.mT if is_tall else x).to(matrices.dtype)
+    square = x @ x.mT
+    factor = product = _polynomial(square)
+    for _ in range(iterations - 1):
+        square = factor @ square @ factor
+        factor = _polynomial(square)
+        product = factor @ product
+    x = product @ x
+    return x.mT if is_tall else x
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies matrices of bfloat16 by kernels made for it.
-
-    A CPU without AVX-512 falls back on plain loops, many times slower than float32.
-    """
-    if device.type != "cpu":
-        return computes_in("bf16-mixed", device.type)
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+def _polynomial(square: Tensor) -> Tensor:
+    """Return what an iteration multiplies a matrix by, given its product with its transpose."""
+    a, b, c = QUINTIC
+    result = b * square + c * square @ square
+    result.diagonal(dim1=-2, dim2=-1).add_(a)
+    return result
