@@ -6,6 +6,7 @@ from helpers.records import valid_record
 from utils.batch.estimate import Clock, expected_seconds, paces
 from utils.runs import Run
 from utils.training.preflight import resolved_settings
+from utils.training.recipes import RECIPES
 
 NOTEBOOKS = ("03_training", "04_curves")
 
@@ -28,7 +29,7 @@ def test_a_run_takes_as_long_as_those_like_it(tmp_path):
         NOTEBOOKS,
     )
     assert expected_seconds(resolved_settings({"seed": 9}), known) == pytest.approx(92)
-    twice = resolved_settings({"epochs": 14})
+    twice = resolved_settings({"epochs": 2 * RECIPES["quick"].epochs})
     assert expected_seconds(twice, known) == pytest.approx(2 * 80 + 12)
     for other in ({"recipe": "speed"}, {"limit_train": 100}, {"image_size": 16}):
         assert expected_seconds(resolved_settings(other), known) is None

@@ -249,7 +249,7 @@ def test_batch_size_is_kept_where_it_was_given(tmp_path):
 
 def test_recipe_depends_on_the_data_set(tmp_path):
     shapes = make_plan(tmp_path, recipe=None, epochs=None, max_lr=None)
-    assert (shapes.recipe.name, shapes.recipe.epochs) == ("quick", 7)
+    assert (shapes.recipe.name, shapes.recipe.epochs) == ("quick", 5)
     pictures = make_pictures(dataset="/mnt/own")
     own = make_plan(tmp_path, pictures, recipe=None, epochs=None, max_lr=None)
     assert (own.recipe.name, own.recipe.epochs, own.recipe.max_lr) == ("original", 20, 0.01)

@@ -24,7 +24,7 @@ NEIGHBOURS = 5
 BATCH_SIZE = 256
 #: So many training pictures, every class in proportion, pass through the network on a CPU, by the
 #: precision that suits it: that takes DavidNet about half a minute on two cores. A GPU takes all.
-MOST_ON_CPU = {"bf16-mixed": 20_000, "32-true": 8_000}
+MOST_ON_CPU = {"bf16-mixed": 20_000, "32-true": 4_000}
 #: Test pictures that are compared with all training pictures at once; bounds memory.
 ROWS = 500
 
