@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import time
 from functools import partial
 
 import pytest
@@ -23,6 +24,8 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "create_model", partial(create_model, width=2))
         patch.setattr(bench, "_ceilings", partial(bench._ceilings, times=1))
+        patch.setattr(bench, "_convolution", partial(bench._convolution, batch_size=1))
+        patch.setattr(bench, "_matrix_product", partial(bench._matrix_product, size=64))
         patch.setattr(bench, "EVALUATED", 64)
         patch.setattr(bench, "SMALL_BATCH", 4)
         patch.setattr(bench, "EVAL_BATCH_SIZE", 32)
@@ -56,17 +59,27 @@ PARTS = [
 
 
 @pytest.fixture(scope="module")
-def report(small):
-    return bench.benchmark(batch_size=8, rounds=3, precision="bf16-mixed")
+def timed(small):
+    """A report, and how many seconds all of it took, however slow the machine is in 16 bits."""
+    began = time.perf_counter()
+    report = bench.benchmark(batch_size=8, rounds=3, precision="bf16-mixed")
+    return report, time.perf_counter() - began
 
 
-def test_every_part_is_measured_in_every_round(report):
+@pytest.fixture(scope="module")
+def report(timed):
+    return timed[0]
+
+
+def test_every_part_is_measured_in_every_round(timed):
+    report, elapsed = timed
     parts = report["parts"]
     assert [name for name in parts if not name.startswith("matrix product")] == PARTS
     assert "matrix product, float32" in parts
     for row in parts.values():
         assert len(row["seconds"]) == report["rounds"] == 3
-        assert all(0 < s < 30 for s in row["seconds"])
+        assert min(row["seconds"]) > 0
+    assert sum(sum(row["seconds"]) for row in parts.values()) < elapsed
     assert report["precision"] == "bf16-mixed"
 
 

@@ -261,15 +261,17 @@ def _matrix_product(device: str, dtype: torch.dtype, size: int = 2048) -> tuple[
     return 2 * size**3, lambda: first @ second
 
 
-def _convolution(device: str, dtype: torch.dtype, backward: bool) -> tuple[float, Callable]:
+def _convolution(
+    device: str, dtype: torch.dtype, backward: bool, batch_size: int = 128
+) -> tuple[float, Callable]:
     """Return a 3×3 convolution 128→128 at 16×16, batch 128: a shape that suits the hardware."""
 
     def tensor(*shape):
         made = torch.randn(*shape, device=device).to(dtype, memory_format=torch.channels_last)
         return made.requires_grad_(backward)
 
-    images, weights, gradient = tensor(128, 128, 16, 16), tensor(128, 128, 3, 3), None
-    flops = 2 * 128 * 16 * 16 * 128 * 128 * 9
+    images, weights, gradient = tensor(batch_size, 128, 16, 16), tensor(128, 128, 3, 3), None
+    flops = 2 * batch_size * 16 * 16 * 128 * 128 * 9
 
     def work():
         nonlocal gradient
