@@ -171,7 +171,7 @@ def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
 
     Args:
         matrices: float32, N×M, or K×N×M.
-        iterations: of the polynomial.
+        iterations: of the polynomial, at least 1.
 
     Returns:
         like `matrices`.

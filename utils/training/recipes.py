@@ -184,8 +184,8 @@ FAST = replace(
     growth=((0.5, 0.4), (0.75, 0.75)),
     views=1,
 )
-#: A first look at drawn shapes: few steps, small at first, and a light augmentation. Chosen by
-#: 1,600 training pictures held out.
+#: A first look at drawn shapes: few steps, small pictures first, and a light augmentation.
+#: Chosen by 1,600 training pictures held out.
 QUICK = Recipe(
     "quick",
     epochs=5,
