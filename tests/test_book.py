@@ -193,6 +193,31 @@ def test_what_papermill_set_is_shown(run):
 
 
 @pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("/home/somebody/pets.zip", "path/to/pets.zip"),
+        (r"C:\\Users\\Somebody\\pets", "path/to/pets"),
+        (f"{ROOT}/data/pets.zip", "data/pets.zip"),
+        ("../pets", "../pets"),
+        ("cifar10", "cifar10"),
+    ],
+)
+def test_where_a_person_keeps_pictures_is_not_shown(run, given, shown):
+    change(run, "03_training", inserted(f'# Parameters\nepochs = "{given}"\n'))
+    cell = book.chapters_of(run)["03_training"].cells[3]
+    assert cell.source == f'# Parameters\nepochs = "{shown}"\n'
+
+
+def test_the_kept_chapters_say_nothing_of_a_machine():
+    kept = list(book.RENDERED.glob("*.ipynb"))
+    assert len(kept) == len(NOTEBOOKS)
+    for path in kept:
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.id == "injected-parameters":
+                assert not re.search(r"""=\s*["'](/|[A-Z]:)""", cell.source), cell.source
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "import os", "epochs = os.getcwd()", "epochs: int = 3", "epochs = seed = 3", "x = 3",

@@ -158,8 +158,7 @@ def test_whatever_is_said_of_watched_figures_names_their_split(history, watched,
         "epoch; the train loss went from 1.500 to 0.250."
     )
     assert gain_in_words(history, watched) == (
-        f"The second half of the epochs changed the accuracy of the {split} by -5.0 points, to "
-        "75.00%."
+        f"From epoch 2 to 4 the accuracy of the {split} changed by -5.0 points, to 75.00%."
     )
     gap = (
         f"In the last epoch train accuracy was 95.00%, and that of the {split} 80.00% before it "

@@ -23,6 +23,7 @@ from utils.training.lr_finder import (
     RECENT,
     RangeTest,
     _Sweep,
+    floor,
     in_short,
     save,
     smooth,
@@ -143,6 +144,35 @@ def test_smoothing_keeps_the_place_of_a_peak_and_the_level_of_a_plain():
     np.testing.assert_allclose(smooth(RATES, np.full(STEPS, 1.7)), 1.7)
     noise = np.random.default_rng(0).normal(size=STEPS)
     assert smooth(RATES, noise).std() < 0.6 * noise.std()
+
+
+# floor()
+
+
+def measured(losses):
+    return RangeTest(RATES, losses, *suggest(RATES, losses))
+
+
+def test_two_valleys_of_one_depth_are_one_floor():
+    losses = np.minimum(valley(-4), valley(-2)) + np.random.default_rng(0).normal(0, 0.05, STEPS)
+    low, high = floor(measured(losses))
+    assert distance(low, -4) < 0.5 and distance(high, -2) < 0.5
+
+
+def test_a_steep_valley_without_noise_has_a_narrow_floor():
+    found = measured(valley(-3, left=2, right=2))
+    low, high = floor(found)
+    assert low <= found.suggestion <= high <= 3 * low
+
+
+def test_a_wide_valley_has_a_wider_floor_the_more_the_batches_scatter():
+    noise = np.random.default_rng(1).normal(size=STEPS)
+    calm, rough = (floor(measured(valley(-3) + size * noise)) for size in (0.01, 0.2))
+    assert rough[1] / rough[0] > 3 * calm[1] / calm[0]
+
+
+def test_where_nothing_is_suggested_there_is_no_floor():
+    assert floor(measured(np.full(STEPS, 2.3))) is None
 
 
 # sweep()
@@ -373,13 +403,13 @@ def test_a_range_test_in_short_holds_its_figures():
     found = RangeTest(RATES, losses, losses, 1e-3, "", seconds=12.4)
     peak = RECIPES["original"].max_lr
     assert in_short(found, STEPS, RECIPES["original"]) == (
-        "41 of 41 rates tried in 12 s, from 1e-05 to 1. Suggested peak: **0.001**; the recipe "
-        f"`original` peaks at {peak:g}."
+        "41 of 41 rates tried in 12 s, from 1e-05 to 1. Suggested peak: **0.001**, on a floor from "
+        f"0.001 to 0.001; the recipe `original` peaks at {peak:g}."
     )
     weak = RangeTest(RATES[:20], losses[:20], losses[:20], 1e-3, "weak: so and so", seconds=1)
     text = in_short(weak, STEPS, RECIPES["original"])
     assert "20 of 41 rates tried" in text and ", stopped early as the loss exploded." in text
-    assert "**0.001** (weak: so and so);" in text
+    assert "**0.001** (weak: so and so), on a floor from 0.001 to 0.001;" in text
 
 
 def test_a_range_test_that_found_nothing_says_so():

@@ -149,22 +149,22 @@ def test_a_network_without_mistakes_is_said_to_have_none():
 def test_the_best_and_worst_class_are_said_and_the_untested_ones_named():
     predictions = of_classes([0, 0, 0, 1, 1], [0, 0, 1, 1, 0])
     assert classes_in_words(per_class_table(predictions, ("ant", "bee", "cat"))).startswith(
-        "Highest F1: ant (66.7%). Lowest: bee (50.0%; recall 50.0%, precision 50.0%: it is missed "
-        "about as often as it is wrongly named).\nNot tested, for want of test pictures: cat."
+        "Highest F1: ant (66.7%). Lowest: bee (50.0%; recall 50.0%, precision 50.0%: missed "
+        "1 time, wrongly named 1 time).\nNot tested, for want of test pictures: cat."
     )
     all_tested = per_class_table(of_classes([0, 1, 2], [0, 1, 2]), ("ant", "bee", "cat"))
     assert "Not tested" not in classes_in_words(all_tested)
     missed = of_classes([0] * 10 + [1] * 10 + [2] * 10, [0] * 10 + [1] * 4 + [2] * 6 + [2] * 10)
-    assert "Lowest: bee (57.1%; recall 40.0%, precision 100.0%: it is missed)" in classes_in_words(
-        per_class_table(missed, ("ant", "bee", "cat"))
-    )
+    assert (
+        "Lowest: bee (57.1%; recall 40.0%, precision 100.0%: missed 6 times, wrongly named 0 "
+        "times: it is missed too often)"
+    ) in classes_in_words(per_class_table(missed, ("ant", "bee", "cat")))
     # six missed and two wrongly named: a difference that chance makes
     near = of_classes([0] * 10 + [1] * 10, [0] * 8 + [1] * 2 + [1] * 4 + [0] * 6)
-    assert "it is missed about as often as it is wrongly named" in classes_in_words(
-        per_class_table(near, ("ant", "bee", "cat"))
-    )
+    told = classes_in_words(per_class_table(near, ("ant", "bee", "cat")))
+    assert "missed 6 times, wrongly named 2 times, which chance can make of equal rates)" in told
     called = of_classes([0] * 10 + [1] * 10 + [2] * 2, [2] * 6 + [0] * 4 + [1] * 10 + [2] * 2)
-    assert "precision 25.0%: it is called too often)" in classes_in_words(
+    assert "missed 0 times, wrongly named 6 times: it is called too often)" in classes_in_words(
         per_class_table(called, ("ant", "bee", "cat"))
     )
 

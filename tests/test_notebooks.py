@@ -1,5 +1,6 @@
 """The notebooks: as they are stored, and as they run."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -183,6 +184,27 @@ def test_executed_notebook_is_quiet_and_holds_no_widgets(tiny_run, name):
     assert first.outputs == parameters.outputs == []
     texts = [o.text for o in outputs(notebook) if o.output_type == "stream"]
     assert not any(text.strip() == "" or "\n\n" in text for text in texts)
+
+
+def names_called(node):
+    return {getattr(call.func, "attr", getattr(call.func, "id", "")) for call in calls(node)}
+
+
+def calls(node):
+    return [inner for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+
+
+@pytest.mark.parametrize("name", list(CHAPTERS))
+def test_every_figure_that_is_kept_is_shown(name):
+    """Jupyter shows a cell's last expression; a figure kept within a branch shows nothing."""
+    notebook = nbformat.read(CHAPTERS[name], as_version=4)
+    cells = [ast.parse(cell.source).body for cell in code_cells(notebook)]
+    keeping = [body for body in cells if any("figure" in names_called(each) for each in body)]
+    assert keeping
+    for body in keeping:
+        is_last = isinstance(body[-1], ast.Expr) and "figure" in names_called(body[-1])
+        asked = [names_called(call) for statement in body for call in calls(statement)]
+        assert is_last or any({"display", "figure"} <= names for names in asked)
 
 
 def test_every_figure_shown_is_kept_and_has_ink(tiny_run):

@@ -105,7 +105,7 @@ def test_blocks_have_all_parameters_and_leave_the_network_as_it_was(name):
 
 def test_the_size_of_a_network_is_said():
     assert size_in_words(DavidNet()) == (
-        "6,573,130 parameters, 6,573,130 of them learned: 25.07 MiB in float32"
+        "6,573,130 parameters, all of them learned: 25.07 MiB in float32"
     )
     frozen = torch.nn.Linear(3, 4).requires_grad_(False)
     assert size_in_words(frozen).startswith("16 parameters, 0 of them learned: 0.00 MiB")

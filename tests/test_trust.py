@@ -382,11 +382,19 @@ def test_a_map_s_standing_against_what_knows_nothing_is_told_by_measure():
 def test_a_map_is_compared_with_another_by_every_measure():
     judgement = made_up(
         removal=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.6], energy=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.3],
-        IoU=[0.1, 0.9, 0.3, 1.0, 0.5, 0.7, 0.8], **sane_but(),
+        IoU=[0.1, 0.9, 0.3, 1.0, 0.5, 0.7, 0.8],
+        flip=[np.nan] * 4 + [0.5, 0.4, 0.9], **sane_but(),
     )  # fmt: skip
     assert trust.compared_in_words(judgement, ("b", "x"), ("c", "x")) == (
-        "b at x, against c at x: beats it by removal and energy; loses to it by IoU."
+        "b at x, against c at x: beats it by removal and energy; loses to it by IoU and flip."
     )
+
+
+def test_one_picture_tells_no_map_from_another():
+    judgement = made_up(removal=[0.1, 0.2, 0.3, 1.0, 0.5, 0.7, 0.6], **sane_but())
+    single = {name: scores[:, :1] for name, scores in judgement.scores.items()}
+    told = trust.compared_in_words(replace(judgement, scores=single), ("b", "x"), ("c", "x"))
+    assert told == "b at x, against c at x: cannot be told from it by removal."
 
 
 def test_what_a_map_lies_on_is_told_with_what_it_is_worth(subjects):
@@ -408,7 +416,7 @@ def test_the_choice_is_told_beside_what_is_shown():
         "By deletion, the rule chooses b at x on these pictures, the map that is shown first."
     )
     assert trust.choice_in_words(judgement, ("c", "x")).endswith(
-        "not c at x, which is shown first (0.70 against 0.60)."
+        "not c at x, which is shown first (0.70 against 0.60, ahead by 0.10 ± 0.00)."
     )
     assert trust.choice_in_words(judgement, ("d", "x")).endswith("was not judged.")
     by_worth = made_up(deletion=worth, intervention=[*worth[:4], 0.7, 0.6, 0.5], **sane_but())

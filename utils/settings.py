@@ -525,10 +525,14 @@ def _kind(name: str) -> str | None:
 
 
 def table() -> str:
-    """Return all parameters as a Markdown table."""
+    """Return all parameters as a Markdown table, and the choices of those whose line cuts them."""
     lines = ["| parameter | is | by default | chapters |", "| --- | --- | --- | --- |"]
     for setting in SETTINGS.values():
         chapters = ", ".join(f"0{digit}" for digit in setting.chapters)
         meaning = setting.meaning.replace("|", r"\|")
         lines.append(f"| `{setting.name}` | {meaning} | `{setting.default!r}` | {chapters} |")
+    for setting in SETTINGS.values():
+        if "…" in setting.meaning and setting.choices:
+            choices = ", ".join(f"`{choice}`" for choice in setting.choices)
+            lines += ["", f"`{setting.name}` is one of {choices}."]
     return "\n".join(lines)

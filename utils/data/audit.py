@@ -17,7 +17,7 @@ from utils.data.folders import few
 from utils.data.groups import series_in_words
 from utils.data.marks import Mark, find_marks
 from utils.data.picture_set import Audit
-from utils.data.tells import Tell, find_tells
+from utils.data.tells import LEAST_GAIN, Tell, find_tells
 from utils.data.traits import Traits
 from utils.data.views import Images, of_each
 
@@ -32,6 +32,8 @@ DARK, BRIGHT = 0.32, 0.95
 BLURRED = 0.15
 #: How many pictures, or half as many pairs, of each kind are kept to be shown.
 SHOWN = 6
+#: Ends the line of a property that names the class.
+SHORTCUT = "; a shortcut"
 
 
 @dataclass(frozen=True)
@@ -188,9 +190,9 @@ def _faults(audited: Audited) -> Iterator[_Fault]:
     shows = span > FLAT
     measured = (
         ("one colour", "all of nearly one colour", span, ~shows),
-        ("very dark", f"very dark: 99 of 100 of the pixels are below {dark} of white",
+        ("very dark", f"very dark: 99% of the pixels are below {dark} of white",
          traits.lightest, shows & (traits.lightest < DARK)),
-        ("very bright", f"very bright: 95 of 100 of the pixels are above {bright} of white",
+        ("very bright", f"very bright: 95% of the pixels are above {bright} of white",
          -traits.darkest, shows & (traits.darkest > BRIGHT)),
         ("blurred", "blurred, or enlarged from less",
          traits.sharpness, shows & (traits.sharpness < BLURRED)),
@@ -229,8 +231,7 @@ def _shown(audited: Audited, rows: Sequence[tuple[str, list[int]]], tells: Seque
     named = tuple((what, tuple(audited.names[i] for i in row)) for what, row in rows)
     positions = torch.tensor([i for _, row in rows for i in row], dtype=torch.int64)
     lines = (
-        f"{tell.name}: {tell.in_words()}{'; a shortcut' if tell.is_claimed else ''}"
-        for tell in tells
+        f"{tell.name}: {tell.in_words()}{SHORTCUT if tell.is_claimed else ''}" for tell in tells
     )
     return Audit(named, audited.images[positions], audited.targets[positions], tuple(lines))
 
@@ -254,5 +255,11 @@ def audit_in_words(found: Audit | None) -> str:
         )
     if found.tells:
         head = "How often one property of the files alone names the class of held-out pictures:"
-        return "\n".join([*lines, head, *found.tells])
+        lines += [head, *found.tells]
+        if not any(told.endswith(SHORTCUT) for told in found.tells):
+            lines.append(
+                f"None is {100 * LEAST_GAIN:.0f} points better than guessing, beyond chance, so "
+                "none is a warning."
+            )
+        return "\n".join(lines)
     return "\n".join([*lines, "The files are alike in size, format, camera and date."])

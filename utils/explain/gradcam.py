@@ -58,16 +58,16 @@ SHOWN_FIRST = {
 #: What each does, and what was measured of it (docs/trust.md). A layer's output is a stack of
 #: channels, each a small picture.
 METHOD_NOTES = {
-    "gradcam": "Adds up a layer's channels, each weighed by its mean gradient: the usual choice. "
-    "Measured: coarse in the last layer, and unsteady before it.",
+    "gradcam": "Adds up a block's channels, each weighed by its mean gradient: the usual choice. "
+    "Measured: coarse in the last block, and unsteady before it.",
     "gradcam++": "Weighs by positive gradients only; meant for several objects in one picture. "
-    "Measured: nearly the same map for any class.",
-    "hirescam": "Gradient times channel, point by point: in the last layer, what each point added. "
-    "Measured: worth most in DavidNet, before the last layer; in SpeedNet on drawn shapes alone.",
+    "Measured: in DavidNet nearly the same map for any class.",
+    "hirescam": "Gradient times channel, point by point: in the last block, what each point added. "
+    "Measured: worth most in DavidNet, before the last block; in SpeedNet on drawn shapes alone.",
     "layercam": "Positive gradients only, point by point; made for early layers. Measured: finds "
-    "the object there, with nearly the same map for any class.",
+    "the object there; on drawn shapes with nearly the same map for any class.",
     "xgradcam": "Grad-CAM with weights scaled by how active a channel is. Measured: steadier than "
-    "Grad-CAM before the last layer.",
+    "Grad-CAM before the last block.",
     "eigencam": "What most of the channels have in common; it does not look at the class at all, "
     "and its sign is arbitrary, so a map may come out inverted.",
     "scorecam": "No gradient: tries every channel as a mask, so it takes the longest. Measured, on "
@@ -245,8 +245,10 @@ def _progress(is_visible: bool, total: int, methods: Sequence[str]) -> Generator
     if not is_visible:
         yield lambda count: None
         return
-    what = f"Maps by {methods[0]}" if len(methods) == 1 else "Maps"
-    with progress_bar(description=what, total=total, unit="maps") as bar:
+    what, unit = "Maps", "passes"
+    if len(methods) == 1:
+        what, unit = f"Maps by {methods[0]}", "maps"
+    with progress_bar(description=what, total=total, unit=unit) as bar:
         yield bar.update
 
 

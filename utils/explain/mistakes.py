@@ -185,13 +185,16 @@ def classes_in_words(table: pd.DataFrame) -> str:
 
 
 def _weakness(row: pd.Series) -> str:
-    """Return whether a class is missed more often than it is wrongly named, beyond chance."""
+    """Return how often a class is missed and wrongly named, and which is beyond chance."""
     found = row.recall * row.support
     missed = row.support - found
     named = found / row.precision - found if row.precision else 0.0
+    told = f"missed {counted(round(missed), 'time')}, wrongly named {counted(round(named), 'time')}"
+    if missed == named:
+        return told
     if abs(missed - named) <= 2 * np.sqrt(missed + named):  # two standard errors of the difference
-        return "it is missed about as often as it is wrongly named"
-    return "it is missed" if missed > named else "it is called too often"
+        return f"{told}, which chance can make of equal rates"
+    return f"{told}: it is {'missed' if missed > named else 'called'} too often"
 
 
 def surest_in_words(predictions: Predictions) -> str:

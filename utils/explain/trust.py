@@ -44,6 +44,8 @@ Maps = Mapping[Candidate, np.ndarray]
 #: Maps that know nothing of the network; a measure by which one of them wins says nothing.
 KNOWS_NOTHING: tuple[Candidate, ...] = (("noise", ""), ("centre blob", ""), ("edges", ""))
 MASK: Candidate = ("object's mask", "")
+#: Those of `sanity` of which more is better.
+STEADINESS = ("flip", "shift")
 #: A map passes if, on average, another class and other weights each leave it at most so alike.
 MOST_ALIKE = 0.5
 
@@ -329,7 +331,9 @@ class Judgement:
 
 
 def _half_interval(values: np.ndarray) -> float:
-    """Return half of the 95 % interval of a mean: 1.96 standard errors."""
+    """Return half of the 95 % interval of a mean: 1.96 standard errors; NaN for fewer than two."""
+    if len(values) < 2:
+        return float("nan")
     return 1.96 * values.std(ddof=1) / np.sqrt(len(values))
 
 
@@ -441,7 +445,7 @@ def subjects_in_words(subjects: Subjects, sane: int) -> str:
 
 def judged_in_words(judgement: Judgement) -> str:
     """Return, by each measure that baselines take part in, which map wins and what it beats."""
-    means = {name: judgement.means(name) for name in _with_baselines(judgement)}
+    means = {name: judgement.means(name) for name in _measured_of(judgement)}
     is_known = np.array([candidate in KNOWS_NOTHING for candidate in judgement.candidates])
     is_mask = np.array([candidate == MASK for candidate in judgement.candidates])
     lines = []
@@ -472,30 +476,39 @@ def standing_in_words(judgement: Judgement, candidate: Candidate) -> str:
     Picture by picture: by a measure, the mean difference to the best of them has a 95 % interval.
     """
     known = [at for at, each in enumerate(judgement.candidates) if each in KNOWS_NOTHING]
-    told = _verdicts(judgement, candidate, known)
+    told = _verdicts(judgement, candidate, known, _measured_of(judgement))
     return f"{named(candidate)}, against the best of what knows nothing: {told}."
 
 
 def compared_in_words(judgement: Judgement, candidate: Candidate, other: Candidate) -> str:
-    """Return by which measures a map beats another, beyond chance, and by which not."""
-    told = _verdicts(judgement, candidate, [judgement.candidates.index(other)])
+    """Return by which measures a map beats another, beyond chance, and by which not.
+
+    Of class and weights more is not better, so they take no part.
+    """
+    pair = [judgement.candidates.index(one) for one in (candidate, other)]
+    both = _measured_of(judgement, pair)
+    compared = _measured_of(judgement) | {n: both[n] for n in STEADINESS if n in both}
+    told = _verdicts(judgement, candidate, pair[1:], compared)
     return f"{named(candidate)}, against {named(other)}: {told}."
 
 
-def _verdicts(judgement: Judgement, candidate: Candidate, rivals: list[int]) -> str:
+def _verdicts(
+    judgement: Judgement,
+    candidate: Candidate,
+    rivals: list[int],
+    compared: Mapping[str, np.ndarray],
+) -> str:
     """Return by which measures a candidate beats, or loses to, the best of some, by their places.
 
     A rival is named where there are several.
     """
     place = judgement.candidates.index(candidate)
     told: dict[str, dict[str, list[str]]] = {}
-    for name, scores in _with_baselines(judgement).items():
+    for name, scores in compared.items():
         best = max(rivals, key=lambda at: np.nanmean(scores[at]))
-        gain = scores[place] - scores[best]
-        gain = gain[~np.isnan(gain)]
-        error = _half_interval(gain)
-        verdict = "beats" if gain.mean() > error else "loses to"
-        verdict = "cannot be told from" if abs(gain.mean()) <= error else verdict
+        gain, error = _gain(scores[place], scores[best])
+        verdict = "beats" if gain > error else "loses to"
+        verdict = verdict if abs(gain) > error else "cannot be told from"
         rival = named(judgement.candidates[best]) if len(rivals) > 1 else "it"
         told.setdefault(verdict, {}).setdefault(rival, []).append(name)
     parts = (
@@ -506,12 +519,21 @@ def _verdicts(judgement: Judgement, candidate: Candidate, rivals: list[int]) -> 
     return "; ".join(parts)
 
 
-def _with_baselines(judgement: Judgement) -> dict[str, np.ndarray]:
-    """Return the scores of those measures that every candidate has."""
+def _gain(scores: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """Return by how much a map is ahead on the same pictures, and half of its 95 % interval."""
+    gain = scores - others
+    gain = gain[~np.isnan(gain)]
+    return gain.mean(), _half_interval(gain)
+
+
+def _measured_of(
+    judgement: Judgement, places: Sequence[int] | slice = slice(None)
+) -> dict[str, np.ndarray]:
+    """Return the scores of those measures that the candidates at these places, or all, have."""
     return {
         name: scores
         for name, scores in judgement.scores.items()
-        if not np.isnan(scores).all(axis=1).any()
+        if not np.isnan(scores[places]).all(axis=1).any()
     }
 
 
@@ -536,8 +558,13 @@ def choice_in_words(judgement: Judgement, shown: Candidate) -> str:
         return f"{told}, the map that is shown first."
     if shown not in judgement.candidates:
         return f"{told}; {named(shown)}, which is shown first, was not judged."
-    against = f"{worths[chosen]:.2f} against {worths[shown]:.2f}"
-    return f"{told}, not {named(shown)}, which is shown first ({against})."
+    gain, error = _gain(
+        *(judgement.scores[measure][judgement.candidates.index(one)] for one in (chosen, shown))
+    )
+    return (
+        f"{told}, not {named(shown)}, which is shown first ({worths[chosen]:.2f} against "
+        f"{worths[shown]:.2f}, ahead by {gain:.2f} ± {error:.2f})."
+    )
 
 
 def worst_of(judgement: Judgement, shown: Candidate, count: int) -> np.ndarray:

@@ -71,8 +71,9 @@ def size_in_words(network: nn.Module) -> str:
     """Return how many parameters a network has, how many of them are learned, and their size."""
     total = sum(p.numel() for p in network.parameters())
     learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    of_them = "all" if learned == total else f"{learned:,}"
     return (
-        f"{total:,} parameters, {learned:,} of them learned: {4 * total / 2**20:.2f} MiB in float32"
+        f"{total:,} parameters, {of_them} of them learned: {4 * total / 2**20:.2f} MiB in float32"
     )
 
 

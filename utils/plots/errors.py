@@ -1,4 +1,4 @@
-"""Figures of notebook 05: where the model errs, and whether it knows."""
+"""Figures of notebook 05: where the network errs, and whether it knows."""
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +14,7 @@ from utils.plots.style import (
     TileSheet,
     channels_last,
     class_colour,
+    integer_ticks,
     legend_above,
     message_figure,
     new_figure,
@@ -182,7 +183,7 @@ def misclassified_grid(images, actual, predicted, confidences, classes, dataset_
     title = "Misclassified pictures"
     if not len(images):
         return message_figure(title, dataset_title, "No picture was misclassified.")
-    note = "Above each picture the actual class, then the prediction and how sure the model was."
+    note = "Above each picture the actual class, then the prediction and how sure the network was."
     return class_pairs(
         images,
         (actual, predicted, confidences),
@@ -294,7 +295,7 @@ def nearest_training(images, actual, predicted, neighbours, targets, classes, da
         classes: names of all classes.
         dataset_title: how figures name the data.
     """
-    title = "What the network had seen that looked like its mistakes"
+    title = "Training pictures nearest to its surest mistakes"
     if not len(images):
         return message_figure(title, dataset_title, "No picture was misclassified.")
     sheet = TileSheet(
@@ -333,7 +334,7 @@ def near_copies(test, train, test_targets, train_targets, classes, dataset_title
         dataset_title: how figures name the data.
         pairs: how many in a row.
     """
-    title = "Test pictures that are nearly training pictures"
+    title = "Test pictures that nearly repeat a training picture"
     if not len(test):
         return message_figure(
             title, dataset_title, "No test picture is nearly the same as a training picture."
@@ -405,7 +406,7 @@ def _refusals_named(refusals):
 
 @styled
 def reliability(table, calibration_error, dataset_title, scaled=None):
-    """Draw how often the model is right, by how sure it is.
+    """Draw how often the network is right, by how sure it is.
 
     Args:
         table: DataFrame with a row per bin: start and stop, confidence (mean in the bin),
@@ -415,7 +416,7 @@ def reliability(table, calibration_error, dataset_title, scaled=None):
         dataset_title: how figures name the data.
         scaled: such a table after temperature scaling; None draws none.
     """
-    title = "Is the model as often right as it is sure?"
+    title = "Is the network as often right as it is sure?"
     counts = np.asarray(table["count"])
     used = counts > 0
     if not used.any():
@@ -432,11 +433,11 @@ def reliability(table, calibration_error, dataset_title, scaled=None):
         height=7.4,
         sharex=True,
         height_ratios=(3, 1),
-        note="Below the diagonal the model is surer than it is right, above it less sure. Where "
+        note="Below the diagonal the network is surer than it is right, above it less sure. Where "
         "an interval reaches the diagonal, chance alone may explain the difference.",
     )
     upper.plot([0, 100], [0, 100], color=MUTED, linestyle=":", label="perfectly calibrated")
-    label = f"this model (expected calibration error {percent(calibration_error, 2)})"
+    label = f"this network (expected calibration error {percent(calibration_error, 2)})"
     upper.plot(confidence, accuracy, label=label, **TRAIN)
     upper.vlines(
         confidence,
@@ -496,7 +497,11 @@ def most_confused(pairs, dataset_title):
         for pair in zip(shown["actual"], shown["predicted"], strict=True)
     ]
     axes.set_yticks(rows, pairs)
-    axes.set(xlabel="pictures (share of the actual class)", ylim=(len(shown) - 0.4, -0.6))
+    integer_ticks(axes.xaxis, at_most=8)
+    axes.set(
+        xlabel="pictures; in brackets their share of the actual class",
+        ylim=(len(shown) - 0.4, -0.6),
+    )
     axes.margins(x=0.14)
     axes.grid(False, axis="y")
     return figure

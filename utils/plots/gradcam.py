@@ -109,7 +109,7 @@ def misclassified_maps(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     note = (
-        "Each picture as it is, with the map for the predicted class (and how sure the model "
+        "Each picture as it is, with the map for the predicted class (and how sure the network "
         f"was), and with the map for the actual class. {blend_note(map_weight)}"
     )
     sheet = TileSheet(

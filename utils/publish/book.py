@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Collection
 from itertools import zip_longest
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import nbformat
 from nbformat import NotebookNode
@@ -166,7 +166,7 @@ def _parameters_cell(source: str, names: Collection[str]) -> NotebookNode | None
                 return None
             if not isinstance(value, str | int | float | None):
                 return None
-            values[target.id] = _rewritten(value) if isinstance(value, str) else value
+            values[target.id] = _unplaced(value) if isinstance(value, str) else value
         made = PythonTranslator.codify(values)
     except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return None
@@ -218,6 +218,13 @@ def _rewritten(text: str) -> str:
     Chapters only name pages: they are read in several places, from which no one link leads there.
     """
     return _PAGE.sub(r"[\1](../\1)", _from_root(text))
+
+
+def _unplaced(value: str) -> str:
+    """Return a parameter as the book has it: where a person keeps things is nobody's business."""
+    value = _from_root(value)
+    is_absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+    return f"path/to/{PureWindowsPath(value).name}" if is_absolute else value
 
 
 def _from_root(text: str) -> str:

@@ -238,7 +238,7 @@ def rise_in_words(history: pd.DataFrame, watched: str, sides: Sequence[int] = ()
 
 
 def gain_in_words(history: pd.DataFrame, watched: str, sides: Sequence[int] = ()) -> str:
-    """Return what the second half of the epochs gained; arguments as of `rise_in_words`."""
+    """Return what the epochs from the middle on gained; arguments as of `rise_in_words`."""
     last = history["val_acc"].iloc[-1]
     if len(history) < 2:
         told = as_percent(last, 2)
@@ -247,8 +247,8 @@ def gain_in_words(history: pd.DataFrame, watched: str, sides: Sequence[int] = ()
     gained = 100 * (last - history["val_acc"].iloc[half])
     grown = ", part of it because the pictures grew" if len(set(sides[half:])) > 1 else ""
     return (
-        f"The second half of the epochs changed the accuracy of the {WATCHED[watched]} by "
-        f"{gained:+.1f} points, to {as_percent(last, 2)}{grown}."
+        f"From epoch {history['epoch'].iloc[half]} to {history['epoch'].iloc[-1]} the accuracy of "
+        f"the {WATCHED[watched]} changed by {gained:+.1f} points, to {as_percent(last, 2)}{grown}."
     )
 
 

@@ -159,9 +159,14 @@ def smooth(learning_rates: np.ndarray, losses: np.ndarray, width: float = SMOOTH
         learning_rates, losses: float, N.
         width: standard deviation in decades.
     """
+    return _weights(learning_rates, width) @ losses
+
+
+def _weights(learning_rates: np.ndarray, width: float) -> np.ndarray:
+    """Return what each loss counts in each smoothed one: N×N, rows that sum to 1."""
     decades = np.log10(learning_rates)
     weights = np.exp(-0.5 * ((decades[:, None] - decades[None]) / width) ** 2)
-    return weights @ losses / weights.sum(axis=1)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def suggest(
@@ -203,6 +208,30 @@ def suggest(
     return smoothed, float(learning_rates[lowest]), reason
 
 
+def floor(result: RangeTest) -> tuple[float, float] | None:
+    """Return the lowest and the highest rate whose smoothed loss cannot be told from the lowest.
+
+    It lies within two standard errors of it, as far as the scatter of the single losses about the
+    curve tells; how far another seed would move the whole curve is not in it.
+
+    Args:
+        result: of `sweep`.
+
+    Returns:
+        None where nothing was suggested.
+    """
+    if result.suggestion is None:
+        return None
+    usable = np.flatnonzero(np.isfinite(result.smoothed))
+    rates, smoothed = result.learning_rates[usable], result.smoothed[usable]
+    lowest = int(smoothed.argmin())
+    weights = _weights(rates, SMOOTHING)[lowest]
+    scatter = weights @ (result.losses[usable] - smoothed) ** 2
+    error = np.sqrt(scatter * (weights**2).sum())
+    level = rates[smoothed <= smoothed[lowest] + 2 * error]
+    return float(level[0]), float(level[-1])
+
+
 def save(run: Run, result: RangeTest) -> None:
     """Write ``lr_finder.json``."""
     run.write_json(
@@ -227,10 +256,12 @@ def in_short(result: RangeTest, steps: int, recipe: Recipe) -> str:
     """
     tried, rates = len(result.losses), result.learning_rates
     suggestion = "none" if result.suggestion is None else f"{result.suggestion:.2g}"
+    between = floor(result)
+    wide = f", on a floor from {between[0]:.2g} to {between[1]:.2g}" if between else ""
     remark = f" ({result.reason})" if result.reason else ""
     early = ", stopped early as the loss exploded" if tried < steps else ""
     return (
         f"{tried:,} of {counted(steps, 'rate')} tried in {result.seconds:.0f} s, from "
-        f"{rates[0]:.2g} to {rates[-1]:.2g}{early}. Suggested peak: **{suggestion}**{remark}; the "
-        f"recipe `{recipe.name}` peaks at {recipe.max_lr:g}."
+        f"{rates[0]:.2g} to {rates[-1]:.2g}{early}. Suggested peak: **{suggestion}**{remark}{wide}"
+        f"; the recipe `{recipe.name}` peaks at {recipe.max_lr:g}."
     )
