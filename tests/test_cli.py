@@ -1,16 +1,18 @@
 """The command line: what is refused before work starts, and what is printed."""
 
+import csv
 import io
 import os
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from helpers.pictures import make_folder
 from utils import cli
-from utils.cli import main
+from utils.cli import _print_csv, main
 from utils.data.sources import bytes_to_keep, load_pictures
 from utils.pipeline import sequence
 
@@ -183,6 +185,14 @@ def test_predict_prints_a_table_and_csv(tiny_run, tmp_path, capsys):
     assert [row[0] for row in rows] == [str(tmp_path / "0.png"), str(tmp_path / "2.png")]
     for row in rows:
         assert sum(map(float, row[2:])) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_class_that_a_spreadsheet_would_compute_is_written_as_text(capsys):
+    classes = ['=HYPERLINK("http://evil","click")', "wren"]
+    _print_csv(["@pictures/1.png"], classes, np.array([[0.9, 0.1]]), ["-1+2"])
+    header, row = csv.reader(capsys.readouterr().out.splitlines())
+    assert header == ["picture", "predicted", f"'{classes[0]}", "wren", "set"]
+    assert row == ["'@pictures/1.png", f"'{classes[0]}", "0.900000", "0.100000", "'-1+2"]
 
 
 def test_data_command_says_what_is_there(tmp_path, capsys):

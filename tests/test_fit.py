@@ -36,6 +36,7 @@ from utils import InputError, Interrupted
 from utils.data.augment import Augmentation, augment
 from utils.data.sources import load_pictures
 from utils.models.registry import create_model
+from utils.runs import MEASURED
 from utils.training.callbacks import LastCheckpoint
 from utils.training.fit import fit
 
@@ -214,7 +215,11 @@ def test_overwrite_replaces_the_run(trained, tmp_path):
     plan.run.update_metrics(made_by_05=1)
     plan.run.write_arrays("predictions.npz", index=np.arange(3))
     plan.run.write_json("lr_finder.json", {"suggestion": 0.1})
+    measured = plan.run.path(MEASURED, "of-the-old-network.csv")
+    measured.parent.mkdir()
+    measured.write_text("method,block,measure,mean\n")
     fit(plan, overwrite=True)
+    assert not measured.parent.exists()
     fresh = make_plan(tmp_path, run_name="fresh", seed=1, epochs=1)
     fit(fresh)
     assert same_weights(plan.run, fresh.run)

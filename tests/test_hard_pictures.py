@@ -1,6 +1,7 @@
 """Which test pictures are wrong in all runs, in some and in none, by hand-worked cases."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers.pictures import made_set
@@ -59,12 +60,18 @@ def test_examples_are_of_each_kind_the_most_telling_first(tmp_path):
     for seed, right in enumerate(rights(6, 200, 0.6)):
         make_run(tmp_path, f"run-seed{seed}", right, seed)
     table = picture_table(gather(tmp_path))
-    shown = examples(table, 4)
+    shown = examples(table, 6, 4)
     assert list(shown) == [ALWAYS, SOMETIMES, NEVER]
     for kind, some in shown.items():
         assert len(some) <= 4 and (some["kind"] == kind).all()
         assert some["index"].max() > 100  # not the first ones alone
     assert (shown[SOMETIMES]["wrong"] == 3).all()
+
+
+def test_half_of_the_runs_is_meant_where_no_picture_is_wrong_in_all():
+    table = pd.DataFrame({"wrong": [1, 1, 2, 3, 1], "kind": SOMETIMES, "agreeing": 1})
+    shown = examples(table.assign(index=range(5)), 9, 2)[SOMETIMES]
+    assert shown["wrong"].tolist() == [3, 2]
 
 
 def test_it_is_said_in_words(gathered):
@@ -83,7 +90,7 @@ def test_pictures_that_are_gone_are_told_unless_their_place_was_given(gathered, 
         raise InputError("they are gone")
 
     monkeypatch.setattr("utils.data.sources.pictures_of", gone)
-    kinds = examples(picture_table(gathered), 2)
+    kinds = examples(picture_table(gathered), 3, 2)
     assert pictures_to_show(gathered, kinds) == ({}, "they are gone")
     with pytest.raises(InputError, match="they are gone"):
         pictures_to_show(gathered, kinds, dataset="shapes")
@@ -92,7 +99,7 @@ def test_pictures_that_are_gone_are_told_unless_their_place_was_given(gathered, 
 def test_pictures_are_those_of_the_examples_and_a_kind_may_have_none(gathered, monkeypatch):
     pictures = made_set((0, 1, 2), (0, 1, 2, 0, 1, 2))
     monkeypatch.setattr("utils.data.sources.pictures_of", lambda *_: pictures)
-    kinds = examples(picture_table(gathered).replace({"kind": {ALWAYS: SOMETIMES}}), 6)
+    kinds = examples(picture_table(gathered).replace({"kind": {ALWAYS: SOMETIMES}}), 3, 6)
     images, reason = pictures_to_show(gathered, kinds)
     assert reason == "" and images[ALWAYS].shape == (0, 3, 16, 16)
     expected = pictures.test.images.numpy()[kinds[NEVER]["index"]]

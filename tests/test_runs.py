@@ -264,6 +264,27 @@ def test_without_a_name_the_newest_complete_run_is_found(tmp_path):
     ]  # fmt: skip
 
 
+def test_looking_at_an_older_run_again_does_not_make_it_the_newest(tmp_path):
+    """Chapters write into the record of the run that they look at, and copies are written anew."""
+    for name, finished in (("old", "2026-01-02T03:04:05Z"), ("new", "2026-01-02T03:04:06Z")):
+        make_run(tmp_path, name).update_record(finished=finished)
+    Run("old", tmp_path).add_seconds("05_misclassified", 1.0)
+    os.utime(tmp_path / "new" / "run.json", (1, 1))
+    assert find_run(None, tmp_path).name == "new"
+
+
+@pytest.mark.parametrize("finished", ["", "yesterday", "9999999-01-01"])
+def test_a_run_that_does_not_say_when_it_was_trained_counts_from_its_last_change(
+    tmp_path, finished
+):
+    for name, age in (("older", 100), ("newer", 0)):
+        run = make_run(tmp_path, name)
+        path = run.path("run.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"finished": finished}))
+        os.utime(path, (1_700_000_000 - age,) * 2)
+    assert find_run(None, tmp_path).name == "newer"
+
+
 def test_without_a_name_and_without_a_complete_run_there_is_none(tmp_path):
     assert find_run(None, tmp_path / "missing") is None
     make_run(tmp_path, "running", status="running", trained=False)

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from helpers.networks import with_lived_in_statistics
 from utils import InputError
@@ -250,7 +251,9 @@ def test_everything_is_judged_and_joined(subjects):
     energy = judgement.scores["energy"][4]
     row = table.loc[("gradcam", "prep", "energy")]
     assert row["mean"] == pytest.approx(energy.mean())
-    assert row["high"] - row["mean"] == pytest.approx(1.96 * energy.std(ddof=1) / COUNT**0.5)
+    assert row["high"] - row["mean"] == pytest.approx(
+        stats.t.ppf(0.975, COUNT - 1) * energy.std(ddof=1) / COUNT**0.5
+    )
 
     few = judge(subjects.first(5), ["layercam"], ["layer1"], fills=["deletion"], sane=4)
     both = judgement.joined(few)

@@ -88,6 +88,23 @@ def as_percent(share: float, digits: int = 1, unit: str = "%") -> str:
     return f"{100 * share:.{digits}f}{unit}"
 
 
+def as_cell(text: str) -> str:
+    """Return text for a CSV file, with an apostrophe where a spreadsheet would compute it.
+
+    Class and file names may be a stranger's.
+
+    >>> print(as_cell("heron"), as_cell("-1"), as_cell("=HYPERLINK(1)"), as_cell("-1+2"))
+    heron -1 '=HYPERLINK(1) '-1+2
+    """
+    if text[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
 def first_line(error: BaseException) -> str:
     """Return the short form of a library's message, or the error's kind where it has none.
 

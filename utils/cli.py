@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils import InputError, as_percent, check_number, printable
+from utils import InputError, as_cell, as_percent, check_number, printable
 from utils.settings import FLAG, SETTINGS, SOURCES, WHOLE, derive_run_name, from_shell, of_chapter
 
 QUICKSTART = "quickstart"
@@ -429,6 +429,8 @@ def _trained_run(options):
         raise InputError(
             f"There is no trained run in {options.output_dir}. Train one with: python -m utils run"
         )
+    if options.run is None:
+        print(f"Run {run.name!r}, the newest complete one.", file=sys.stderr)
     return run
 
 
@@ -463,6 +465,8 @@ def _predict(options) -> None:
 
 def _print_csv(paths, classes, probabilities, sets) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
+    paths, classes = map(as_cell, paths), [as_cell(name) for name in classes]
+    sets = None if sets is None else [as_cell(told) for told in sets]
     writer.writerow(["picture", "predicted", *classes, *(["set"] if sets is not None else [])])
     for number, (path, row) in enumerate(zip(paths, probabilities, strict=True)):
         told = [sets[number]] if sets is not None else []

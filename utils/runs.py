@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import metadata
@@ -23,7 +24,7 @@ from typing import Any
 import fastjsonschema
 import numpy as np
 
-from utils import InputError, brief, first_line, printable
+from utils import InputError, as_cell, brief, first_line, printable
 from utils.files import remove_leftovers, replacing, resolve_path, unwritable, write_text
 from utils.locks import HeldError, held_alone
 from utils.settings import schema
@@ -40,8 +41,8 @@ HISTORY_COLUMNS = (
     "val_acc",
     "seconds",
 )
-
-
+#: Folder of what was measured of the maps of the network that was trained.
+MEASURED = "trust"
 STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
 #: Set while this process holds a run, so that the notebooks it starts may write to that run too.
 HELD_RUN = "DAVIDNET_HELD_RUN"
@@ -296,7 +297,8 @@ class Run:
 
     def write_table(self, name: str, table) -> None:
         """Write a table of pandas as ``<name>.csv`` and ``<name>.parquet``, each atomically."""
-        write_text(self.path(f"{name}.csv"), table.to_csv(index=False))
+        cells = table.map(lambda value: as_cell(value) if isinstance(value, str) else value)
+        write_text(self.path(f"{name}.csv"), cells.rename(columns=as_cell).to_csv(index=False))
         with replacing(self.path(f"{name}.parquet")) as beside:
             table.to_parquet(beside, engine="pyarrow", index=False)
 
@@ -494,7 +496,7 @@ def _validator(name: str):
 
 
 def list_runs(output_dir: str | Path = "outputs", pattern: str = "*") -> list[Run]:
-    """Return the runs in `output_dir`, the one that was changed last first.
+    """Return the runs in `output_dir`, the one that was trained last first.
 
     A folder that holds a link, or whose ``run.json`` is damaged, is left out and named.
 
@@ -503,11 +505,24 @@ def list_runs(output_dir: str | Path = "outputs", pattern: str = "*") -> list[Ru
         pattern: of their names, as a shell has it.
     """
     folder = resolve_path(output_dir)
-    records = sorted(folder.glob("*/run.json"), key=lambda path: -path.stat().st_mtime)
-    names = [path.parent.name for path in records if fnmatchcase(path.parent.name, pattern)]
+    names = [path.parent.name for path in folder.glob("*/run.json")]
+    names = [name for name in names if fnmatchcase(name, pattern)]
     usable = [n for n in names if _SAFE_NAME.fullmatch(n) and not _RESERVED.fullmatch(n)]
     found = [_readable_run(name, output_dir) for name in usable]
-    return [run for run in found if run is not None]
+    return sorted((run for run in found if run is not None), key=_trained_at, reverse=True)
+
+
+def _trained_at(run: Run) -> tuple[float, float]:
+    """Return when a run was trained, or else begun, and when its record was last written.
+
+    Chapters that look at a run, and copies of it, write the record too, and train nothing.
+    """
+    written = run.path("run.json").stat().st_mtime
+    try:
+        told = str(run.record.get("finished") or run.record.get("started"))
+        return datetime.fromisoformat(told).timestamp(), written
+    except (ValueError, OverflowError):
+        return written, written
 
 
 def _readable_run(name: str, output_dir: str | Path) -> Run | None:

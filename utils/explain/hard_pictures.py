@@ -75,18 +75,23 @@ def _most_frequent_mistake(gathered: Gathered) -> tuple[np.ndarray, np.ndarray]:
     return votes.argmax(axis=0), votes.max(axis=0)
 
 
-def examples(table: pd.DataFrame, count: int, seed: int = 0) -> dict[str, pd.DataFrame]:
+def examples(table: pd.DataFrame, runs: int, count: int, seed: int = 0) -> dict[str, pd.DataFrame]:
     """Return some rows of `picture_table` of each kind, to be shown.
 
     Of those always wrong, the ones on whose wrong class most runs agree; of those sometimes wrong,
-    the ones nearest to half of the runs; of those never wrong, any. `seed` draws which of equal
-    ones are shown: the first would all be of one class, where pictures are kept by class.
+    the ones nearest to half of the runs; of those never wrong, any.
+
+    Args:
+        table: of `picture_table`.
+        runs: how many runs it is of.
+        count: rows of a kind at most.
+        seed: draws which of equal ones are shown: the first would all be of one class, where
+            pictures are kept by class.
     """
     drawn = table.sample(frac=1, random_state=seed)
-    half = table["wrong"].max() / 2
     ranked = {
         ALWAYS: -table["agreeing"],
-        SOMETIMES: (table["wrong"] - half).abs(),
+        SOMETIMES: (table["wrong"] - runs / 2).abs(),
         NEVER: table["index"] * 0,
     }
     chosen = {}

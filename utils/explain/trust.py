@@ -34,6 +34,7 @@ from utils.explain.map_measures import (
     structural_similarity,
     worth,
 )
+from utils.intervals import student_half
 from utils.models.network import Network
 from utils.models.randomised import parts_with_weights, randomised_from_the_head
 from utils.progress import progress_bar
@@ -316,7 +317,7 @@ class Judgement:
 
     def table(self) -> pd.DataFrame:
         """Return a row for each candidate and measure: mean, low and high end of its 95 % interval
-        (1.96 standard errors of the mean), and n.
+        (Student's), and n.
         """
         rows = []
         for measure, scores in self.scores.items():
@@ -331,10 +332,10 @@ class Judgement:
 
 
 def _half_interval(values: np.ndarray) -> float:
-    """Return half of the 95 % interval of a mean: 1.96 standard errors; NaN for fewer than two."""
+    """Return half of the 95 % interval of a mean, Student's; NaN for fewer than two values."""
     if len(values) < 2:
         return float("nan")
-    return 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    return student_half([(values.std(ddof=1) / np.sqrt(len(values)), len(values) - 1)])
 
 
 def fills_for(subjects: Subjects) -> list[str]:

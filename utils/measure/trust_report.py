@@ -26,7 +26,7 @@ from utils.files import replacing, write_text
 from utils.models.registry import MODELS
 from utils.models.summary import stages
 from utils.plots.trust import scores_by_measure
-from utils.runs import Run
+from utils.runs import MEASURED, Run
 from utils.training.predictions import predict_test
 from utils.training.recipes import Recipe
 from utils.training.trained import load_network
@@ -86,7 +86,7 @@ def print_trust(
     if "intervention" in judgement.scores:
         measures = [*agreement_table(agreement_with_intervention(judgement)), "", *measures]
     print("\n".join([*scores, "", *measures]))
-    place = Path(folder) if folder else run.path("trust")
+    place = Path(folder) if folder else run.path(MEASURED)
     name = f"{run.name}-mistakes" if mistakes else run.name
     write_text(place / f"{name}.md", "\n".join(scores) + "\n")
     write_text(place / f"{name}-measures.md", "\n".join(measures) + "\n")

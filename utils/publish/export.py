@@ -37,7 +37,7 @@ from utils.models.convolution import plain_convolutions
 from utils.models.network import Network
 from utils.models.registry import MODELS
 from utils.progress import progress_bar
-from utils.runs import Run
+from utils.runs import MEASURED, Run
 from utils.training.trained import load_network
 
 #: The version of ONNX's operators that is written: that of torch's exporter, which translates none
@@ -316,7 +316,7 @@ def model_card(run: Run, description: Description, agreement: Agreement | None) 
 
 def _worth(run: Run, description: Description) -> str:
     """Return what was measured of this map of this run, as Markdown, or that nothing was."""
-    name = f"trust/{run.name}.csv"
+    name = f"{MEASURED}/{run.name}.csv"
     if not run.has(name):
         return (
             "What this map is worth has not been measured for this network: `python -m utils trust "

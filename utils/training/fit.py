@@ -16,7 +16,7 @@ from utils.data.batches import PictureDataModule
 from utils.devices import choose_device
 from utils.files import ROOT, check_space
 from utils.models.network import Network
-from utils.runs import HISTORY_COLUMNS, Run, library_versions, now
+from utils.runs import HISTORY_COLUMNS, MEASURED, Run, library_versions, now
 from utils.training.callbacks import (
     LastCheckpoint,
     NoteLosses,
@@ -148,10 +148,10 @@ def bytes_kept(network: nn.Module) -> int:
 
 
 def _remove_training(run: Run) -> None:
-    for name in ("checkpoints", *TRAINED_FILES, "tensorboard"):
+    for name in ("checkpoints", *TRAINED_FILES, "tensorboard", MEASURED):
         path = run.path(name)
         rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    run.update_record(settings=None, status=None, failure=None, changes=None)
+    run.update_record(settings=None, status=None, failure=None, changes=None, finished=None)
 
 
 def _start_record(plan: TrainingPlan, network: Network, data: PictureDataModule) -> None:
