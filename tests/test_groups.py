@@ -85,8 +85,11 @@ def test_a_class_of_few_large_groups_is_on_both_sides():
     together = torch.tensor([*range(40), *[50] * 20, *[51] * 20])
     part = grouped_part(targets, 0.2, 0, together)
     assert shares_of(targets, part).tolist() == pytest.approx([0.2, 0.5])
-    said = groups.shares_in_words(targets, part, 0.2, ("ant", "bee"))
-    assert said == "20% to 50% of each class; whole groups came no nearer to 20% of: bee 50%"
+    shares = groups.shares_of_classes(targets, part, ("ant", "bee"))
+    assert (
+        groups.shares_in_words(shares, 0.2)
+        == "20% to 50% of each class; whole groups came no nearer to 20% of: bee 50%"
+    )
 
 
 def test_a_class_in_one_group_is_on_one_side():

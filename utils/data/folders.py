@@ -235,8 +235,6 @@ def _scan(root: Path, tree: Folder, has_groups: bool) -> PictureFolder:
     classes = _agreed_classes(root, top, found)
     vanished = {name: f for name, f in splits["train"].items() if name not in classes}
     notes += [_vanished(name, folder) for name, folder in vanished.items()]
-    if untested := [c for c in classes if "test" in found and not found["test"].get(c)]:
-        notes.append(f"Without test pictures: {', '.join(untested)}.")
     notes += _pooled(splits["train"]) + nearly_alike(classes)
     notes += _left_out(root, tree, found, list(vanished.values()))
     index = {name: position for position, name in enumerate(classes)}
