@@ -196,6 +196,25 @@ def test_the_same_subfolders_of_all_classes_are_groups_where_that_is_said(tmp_pa
     assert len(set.union(*together_of(loaded.train, loaded.test))) == 6
 
 
+@pytest.mark.parametrize(
+    ("rule", "are_groups"),
+    [
+        ("copies", False), (r"(bird\d+)_", False), (groups.SERIES_BELOW, False), (r"\d+", False),
+        ("folder", True), (r"^(\w+) \d/", True), (r"^[^/]*/", True), (r"^(\w+) \d.*_", True),
+    ],
+)  # fmt: skip
+def test_only_a_rule_that_goes_by_folders_lets_the_same_subfolders_be(rule, are_groups, tmp_path):
+    inside = [f"fold{fold}/{name}" for fold in "12" for name in ("heron 1", "wren 2", "owl 3")]
+    root = make_folder(tmp_path / "birds", dict.fromkeys(inside, 2))
+    for path in sorted(root.rglob("*.png")):
+        path.rename(path.with_name(f"bird{path.stem}_1.png"))
+    if are_groups:
+        assert load(root, tmp_path, keep_together=rule).classes == ("fold1", "fold2")
+        return
+    with pytest.raises(InputError, match=r"fold1, fold2, which have the same subfolders"):
+        load(root, tmp_path, keep_together=rule)
+
+
 def test_in_a_split_that_was_given_groups_on_both_sides_are_counted(tmp_path):
     root = make_folder(tmp_path / "pets", {"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 3})
     loaded = load(root, tmp_path, keep_together=r"^\d+")

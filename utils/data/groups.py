@@ -74,6 +74,31 @@ def told_by(pattern: re.Pattern, name: str) -> str:
     return (match[pattern.groups] or "") if match else ""
 
 
+def goes_by_folder(rule: str, name: str) -> bool:
+    """Tell whether a rule takes the first folder of a picture's name for a group, whatever follows.
+
+    A pattern does that which matches the whole of that folder's name, and has its group in folders.
+
+    Args:
+        rule: as for `named_groups`.
+        name: of a picture below its class.
+
+    >>> goes_by_folder("folder", "day 1/a_2.jpg"), goes_by_folder("^day [0-9]", "day 1/a_2.jpg")
+    (True, True)
+    >>> goes_by_folder("^(.*)_[0-9]", "day 1/a_2.jpg"), goes_by_folder("(a)_", "day 1/a_2.jpg")
+    (False, False)
+    """
+    first, slash, _ = name.partition("/")
+    pattern = check_rule(rule)
+    if pattern is None or not slash:
+        return rule == FOLDER and bool(slash)
+    match = pattern.search(name)
+    if not match or not match[pattern.groups]:
+        return False
+    is_covered = match.start() == 0 and match.end() >= len(first)
+    return is_covered and match.end(pattern.groups) <= name.rindex("/") + 1
+
+
 def named_groups(names: Sequence[str], rule: str) -> tuple[Tensor | None, list[str]]:
     """Return which pictures a rule keeps together, and what there is to say of it.
 

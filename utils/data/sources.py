@@ -257,7 +257,7 @@ def _read_cifar10(
 def _folder_source(root: Path, name: str, options: Mapping, absent: Sequence[str] = ()) -> Source:
     rule, labels_from = options["keep_together"], options["labels_from"]
     if labels_from is None:
-        folder = folders.scan_folder(root, absent, has_groups=rule != groups.COPIES)
+        folder = folders.scan_folder(root, absent, partial(groups.goes_by_folder, rule))
     else:
         folder = given_labels.scan_labelled(root, labels_from, absent)
     name = _one_line(name)
