@@ -381,13 +381,6 @@ def label_of(name):
     return name.rstrip("0123456789()").rstrip(" ._-")
 
 
-def test_labels_that_differ_in_case_alone_are_not_seen_as_labels(tmp_path):
-    make_files(tmp_path, "IMG_1.jpg", "IMG_2.jpg", "img_3.jpg", "img_4.jpg")
-    with pytest.raises(InputError, match="found: none") as refused:
-        scan_folder(tmp_path)
-    assert "labels_from" not in str(refused.value)
-
-
 def test_test_pictures_without_classes_give_way_to_a_validation_split(tmp_path):
     split_layout(tmp_path, "train/{}", "val/{}")
     make_files(tmp_path, "test/1.jpg", "test/2.jpg")
