@@ -345,6 +345,15 @@ def test_classes_numbered_alike_are_classes_unless_their_names_tell_otherwise(na
     assert folder.notes == ()
 
 
+def test_a_stray_picture_makes_no_annotations_of_classes(tmp_path):
+    make_files(
+        tmp_path, "example.jpg", *(f"{n}/{i}.jpg" for n in ("mask", "no_mask") for i in "123")
+    )
+    folder = scan_folder(tmp_path)
+    assert folder.classes == ("mask", "no_mask")
+    assert scan_labelled(tmp_path, "([12])").classes == ("1", "2")
+
+
 @pytest.mark.parametrize("number", ["_{}", ".{}", " ({})", "{}", "-{:03}"])
 @pytest.mark.parametrize(
     "labels",

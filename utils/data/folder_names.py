@@ -88,7 +88,8 @@ def annotation_folders(names: Iterable[str], has_pictures: bool = False) -> list
 
     Args:
         names: of all folders in one.
-        has_pictures: whether pictures lie right beside them, so that there need be no others.
+        has_pictures: whether their pictures may lie right beside them, so that there need be no
+            other folders.
 
     >>> annotation_folders(["JPEGImages", "SegmentationClass"]), annotation_folders(["mask", "cat"])
     (['SegmentationClass'], [])

@@ -88,11 +88,14 @@ class Folder:
 
     def annotations(self) -> list["Folder"]:
         """Return the folders in it, at any depth, that hold annotations of the pictures beside."""
-        return [
-            folder.folders[name]
-            for folder in self.below()
-            for name in annotation_folders(folder.filled(), bool(folder.pictures))
-        ]
+        found = []
+        for folder in self.below():
+            filled = folder.filled()
+            most = max((len(f.all_pictures()) for f in filled.values()), default=0)
+            # A stray picture beside folders called mask and no_mask makes no annotations of them.
+            are_as_many = 0 < most <= 2 * len(folder.pictures)
+            found += [folder.folders[name] for name in annotation_folders(filled, are_as_many)]
+        return found
 
     def child(self, name: str) -> "Folder":
         """Return the folder of that name in it, made where there is none yet."""
@@ -483,7 +486,7 @@ def _seen_in_names(folders: Iterable[Folder]) -> str:
     if not labels:
         return ""
     told = (
-        f" Their labels seem to be in the names of the files ({few(labels)}): "
+        f" Labels seem to be in the names of the files ({few(labels)}): "
         f'labels_from="{pattern_of_labels(labels)}" reads them.'
     )
     alike = nearly_alike(labels)
