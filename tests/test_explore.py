@@ -105,6 +105,19 @@ def test_of_a_folder_nothing_is_said_but_what_was_counted(picture_set):
     )
 
 
+@pytest.mark.parametrize(
+    ("labels_from", "told"),
+    [
+        (None, "each folder's name is the label"),
+        ("/home/me/my_labels.CSV", "the table my\\_labels.CSV gives the labels"),
+        ("^(ant|bee)_", r"the label is what ^\(ant\|bee\)\_ finds in each file's name"),
+    ],
+)
+def test_where_the_labels_come_from_is_said(labels_from, told, picture_set):
+    folder = replace(picture_set, options={"dataset": "/data/x", "labels_from": labels_from})
+    assert f"15 pictures in 3 classes, and {told}. Nothing else" in origin_in_words(folder)
+
+
 def test_what_the_nearest_mean_picture_finds_is_said():
     assert nearest_mean_in_words(0.117, 10) == (
         "Naming the class of the nearest mean picture is right in 11.7% of the test pictures; "

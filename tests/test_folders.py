@@ -1,11 +1,14 @@
 """Folders of labelled pictures are read as they were meant, or refused by name."""
 
 import os
+import re
+import unicodedata
 
 import pytest
 
 from utils import InputError
 from utils.data.folders import scan_folder
+from utils.data.given_labels import scan_labelled
 
 
 def make_files(root, *names):
@@ -240,7 +243,7 @@ REFUSED = {
     "labels in the names of files": (
         [f"train/{name}.{number}.jpg" for name in ("cat", "dog") for number in range(4)]
         + ["test1/1.jpg"],
-        r"names of the files \(cat, dog\): labels_from=\"\^\(cat\|dog\)\" reads them\. "
+        r"names of the files \(cat, dog\): labels_from=\"\^\(cat\|dog\).*\" reads them\. "
         r"Or put .* into a folder of its name, such as .*train/cat",
     ),
     "labels in the names of files in one folder": (
@@ -254,6 +257,61 @@ REFUSED = {
     ),
     "labels in a table beside": (
         ["images/1.jpg", "images/2.jpg", "labels.csv"], r"in a table \(labels\.csv\)",
+    ),
+    "labels in a table of a spreadsheet": (
+        ["images/1.jpg", "images/2.jpg", "LABELS.CSV"], r'labels_from="LABELS\.CSV" reads it',
+    ),
+    "masks beside pictures": (
+        ["images/1.jpg", "images/2.jpg", "masks/1.png", "masks/2.png"],
+        r"holds masks beside images, which look like annotations.*Move masks elsewhere, or give "
+        r".*/images alone if the folders in it are classes.*If these are classes, name them after",
+    ),
+    "masks of other names than their pictures": (
+        ["img/1.jpg", "mask/1_mask.gif"], "holds mask beside img",
+    ),
+    "segmentations as VOC has them": (
+        ["VOC2012/JPEGImages/1.jpg", "VOC2012/SegmentationClass/1.png",
+         "VOC2012/SegmentationObject/1.png", "VOC2012/Annotations/1.xml"],
+        "holds VOC2012/SegmentationClass, VOC2012/SegmentationObject beside VOC2012/JPEGImages",
+    ),
+    "trimaps beside labels in names": (
+        [f"{folder}/{name}_{number}.{ending}" for name in ("Birman", "pug") for number in range(4)
+         for folder, ending in (("images", "jpg"), ("annotations/trimaps", "png"))],
+        r"holds annotations beside images.*names of the files \(Birman, pug\): labels_from=",
+    ),
+    "masks of classes": (
+        [f"{folder}/{name}/1.png" for folder in ("images", "masks") for name in ("cat", "dog")],
+        "holds masks beside images.*/images alone if the folders in it are classes",
+    ),
+    "masks in each split": (
+        [f"{split}/{folder}/1.png" for split in ("train", "val") for folder in ("image", "label")],
+        "holds train/label beside train/image",
+    ),
+    "masks that are split": (
+        [f"{folder}/{split}/1.png" for split in ("training", "validation")
+         for folder in ("images", "annotations")],
+        "holds annotations/training beside images/training",
+    ),
+    "masks below each class": (
+        [f"{name}/{folder}/1.png" for name in ("Normal", "COVID") for folder in ("image", "mask")],
+        "holds COVID/mask, Normal/mask beside .*/image",
+    ),
+    "masks below a class's own pictures": (
+        ["cat/1.jpg", "cat/masks/1.png", "dog/1.jpg"],
+        r"holds cat/masks beside pictures, which .* Move cat/masks elsewhere\. labels_from",
+    ),
+    "two kinds of annotations below the pictures": (
+        [f"{f}{n}_{i}.png" for f in ("", "masks/", "gtFine/") for n in ("cat", "dog") for i in "1"]
+        + ["cat_2.png", "dog_2.png"],
+        r"holds gtFine, masks beside pictures.*names of the files \(cat, dog\)",
+    ),
+    "names that tell of nothing": (
+        ["images/1.jpg", "Photos 2/2.jpg"],
+        r"holds Photos 2, images, whose names tell of no class\. Put .*/Photos 2 alone if",
+    ),
+    "parts of labels in names": (
+        [f"set{part}/{n}_{part}{i}.jpg" for n in ("cat", "dog") for part in "12" for i in "345"],
+        r"holds set1, set2, whose names tell of no class.*names of the files \(cat, dog\)",
     ),
     "splits below some classes": (
         ["cat/train/1.jpg", "cat/test/2.jpg", "dog/1.jpg"],
@@ -270,6 +328,66 @@ def test_what_looks_like_a_split_and_is_none_is_refused_by_name(files, message, 
     make_files(tmp_path, *files)
     with pytest.raises(InputError, match=message):
         scan_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat", "dog"), ("mask", "no mask"), ("with_mask", "without_mask"), ("labels", "stickers"),
+        ("photo", "painting"), ("0", "1"), ("images", "cat"), ("images_class", "masks"),
+        ("mask images", "face images"), ("gt", "gti"),
+    ],
+)  # fmt: skip
+def test_classes_numbered_alike_are_classes_unless_their_names_tell_otherwise(names, tmp_path):
+    make_files(tmp_path, *(f"{name}/{number:04}.jpg" for name in names for number in range(4)))
+    folder = scan_folder(tmp_path)
+    assert set(folder.classes) == set(names)
+    assert folder.notes == ()
+
+
+def test_a_stray_picture_makes_no_annotations_of_classes(tmp_path):
+    make_files(
+        tmp_path, "example.jpg", *(f"{n}/{i}.jpg" for n in ("mask", "no_mask") for i in "123")
+    )
+    folder = scan_folder(tmp_path)
+    assert folder.classes == ("mask", "no_mask")
+    assert scan_labelled(tmp_path, "([12])").classes == ("1", "2")
+
+
+@pytest.mark.parametrize("number", ["_{}", ".{}", " ({})", "{}", "-{:03}"])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("crow", "crow_hooded", "owl"),
+        ("cat", "cat fish", "catfish", "fish"),
+        ("Abyssinian", "Bengal", "beagle", "pug"),
+        ("Cat", "cat", "dog"),
+        ("K\u00e4fer", "Wespe"),
+    ],
+)
+def test_the_pattern_that_is_advised_reads_the_labels_that_are_named(labels, number, tmp_path):
+    names = [
+        f"{name}{number.format(10 * i + j)}" for i, name in enumerate(labels) for j in range(4)
+    ]
+    make_files(tmp_path, *(unicodedata.normalize("NFD", f"{name}.jpg") for name in names))
+    with pytest.raises(InputError, match="found: none") as refused:
+        scan_folder(tmp_path)
+    told, pattern = re.search(
+        r'names of the files \((.*?)\): labels_from="(.*?)" reads', str(refused.value)
+    ).groups()
+    folder = scan_labelled(tmp_path, pattern)
+    assert list(folder.classes) == told.split(", ") == sorted(labels)
+    read = [folder.classes[target] for _, target in folder.train]
+    assert sorted(zip(folder.below, read, strict=True)) == sorted(
+        (f"{name}.jpg", label_of(name)) for name in names
+    )
+    alike = "'Cat' and 'cat' are read as different classes, though only case or spaces differ. Ren"
+    assert (alike in str(refused.value)) == ("Cat" in labels)
+
+
+def label_of(name):
+    """The label of a name that begins with it and ends with a number."""
+    return name.rstrip("0123456789()").rstrip(" ._-")
 
 
 def test_test_pictures_without_classes_give_way_to_a_validation_split(tmp_path):

@@ -133,6 +133,27 @@ def test_a_name_of_several_files_and_a_table_that_is_not_there_are_refused(tmp_p
         scan_labelled(root, "pipe.csv")
 
 
+@pytest.mark.parametrize("name", [".labels.csv", ".git/labels.csv", "labels.csv"])
+def test_a_table_that_is_named_in_full_may_lie_hidden_below_the_folder(name, tmp_path):
+    root = made(tmp_path, *PICTURES, "deep/labels.csv", "deep/notes.txt")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(f"file,label\n{ROWS}")
+    folder = scan_labelled(root, str(root / name))
+    assert len(folder.train) == 4
+    assert folder.notes == (f"Left out below {root}, as not pictures: 2 (1 .csv, 1 .txt).",)
+
+
+@pytest.mark.parametrize("labels_from", ["^(cat|caf\u00e9)_", "labels.csv"])
+@pytest.mark.parametrize("name", ["{}_cat.jpg", "{}/cat_9.jpg"])
+def test_two_files_whose_names_are_one_in_unicode_are_refused_by_name(name, labels_from, tmp_path):
+    twice = [name.format(word) for word in ("caf\u00e9", "cafe\u0301")]
+    root = made(tmp_path, *PICTURES, *twice, table=f"file,label\n{ROWS}")
+    if len({path.stat().st_ino for path in root.rglob("*.jpg")}) == len(PICTURES) + 1:
+        pytest.skip("this file system takes the two names for one")
+    with pytest.raises(InputError, match=f"two files called {twice[0]}, .*Rename one of each"):
+        scan_labelled(root, labels_from)
+
+
 def test_rows_that_repeat_others_are_counted(tmp_path):
     root = made(tmp_path, table=f"file,label\n{ROWS}{ROWS}")
     assert scan_labelled(root, "labels.csv").notes[0] == (
@@ -149,6 +170,17 @@ def test_a_pattern_finds_labels_in_the_names_of_files(tmp_path):
     assert listed(root, folder.train) == [(n, int(n.startswith("dog"))) for n in PICTURES]
     assert folder.notes == ("Left out, as without a label: 1 picture: cats/fox.jpg.",)
     assert scan_labelled(root, "^[a-z]+").classes == ("cat", "dog", "fox")
+
+
+@pytest.mark.parametrize("inside", ["images", "train/images", "train", "."])
+def test_masks_beside_pictures_have_no_labels_in_their_names(inside, tmp_path):
+    masks = os.path.normpath(f"{inside}/../annotations" if "images" in inside else f"{inside}/gt")
+    folders = (inside, f"{masks}/trimaps")
+    root = made(tmp_path, *(f"{folder}/{name}" for folder in folders for name in PICTURES))
+    folder = scan_labelled(root, "^(cat|dog)_")
+    assert listed(root / inside, folder.train) == [(n, int("dog" in n)) for n in PICTURES]
+    told = f"Not read, as annotations of the pictures beside them: {masks}."
+    assert folder.notes == (told,)
 
 
 def test_folders_called_like_splits_are_the_split_of_such_labels(tmp_path):
@@ -227,5 +259,5 @@ def test_where_labels_seem_to_be_is_told_with_what_reads_them(tmp_path):
     with pytest.raises(InputError, match=r'labels_from="labels.csv" reads it'):
         load(root, tmp_path)
     (root / "labels.csv").unlink()
-    with pytest.raises(InputError, match=r"labels_from=\"\^\(ant\|bee\)\" reads them"):
+    with pytest.raises(InputError, match=r"labels_from=\"\^\(ant\|bee\).*\" reads them"):
         load(root, tmp_path)

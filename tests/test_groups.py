@@ -85,8 +85,11 @@ def test_a_class_of_few_large_groups_is_on_both_sides():
     together = torch.tensor([*range(40), *[50] * 20, *[51] * 20])
     part = grouped_part(targets, 0.2, 0, together)
     assert shares_of(targets, part).tolist() == pytest.approx([0.2, 0.5])
-    said = groups.shares_in_words(targets, part, 0.2, ("ant", "bee"))
-    assert said == "20% to 50% of each class; whole groups came no nearer to 20% of: bee 50%"
+    shares = groups.shares_of_classes(targets, part, ("ant", "bee"))
+    assert (
+        groups.shares_in_words(shares, 0.2)
+        == "20% to 50% of each class; whole groups came no nearer to 20% of: bee 50%"
+    )
 
 
 def test_a_class_in_one_group_is_on_one_side():
@@ -191,6 +194,25 @@ def test_the_same_subfolders_of_all_classes_are_groups_where_that_is_said(tmp_pa
         load(root, tmp_path)
     loaded = load(root, tmp_path, keep_together="folder")
     assert len(set.union(*together_of(loaded.train, loaded.test))) == 6
+
+
+@pytest.mark.parametrize(
+    ("rule", "are_groups"),
+    [
+        ("copies", False), (r"(bird\d+)_", False), (groups.SERIES_BELOW, False), (r"\d+", False),
+        ("folder", True), (r"^(\w+) \d/", True), (r"^[^/]*/", True), (r"^(\w+) \d.*_", True),
+    ],
+)  # fmt: skip
+def test_only_a_rule_that_goes_by_folders_lets_the_same_subfolders_be(rule, are_groups, tmp_path):
+    inside = [f"fold{fold}/{name}" for fold in "12" for name in ("heron 1", "wren 2", "owl 3")]
+    root = make_folder(tmp_path / "birds", dict.fromkeys(inside, 2))
+    for path in sorted(root.rglob("*.png")):
+        path.rename(path.with_name(f"bird{path.stem}_1.png"))
+    if are_groups:
+        assert load(root, tmp_path, keep_together=rule).classes == ("fold1", "fold2")
+        return
+    with pytest.raises(InputError, match=r"fold1, fold2, which have the same subfolders"):
+        load(root, tmp_path, keep_together=rule)
 
 
 def test_in_a_split_that_was_given_groups_on_both_sides_are_counted(tmp_path):

@@ -44,10 +44,25 @@ def test_a_plain_folder_is_split_by_class_and_that_is_said(tmp_path):
     loaded = load(root, tmp_path)
     assert counts_of(loaded.test, 3) == [4, 2, 1]
     assert counts_of(loaded.train, 3) == [16, 8, 1]
-    assert [note for note in loaded.notes if "7 pictures" in note and "20%" in note]
+    assert [note for note in loaded.notes if note.startswith("No test folder: 7 pictures (")]
     train, test = ({i.numpy().tobytes() for i in s.images} for s in (loaded.train, loaded.test))
     assert not train & test
     assert len(train | test) == 32
+
+
+@pytest.mark.parametrize(
+    ("ants", "bees", "told"),
+    [
+        (20, 11, "6 pictures (20% of each class) are held out to test."),
+        (30, 2, "7 pictures (20% to 50% of each class; whole pictures, with their copies, came no "
+                "nearer to 20% of: bee 50%) are held out to test."),
+        (2, 2, "2 pictures (50% of each class; whole pictures, with their copies, came no nearer "
+               "to 20% of: ant 50%, bee 50%) are held out to test."),
+    ],
+)  # fmt: skip
+def test_what_is_held_out_of_each_class_is_said_as_it_is(ants, bees, told, tmp_path):
+    loaded = load(make_folder(tmp_path / "pets", {"ant": ants, "bee": bees}), tmp_path)
+    assert f"No test folder: {told}" in loaded.notes
 
 
 def test_the_split_of_a_plain_folder_is_the_same_whatever_any_generator_is_at(tmp_path):
@@ -189,6 +204,62 @@ def test_a_class_whose_training_pictures_are_all_unreadable_is_refused(tmp_path)
     (root / "train" / "bee" / "000.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="bee"):
         load(root, tmp_path, skip_unreadable=True)
+
+
+@pytest.fixture
+def half_tested_folder(tmp_path):
+    """A split whose test pictures of bees cannot be read."""
+    root = make_folder(
+        tmp_path / "pets", {f"{s}/{c}": 2 for s in ("train", "test") for c in ("ant", "bee")}
+    )
+    for path in (root / "test" / "bee").iterdir():
+        path.write_bytes(b"no picture")
+    return root
+
+
+def by_table(root):
+    """The same labels and split from a table."""
+    paths = sorted(path.relative_to(root) for path in root.rglob("*.png"))
+    rows = [f"{path.as_posix()},{path.parts[1]},{path.parts[0]}" for path in paths]
+    (root / "labels.csv").write_text("\n".join(["file,label,split", *rows]))
+    return {"labels_from": "labels.csv"}
+
+
+@pytest.mark.parametrize("options", [lambda root: {}, by_table])
+def test_a_class_none_of_whose_test_pictures_can_be_read_is_said(
+    options, half_tested_folder, tmp_path
+):
+    given = options(half_tested_folder)
+    for _ in range(2):  # also from the cache
+        loaded = load(half_tested_folder, tmp_path, skip_unreadable=True, **given)
+        assert counts_of(loaded.test, 2) == [2, 0]
+        assert "Without test pictures: bee." in loaded.notes
+
+
+@pytest.mark.parametrize("options", [lambda root: {}, by_table])
+def test_a_test_split_without_a_readable_picture_is_refused(options, half_tested_folder, tmp_path):
+    for path in (half_tested_folder / "test" / "ant").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"None of the 4 test pictures in .*/pets can be read"):
+        load(half_tested_folder, tmp_path, skip_unreadable=True, **options(half_tested_folder))
+
+
+def test_a_class_without_test_pictures_is_said(tmp_path):
+    root = make_folder(tmp_path / "pets", {"train/ant": 2, "train/bee": 2, "test/ant": 1})
+    assert "Without test pictures: bee." in load(root, tmp_path).notes
+
+
+def test_nothing_that_is_said_of_a_folder_acts_on_a_terminal(tmp_path):
+    acts = "\x1b[2J\nAll is well."
+    inside = ("train/a/x", f"train/a/{acts}", "train/b", "test/a", "test/b", f"extra{acts}/c")
+    root = make_folder(tmp_path / f"pets{acts}", dict.fromkeys(inside, 2))
+    (root / "train" / "b" / f"bad{acts}.png").write_bytes(b"no picture")
+    (tmp_path / "pets").symlink_to(root)  # what cannot be printed is refused as a parameter
+    loaded = load(tmp_path / "pets", tmp_path, skip_unreadable=True)
+    said = [loaded.title, loaded.name, *loaded.notes, *loaded.train.names]
+    odd = [text for text in said if "\\x1b[2J\\nAll is well." in text]
+    assert len(odd) >= 7  # title and name, three notes, two pictures
+    assert all(text.isprintable() for text in said)
 
 
 # A run's pictures

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, first_line
+from utils import InputError, first_line, printable
 from utils.data import copies
 from utils.data.mapped import TensorFile, map_tensors, read_metadata
 from utils.data.picture_set import Audit, PictureSet, Split, channel_statistics
@@ -210,7 +210,8 @@ def _read_cache(source: Source, path: Path) -> PictureSet | None:
         loaded = {n: t if n.endswith(MAPPED) else t.clone() for n, t in tensors.items()}
         return _described(source, loaded, json.loads(text))
     except Exception as error:  # damage can raise nearly anything
-        print(f"The decoded copy {path} is damaged ({first_line(error)}): decoding again.")
+        told = f"The decoded copy {path} is damaged ({first_line(error)}): decoding again."
+        print(printable(told))
         return None
 
 

@@ -1,6 +1,7 @@
 """What is in a data set, in numbers and pictures, before any training."""
 
 import re
+from pathlib import PurePath
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from utils import as_markdown, as_percent, counted
 from utils.data import drawn_shapes
 from utils.data.augment import augment
 from utils.data.batches import PictureDataModule
+from utils.data.given_labels import is_table
 from utils.data.picture_set import PictureSet, Split
 from utils.data.views import of_each, parts
 
@@ -112,10 +114,20 @@ def origin_in_words(picture_set: PictureSet) -> str:
     total = len(picture_set.train) + len(picture_set.test)
     return (
         f"These pictures are your own: {counted(total, 'picture')} in "
-        f"{counted(len(picture_set.classes), 'class', 'classes')}, and each folder's name is the "
-        "label. Nothing else is known of them here: what was counted stands in this chapter, and "
-        "whether the labels are right only you can tell."
+        f"{counted(len(picture_set.classes), 'class', 'classes')}, and "
+        f"{_labels_in_words(picture_set.options.get('labels_from'))}. Nothing else is known of "
+        "them here: what was counted stands in this chapter, and whether the labels are right only "
+        "you can tell."
     )
+
+
+def _labels_in_words(labels_from: str | None) -> str:
+    """Return a clause, as Markdown, on where the labels of a person's own pictures come from."""
+    if labels_from is None:
+        return "each folder's name is the label"
+    if is_table(labels_from):
+        return f"the table {as_markdown(PurePath(labels_from).name)} gives the labels"
+    return f"the label is what {as_markdown(labels_from)} finds in each file's name"
 
 
 def _shapes_in_words() -> str:

@@ -6,35 +6,28 @@ What is plainly a split is read as one; what only looks like one is refused, sin
 
 import hashlib
 import os
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from utils import InputError, brief
+from utils.data.folder_names import (
+    annotation_folders,
+    labels_in_names,
+    pattern_of_labels,
+    split_role,
+    split_roles,
+    tell_of_no_class,
+)
 from utils.data.pictures import EXTENSIONS, how_to_read
 from utils.settings import LABEL_TABLES
 
-#: What the words of a folder's name say of its part in a split.
-ROLES = {
-    "train": "train", "training": "train", "trn": "train",
-    "test": "test", "testing": "test", "tst": "test",
-    "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val",
-    "eval": "val", "evaluation": "val",
-}  # fmt: skip
-#: Words that say no more than that a folder is one.
-FILLERS = (
-    "set", "sets", "data", "dataset", "image", "images", "img", "imgs", "picture", "pictures",
-    "photo", "photos", "split", "folder", "files",
-)  # fmt: skip
 #: Files in which labels are often kept.
 TABLES = (".csv", ".tsv", ".json", ".xml", ".xlsx", ".parquet", ".txt")
 #: How many names a message lists.
 FEW = 5
-#: The name of a picture file that begins with a label and goes on with a number: cat.17, dog_3.
-_LABELLED = re.compile(r"([^\W\d_]+(?:[ _-][^\W\d_]+)*)[ ._-]*\(?\d+\)?$")
 
 
 @dataclass(frozen=True)
@@ -93,6 +86,17 @@ class Folder:
         """Return the folders in it that hold pictures, at any depth."""
         return {name: f for name, f in self.folders.items() if any(g.pictures for g in f.below())}
 
+    def annotations(self) -> list["Folder"]:
+        """Return the folders in it, at any depth, that hold annotations of the pictures beside."""
+        found = []
+        for folder in self.below():
+            filled = folder.filled()
+            most = max((len(f.all_pictures()) for f in filled.values()), default=0)
+            # A stray picture beside folders called mask and no_mask makes no annotations of them.
+            are_as_many = 0 < most <= 2 * len(folder.pictures)
+            found += [folder.folders[name] for name in annotation_folders(filled, are_as_many)]
+        return found
+
     def child(self, name: str) -> "Folder":
         """Return the folder of that name in it, made where there is none yet."""
         name = unicodedata.normalize("NFC", name)
@@ -103,29 +107,33 @@ class Folder:
 _Splits = dict[str, dict[str, Folder]]
 
 
-def scan_folder(root: Path, absent: Iterable[str] = (), has_groups: bool = False) -> PictureFolder:
+def scan_folder(
+    root: Path, absent: Iterable[str] = (), is_in_group: Callable[[str], bool] | None = None
+) -> PictureFolder:
     """Find the labelled pictures below `root`, without opening any.
 
     Layouts: ``root/train/<class>/*`` with ``root/test/<class>/*``, ``root/<class>/train/*`` with
-    ``root/<class>/test/*``, or just ``root/<class>/*``; splits go by any of the names of ``ROLES``,
-    in any case. A validation folder stands in for a missing test folder.
+    ``root/<class>/test/*``, or just ``root/<class>/*``; splits go by any of the names of
+    `utils.data.folder_names.ROLES`, in any case. A validation folder stands in for a missing test
+    folder.
 
     Args:
         root: the folder.
         absent: names from `root` of files that belong to it and were left where it came from, such
             as the files of an archive that are not pictures.
-        has_groups: whether the same subfolders below classes are known to be groups of pictures.
+        is_in_group: tells of a picture, by its name below its class, whether the first folder in
+            that name is known to be a group of pictures; None where that is known of none.
 
     Raises:
         InputError: the folder is missing; it holds fewer than two classes with pictures; or its
-            folders look like splits and cannot be read as such.
+            folders look like splits and cannot be read as such, or tell of no class.
     """
     if not root.is_dir():
         raise InputError(
             f"The folder {root} does not exist. Give the one that holds your pictures."
         )
     try:
-        return _scan(root, read_tree(root, absent), has_groups)
+        return _scan(root, read_tree(root, absent), is_in_group)
     except OSError as error:
         raise unreadable(root, error) from error
 
@@ -218,16 +226,16 @@ def _size_and_time(item: os.DirEntry) -> str:
 # What it means
 
 
-def _scan(root: Path, tree: Folder, has_groups: bool) -> PictureFolder:
+def _scan(root: Path, tree: Folder, is_in_group: Callable[[str], bool] | None) -> PictureFolder:
     notes: list[str] = []
     top = _inner(tree)
     if top is not tree:
         notes.append(f"Read: {root / top.name}, which alone holds pictures.")
-    splits = _splits_at_top(root, top, notes) or _splits_below(root, top, notes)
-    if not splits:
-        if not has_groups:
-            _refuse_repeated(root, top)
-        splits = {"train": top.folders}
+    told = _splits_at_top(root, top, notes) or _splits_below(root, top, notes)
+    splits = told or {"train": top.folders}
+    _refuse_no_classes(root, [Folder("", split) for split in told.values()] if told else [top])
+    if not told:
+        _refuse_repeated(root, top, is_in_group)
     found = {
         split: {name: folder.all_pictures() for name, folder in folders.items()}
         for split, folders in splits.items()
@@ -235,8 +243,6 @@ def _scan(root: Path, tree: Folder, has_groups: bool) -> PictureFolder:
     classes = _agreed_classes(root, top, found)
     vanished = {name: f for name, f in splits["train"].items() if name not in classes}
     notes += [_vanished(name, folder) for name, folder in vanished.items()]
-    if untested := [c for c in classes if "test" in found and not found["test"].get(c)]:
-        notes.append(f"Without test pictures: {', '.join(untested)}.")
     notes += _pooled(splits["train"]) + nearly_alike(classes)
     notes += _left_out(root, tree, found, list(vanished.values()))
     index = {name: position for position, name in enumerate(classes)}
@@ -245,10 +251,10 @@ def _scan(root: Path, tree: Folder, has_groups: bool) -> PictureFolder:
         for split, by_class in found.items()
     }
     below = [
-        name_below(root, path, len(PurePath(splits[split][name].name).parts))
+        inside
         for split, by_class in found.items()
-        for name, files in by_class.items()
-        for path, _ in files
+        for name in by_class
+        for inside in _names_below(root, splits[split][name])
     ]
     return PictureFolder(
         root, classes, listed["train"], listed.get("test"), listing_key(root, found), tuple(notes),
@@ -271,45 +277,10 @@ def _inner(top: Folder) -> Folder:
     filled = top.filled()
     while len(filled) == 1 and not top.pictures:
         (inner,) = filled.values()
-        if inner.pictures or _role(inner.name) or not inner.filled():
+        if inner.pictures or split_role(inner.name) or not inner.filled():
             break
         top, filled = inner, inner.filled()
     return top
-
-
-def _role(name: str) -> tuple[str, str] | None:
-    """Return which split a folder's name tells of, and the rest of that name; None for none.
-
-    "Training_set" is ("train", ""), and "seg_test" is ("test", "seg").
-    """
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", PurePath(name).name)
-    parts = re.findall(r"[^\W\d_]+", spaced.lower())
-    words = [word for part in parts if (word := _without_fillers(part))]
-    roles = [word for word in words if word in ROLES]
-    if len(roles) != 1:
-        return None
-    return ROLES[roles[0]], " ".join(word for word in words if word not in ROLES)
-
-
-def _without_fillers(word: str) -> str:
-    """Return a word without what only says that it names a folder: "trainset" is "train"."""
-    if word in FILLERS:
-        return ""
-    stems = [word.removesuffix(filler) for filler in FILLERS if word.endswith(filler)]
-    return next((stem for stem in stems if stem in ROLES), word)
-
-
-def split_roles(names: Iterable[str]) -> dict[str, str]:
-    """Return the part in a split of those names that plainly tell of one.
-
-    A name with a word of its own, such as "seg_train", counts only beside another that has the same
-    word; "test tube" alone is a class like others.
-    """
-    told = {name: role for name in names if (role := _role(name))}
-    parts: dict[str, set[str]] = {}
-    for role, rest in told.values():
-        parts.setdefault(rest, set()).add(role)
-    return {name: role for name, (role, rest) in told.items() if not rest or len(parts[rest]) > 1}
 
 
 def _splits_at_top(root: Path, top: Folder, notes: list[str]) -> _Splits | None:
@@ -421,10 +392,51 @@ def _splits_below(root: Path, top: Folder, notes: list[str]) -> _Splits | None:
     }
 
 
-def _refuse_repeated(root: Path, top: Folder) -> None:
+def _refuse_no_classes(root: Path, holders: Iterable[Folder]) -> None:
+    """Refuse folders that would be learnt as classes, or as their pictures, and are neither.
+
+    Args:
+        root: the folder.
+        holders: those whose folders are the classes.
+    """
+    for holder in holders:
+        if annotations := holder.annotations():
+            raise InputError(_beside_annotations(root, holder, annotations))
+        filled = list(holder.filled().values())
+        if len(filled) > 1 and tell_of_no_class(folder.name for folder in filled):
+            raise InputError(
+                f"{root} holds {few(folder.name for folder in filled)}, whose names tell of no "
+                "class. Put the pictures of each class into a folder of its name, or give "
+                f"{root / filled[0].name} alone if the folders in it are classes. labels_from "
+                f"reads labels from a table or from the names of files.{_seen_in_names(filled)} "
+                "If these are classes, name them after what they show."
+            )
+
+
+def _beside_annotations(root: Path, holder: Folder, annotations: list[Folder]) -> str:
+    """Return what to tell of annotations that lie beside the pictures they belong to."""
+    inside = next(f for f in holder.below() if annotations[0] in f.folders.values())
+    annotated = [f for f in inside.filled().values() if f not in annotations]
+    apart = few(folder.name for folder in annotations)
+    alone = ""
+    if annotated:
+        alone = f", or give {root / annotated[0].name} alone if the folders in it are classes"
+    return (
+        f"{root} holds {apart} beside {few(f.name for f in annotated) or 'pictures'}, which look "
+        f"like annotations of these and would be learnt as pictures. Move {apart} elsewhere"
+        f"{alone}. labels_from reads labels from a table or from the names of files, and leaves "
+        f"annotations out.{_seen_in_names(annotated or [inside])} If these are classes, name them "
+        "after what they show."
+    )
+
+
+def _refuse_repeated(
+    root: Path, top: Folder, is_in_group: Callable[[str], bool] | None = None
+) -> None:
     """Refuse folders without pictures of their own that hold subfolders of the same names.
 
-    They may be splits by names that nobody knows here, such as fold1 and fold2.
+    They may be splits by names that nobody knows here, such as fold1 and fold2, unless the
+    subfolders are known to be groups.
     """
     filled = list(top.filled().values())
     inner = [set(folder.filled()) for folder in filled]
@@ -432,30 +444,35 @@ def _refuse_repeated(root: Path, top: Folder) -> None:
         return
     shared, every = set.intersection(*inner), set.union(*inner)
     if len(shared) > 1 and 2 * len(shared) >= len(every):
+        if is_in_group and all(is_in_group(n) for f in filled for n in _names_below(root, f)):
+            return
         names = [PurePath(folder.name).name for folder in filled]
         raise InputError(
             f"{root} holds {few(names)}, which have the same subfolders ({few(shared)}). If they "
             "are splits, name them train and test, or give one of them alone. If they are classes, "
             "put their pictures right into them, or say that their subfolders are groups, such as "
-            'bursts: keep_together="folder".'
+            'bursts: keep_together="folder", or a pattern that matches the whole name of each.'
         )
+
+
+def _names_below(root: Path, folder: Folder) -> list[str]:
+    """Return the names from a folder on of all pictures in it."""
+    depth = len(PurePath(folder.name).parts)
+    return [name_below(root, path, depth) for path, _ in folder.all_pictures()]
 
 
 def _labels_elsewhere(root: Path, top: Folder, split: Folder) -> str:
     """Return what to tell of pictures in no class folders, by where their labels seem to be."""
     places = dict.fromkeys((top, *split.below()))
-    tables = [f"{f.name}/{n}".lstrip("/") for f in places for n in f.others if n.endswith(TABLES)]
-    labels = labels_in_names(path for path, _ in split.all_pictures())
-    where = ""
+    tables = [
+        f"{f.name}/{n}".lstrip("/") for f in places for n in f.others if n.lower().endswith(TABLES)
+    ]
+    where = _seen_in_names([split])
     if tables:
         where = f" Their labels seem to be in a table ({few(tables)})."
         if readable := [name for name in tables if name.lower().endswith(LABEL_TABLES)]:
             where += f' labels_from="{readable[0]}" reads it, if it has columns file and label.'
-    elif labels:
-        where = (
-            f" Their labels seem to be in the names of the files ({few(labels)}): "
-            f'labels_from="^({"|".join(map(re.escape, labels))})" reads them.'
-        )
+    labels = labels_in_names(path for path, _ in split.all_pictures())
     example = root / split.name / next(iter(labels), "CLASS")
     return (
         f"{root / split.name} holds no pictures in class folders.{where} Or put the pictures of "
@@ -463,18 +480,17 @@ def _labels_elsewhere(root: Path, top: Folder, split: Folder) -> str:
     )
 
 
-def labels_in_names(paths: Iterable[str]) -> list[str]:
-    """Return the labels that file names seem to begin with: those of cat.1.jpg are ["cat"].
-
-    Empty where there are fewer than two, or about as many as there are files.
-
-    >>> labels_in_names(["cat.1.jpg", "cat.2.jpg", "dog.1.jpg", "dog.2.jpg"])
-    ['cat', 'dog']
-    """
-    stems = [PurePath(path).stem for path in paths]
-    found = Counter(match[1].lower() for stem in stems if (match := _LABELLED.match(stem)))
-    enough = 2 <= len(found) <= sum(found.values()) / 2 and sum(found.values()) > len(stems) / 2
-    return sorted(found) if enough else []
+def _seen_in_names(folders: Iterable[Folder]) -> str:
+    """Return what reads the labels that the names of files seem to hold; "" where they do not."""
+    labels = labels_in_names(path for folder in folders for path, _ in folder.all_pictures())
+    if not labels:
+        return ""
+    told = (
+        f" Labels seem to be in the names of the files ({few(labels)}): "
+        f'labels_from="{pattern_of_labels(labels)}" reads them.'
+    )
+    alike = nearly_alike(labels)
+    return " ".join([told, *alike, *(["Rename those of one class alike."] if alike else [])])
 
 
 def _agreed_classes(root: Path, top: Folder, found: dict[str, dict[str, list]]) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from utils import InputError, brief, counted, first_line, printable
+from utils.data.folder_names import ROLES, split_roles
 from utils.data.folders import (
-    ROLES,
     Folder,
     PictureFolder,
     count_endings,
@@ -22,7 +22,6 @@ from utils.data.folders import (
     name_below,
     nearly_alike,
     read_tree,
-    split_roles,
     unreadable,
 )
 from utils.data.groups import check_rule, told_by
@@ -68,7 +67,7 @@ def scan_labelled(root: Path, labels_from: str, absent: Iterable[str] = ()) -> P
     """Find the pictures below `root`, at any depth, that a table or their names give labels to.
 
     The split is what the table's column says, or else that of folders at the top called like one
-    (`utils.data.folders.ROLES`); where there is none, a part is held out as of any folder.
+    (`utils.data.folder_names.ROLES`); where there is none, a part is held out as of any folder.
 
     Args:
         root: the folder.
@@ -84,11 +83,12 @@ def scan_labelled(root: Path, labels_from: str, absent: Iterable[str] = ()) -> P
         tree = read_tree(root, absent)
     except OSError as error:
         raise unreadable(root, error) from error
-    pictures = {
-        name_below(root, path): (path, stamp)
-        for path, stamp in sorted(p for folder in tree.below() for p in folder.pictures)
-    }
-    found = (_in_table if is_table(labels_from) else _in_names)(root, tree, pictures, labels_from)
+    pictures = _by_name(root, tree)
+    if is_table(labels_from):
+        found = _in_table(root, tree, pictures, labels_from)
+    else:
+        pictures, apart = _without_annotations(tree, pictures)
+        found = _in_names(root, pictures, labels_from, apart)
     labels, notes, roles, tops = found.labels, list(found.notes), found.roles, ()
     if not roles:
         roles, tops = _roles_of_folders(root, tree, labels, notes)
@@ -113,6 +113,38 @@ def scan_labelled(root: Path, labels_from: str, absent: Iterable[str] = ()) -> P
         root, classes, listed["train"], listed.get("test"), listing_key(root, by_class),
         tuple(notes), _below(everything, tops),
     )  # fmt: skip
+
+
+def _by_name(root: Path, tree: Folder) -> dict[str, tuple[str, str]]:
+    """Return path, and size and time, of each picture by its name, of which there is but one."""
+    by_name: dict[str, tuple[str, str]] = {}
+    twice = []
+    for path, stamp in tree.all_pictures():
+        name = name_below(root, path)
+        if name in by_name:
+            twice.append(printable(name))
+        by_name[name] = path, stamp
+    if twice:
+        raise InputError(
+            f"{root} holds two files called {few(twice)}, their letters with accents written in "
+            "Unicode's two ways, so that labels_from cannot tell them apart. Rename one of each, "
+            "or delete it."
+        )
+    return by_name
+
+
+def _without_annotations(
+    tree: Folder, pictures: Mapping[str, tuple[str, str]]
+) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Return the pictures that are no annotations of others, and a note on the folders of those.
+
+    A pattern would find the same labels in the names of masks, and a network learn masks.
+    """
+    apart = [folder.name for folder in tree.annotations()]
+    tops = tuple(f"{name}/" for name in apart)
+    kept = {name: where for name, where in pictures.items() if not name.startswith(tops)}
+    notes = [f"Not read, as annotations of the pictures beside them: {few(apart)}."]
+    return kept, notes if apart else []
 
 
 def _below(names: Iterable[str], tops: Iterable[str]) -> tuple[str, ...]:
@@ -328,7 +360,7 @@ def _row(table: Path, line: int, cells: list[str], columns: dict[str, int], widt
 # What names say
 
 
-def _in_names(root: Path, tree: Folder, pictures: Mapping, labels_from: str) -> _Labels:
+def _in_names(root: Path, pictures: Mapping, labels_from: str, notes: list[str]) -> _Labels:
     """Return the labels that a pattern finds in the names of files, without their folders."""
     pattern = check_rule(labels_from, "labels_from")
     if pattern is None:
@@ -343,7 +375,7 @@ def _in_names(root: Path, tree: Folder, pictures: Mapping, labels_from: str) -> 
             f"labels_from {brief(labels_from)} matches no name of the {len(pictures):,} pictures "
             f"below {root}: {few(map(printable, pictures)) or 'there are none'}."
         )
-    return _Labels(labels, {}, [])
+    return _Labels(labels, {}, notes)
 
 
 # The split
@@ -437,9 +469,13 @@ def _not_used(
             f"Left out, as neither to train nor to test on: {counted(len(idle), 'picture')}: "
             f"{few(idle)}."
         )
-    others = [name for folder in tree.below() for name in folder.others]
-    if found.table is not None and found.table.is_relative_to(root):
-        others.remove(found.table.name)
+    table = None if found.table is None else name_below(root, str(found.table))
+    others = [
+        name
+        for folder in tree.below()
+        for name in folder.others
+        if unicodedata.normalize("NFC", f"{folder.name}/{name}".lstrip("/")) != table
+    ]
     if others:
         notes.append(
             f"Left out below {root}, as not pictures: {len(others):,} ({count_endings(others)})."

@@ -7,7 +7,7 @@ Copies belong together, too: a group that holds a copy of another group's pictur
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -72,6 +72,31 @@ def told_by(pattern: re.Pattern, name: str) -> str:
     """
     match = pattern.search(name)
     return (match[pattern.groups] or "") if match else ""
+
+
+def goes_by_folder(rule: str, name: str) -> bool:
+    """Tell whether a rule takes the first folder of a picture's name for a group, whatever follows.
+
+    A pattern does that which matches the whole of that folder's name, and has its group in folders.
+
+    Args:
+        rule: as for `named_groups`.
+        name: of a picture below its class.
+
+    >>> goes_by_folder("folder", "day 1/a_2.jpg"), goes_by_folder("^day [0-9]", "day 1/a_2.jpg")
+    (True, True)
+    >>> goes_by_folder("^(.*)_[0-9]", "day 1/a_2.jpg"), goes_by_folder("(a)_", "day 1/a_2.jpg")
+    (False, False)
+    """
+    first, slash, _ = name.partition("/")
+    pattern = check_rule(rule)
+    if pattern is None or not slash:
+        return rule == FOLDER and bool(slash)
+    match = pattern.search(name)
+    if not match or not match[pattern.groups]:
+        return False
+    is_covered = match.start() == 0 and match.end() >= len(first)
+    return is_covered and match.end(pattern.groups) <= name.rindex("/") + 1
 
 
 def named_groups(names: Sequence[str], rule: str) -> tuple[Tensor | None, list[str]]:
@@ -233,26 +258,36 @@ def _one_sided(shares: np.ndarray) -> np.ndarray:
 # In words
 
 
-def shares_in_words(targets: Tensor, part: Tensor, share: float, classes: Sequence[str]) -> str:
-    """Return what a part holds of each class, and which classes are far from the share wanted.
+def shares_of_classes(targets: Tensor, part: Tensor, classes: Sequence[str]) -> dict[str, float]:
+    """Return the share of each class that a part holds, in [0, 1].
 
     Args:
         targets: int64, N.
         part: bool, N.
-        share: that was wanted.
         classes: names of the classes, all of which have pictures.
     """
-    of_class = [part[targets == target].float().mean().item() for target in range(len(classes))]
-    low, high = (as_percent(bound, 0) for bound in (min(of_class), max(of_class)))
+    return {name: part[targets == i].float().mean().item() for i, name in enumerate(classes)}
+
+
+def shares_in_words(shares: Mapping[str, float], share: float, whole: str = "groups") -> str:
+    """Return what a part holds of each class, and which classes are far from the share wanted.
+
+    Args:
+        shares: from `shares_of_classes`.
+        share: that was wanted.
+        whole: what could not be parted to come nearer.
+    """
+    low, high = (as_percent(bound(shares.values()), 0) for bound in (min, max))
     told = f"{low} of each class" if low == high else f"{low} to {high} of each class"
-    far = [
-        f"{name} {as_percent(held, 0)}"
-        for name, held in zip(classes, of_class, strict=True)
-        if abs(held - share) > NEAR_ENOUGH
-    ]
+    far = [f"{name} {as_percent(held, 0)}" for name, held in shares.items() if is_far(held, share)]
     if not far:
         return told
-    return f"{told}; whole groups came no nearer to {as_percent(share, 0)} of: {few(far)}"
+    return f"{told}; whole {whole} came no nearer to {as_percent(share, 0)} of: {few(far)}"
+
+
+def is_far(held: float, share: float) -> bool:
+    """Tell whether the share that is held of a class is not what was wanted, nor near it."""
+    return abs(held - share) > NEAR_ENOUGH
 
 
 def series_in_words(names: Sequence[str], in_test: np.ndarray) -> list[str]:

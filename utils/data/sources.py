@@ -86,11 +86,16 @@ def load_pictures(*, known_dir: str | Path | None = None, **given) -> PictureSet
     return replace(
         picture_set,
         title=title,
-        notes=(*source.notes, *picture_set.notes),
+        notes=tuple(map(_one_line, (*source.notes, *picture_set.notes))),
         train=limited(picture_set.train, options["limit_train"], "limit_train"),
         test=limited(picture_set.test, options["limit_test"], "limit_test"),
         options={**options, "dataset_title": title},
     )
+
+
+def _one_line(text: str) -> str:
+    """Return text as it may be printed anywhere: a file's name may hold what acts on a terminal."""
+    return printable(text).replace("\n", "\\n")
 
 
 def check_dataset(dataset: str) -> None:
@@ -252,9 +257,10 @@ def _read_cifar10(
 def _folder_source(root: Path, name: str, options: Mapping, absent: Sequence[str] = ()) -> Source:
     rule, labels_from = options["keep_together"], options["labels_from"]
     if labels_from is None:
-        folder = folders.scan_folder(root, absent, has_groups=rule != groups.COPIES)
+        folder = folders.scan_folder(root, absent, partial(groups.goes_by_folder, rule))
     else:
         folder = given_labels.scan_labelled(root, labels_from, absent)
+    name = _one_line(name)
     named, notes = groups.named_groups(folder.below, rule)
     size = len(folder.train) + len(folder.test or [])
     code = code_key(pictures, metadata, copies, near_copies, groups, traits, tells, marks, audit)
@@ -294,10 +300,11 @@ def _read_folder(
     near, pairs = near_copies.near_groups(everything.images)
     together = None if named is None else groups.united(named[kept], near)
     files = [paths[position] for position in kept]
-    names = tuple(printable(os.path.relpath(path, folder.root)) for path in files)
+    names = tuple(_one_line(os.path.relpath(path, folder.root)) for path in files)
     everything = replace(everything, groups=near, together=together, names=names)
     rule = options["keep_together"]
     if folder.test is not None:
+        notes += _untested_notes(everything.targets[in_test], folder)
         notes += [] if named is None else groups.parted_in_words(named[kept], in_test, rule)
     elif together is None:
         in_test, told = _drawn_test(everything, folder)
@@ -364,10 +371,10 @@ def _grouped_test(
             "tells more groups apart, or give separate train and test folders."
         )
     number, whole = len(together[in_test].unique()), len(together.unique())
-    shares = groups.shares_in_words(targets, in_test, TEST_SHARE, folder.classes)
+    shares = groups.shares_of_classes(targets, in_test, folder.classes)
     return in_test, [
         f"No test folder: {in_test.sum()} pictures are held out to test, {number:,} of {whole:,} "
-        f"groups by keep_together {brief(rule)}: {shares}."
+        f"groups by keep_together {brief(rule)}: {groups.shares_in_words(shares, TEST_SHARE)}."
     ]
 
 
@@ -394,10 +401,11 @@ def _drawn_test(everything: Split, folder: folders.PictureFolder) -> tuple[Tenso
             "copies of one picture, or lie under another class as well. Add others, or give "
             "separate train and test folders."
         )
-    notes.append(
-        f"No test folder: {in_test.sum()} pictures ({TEST_SHARE:.0%} of each class) "
-        "are held out to test."
-    )
+    shares = groups.shares_of_classes(targets, in_test, classes)
+    told = f"{TEST_SHARE:.0%} of each class"
+    if any(groups.is_far(held, TEST_SHARE) for held in shares.values()):
+        told = groups.shares_in_words(shares, TEST_SHARE, "pictures, with their copies,")
+    notes.append(f"No test folder: {in_test.sum()} pictures ({told}) are held out to test.")
     return in_test, notes
 
 
@@ -418,6 +426,25 @@ def _check_trainable(targets: Tensor, folder: folders.PictureFolder) -> None:
             f"No training picture can be read of: {', '.join(empty)}. Repair some, or remove the "
             "class folders."
         )
+
+
+def _untested_notes(targets: Tensor, folder: folders.PictureFolder) -> list[str]:
+    """Return a note on classes without a picture in a test split that was given, if any.
+
+    Args:
+        targets: int64, N: of the test pictures that could be read.
+        folder: where they lie.
+
+    Raises:
+        InputError: there are none at all.
+    """
+    if not len(targets):
+        raise InputError(
+            f"None of the {counted(len(folder.test or []), 'test picture')} in {folder.root} can "
+            "be read. Repair some, or give no test split, so that a part is held out to test."
+        )
+    untested = _classes_with_fewer_than(1, targets, folder.classes)
+    return [f"Without test pictures: {', '.join(untested)}."] if untested else []
 
 
 def _check_splittable(targets: Tensor, folder: folders.PictureFolder) -> None:
