@@ -330,6 +330,13 @@ def test_a_schedule_of_any_length_can_be_followed(total_steps):
             schedule.step()
 
 
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_a_training_of_one_step_makes_it_at_the_peak(name):
+    recipe = replace(RECIPES[name], epochs=1, batch_size=64, skipped=0.0)
+    rates, momenta, steps_per_epoch = planned_schedule(recipe, 64)
+    assert rates == pytest.approx([recipe.max_lr]) and len(momenta) == steps_per_epoch == 1
+
+
 def test_training_learns(trained):
     _, _, _, watcher, _ = trained
     assert watcher.epochs[-1]["train_loss"] < watcher.epochs[0]["train_loss"]

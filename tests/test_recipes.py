@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from utils import InputError
+from utils.data.epochs import pictures_per_epoch
 from utils.settings import default_recipe
 from utils.training.recipes import (
     RECIPES,
@@ -257,3 +258,18 @@ def test_small_data_sets_get_batches_that_leave_ten_steps_an_epoch(asked, train_
     assert lowered.as_settings() == recipe.as_settings() | {"batch_size": expected}
     if expected > 8:
         assert -(-train_size // expected) >= 10
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("train_size", [100, 200, 400, 1_000, 2_000, 5_000])
+def test_what_an_epoch_leaves_out_makes_no_steps(name, train_size):
+    recipe = limit_batch_size(RECIPES[name], train_size)
+    shown = pictures_per_epoch(train_size, recipe.skipped)
+    assert recipe.batch_size == 8 or -(-shown // recipe.batch_size) >= 10
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("epochs", range(1, 21))
+def test_the_last_epoch_sees_pictures_of_full_size(name, epochs):
+    sides = RECIPES[name].changed(epochs=epochs).picture_sides(32)
+    assert len(sides) == epochs and sides[-1] == 32 and sides == sorted(sides)

@@ -8,6 +8,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -169,18 +170,19 @@ def _by_depth(network: nn.Module, recipe: Recipe) -> Iterable:
     ]
 
 
-def one_cycle(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int
-) -> torch.optim.lr_scheduler.OneCycleLR:
+def one_cycle(optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int) -> LRScheduler:
     """Return the recipe's OneCycle schedule, to be stepped after every batch.
 
-    The first of the optimiser's groups has the recipe's peak, the others keep their share of it.
+    The first of the optimiser's groups has the recipe's peak, the others keep their share of it. A
+    single step has the peak: there is nothing to rise from or to fall to.
     """
     first = optimizer.param_groups[0]["lr"]
+    if total_steps == 1:
+        return LambdaLR(optimizer, lambda step: recipe.max_lr / first)
     rise = recipe.warmup_share
     if rise * total_steps == 1:
         rise *= 1 + 1e-9  # for a rise of just one step torch divides by zero
-    return torch.optim.lr_scheduler.OneCycleLR(
+    return OneCycleLR(
         optimizer,
         max_lr=[recipe.max_lr * group["lr"] / first for group in optimizer.param_groups],
         total_steps=total_steps,

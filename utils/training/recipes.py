@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from utils import InputError, brief, check_choice, check_flag, check_number
 from utils.data.augmentation import Affine, Augmentation, Holes, Shrink
+from utils.data.epochs import pictures_per_epoch
 from utils.settings import (
     PICTURES,
     RANDOM,
@@ -129,13 +130,14 @@ class Recipe:
         """Return the side in pixels of what the network sees in each epoch.
 
         Args:
-            image_size: the full side; reduced ones are multiples of 8, and at least 16.
+            image_size: the full side; reduced ones are multiples of 8, and at least 16. The last
+                epoch has it, however few there are, unless `growth` lasts to the end.
         """
         return [self._side(epoch, image_size) for epoch in range(self.epochs)]
 
     def _side(self, epoch: int, image_size: int) -> int:
         for share, until in self.growth:
-            if epoch < round(until * self.epochs):
+            if epoch < min(round(until * self.epochs), self.epochs - (until < 1)):
                 return min(image_size, max(16, 8 * round(share * image_size / 8)))
         return image_size
 
@@ -296,9 +298,10 @@ def limit_batch_size(recipe: Recipe, train_size: int, least_steps: int = 10) -> 
     """Lower the batch size until an epoch has at least `least_steps` steps.
 
     A handful of pictures in one batch of 512 would give the schedule one step an epoch, which is
-    no training. The result is a power of two, and at least 8.
+    no training. The result is a power of two, and at least 8. What the recipe leaves out of each
+    epoch counts for nothing.
     """
-    batch_size = recipe.batch_size
-    while batch_size > 8 and batch_size * least_steps > train_size:
+    batch_size, shown = recipe.batch_size, pictures_per_epoch(train_size, recipe.skipped)
+    while batch_size > 8 and batch_size * least_steps > shown:
         batch_size = max(8, 1 << (batch_size - 1).bit_length() - 1)
     return replace(recipe, batch_size=batch_size)
