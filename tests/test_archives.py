@@ -13,7 +13,7 @@ import pytest
 from utils import InputError
 from utils.data import archives
 from utils.data.archives import is_archive, left_packed, unpack
-from utils.files import ROOT
+from utils.files import ROOT, beside_of
 
 EXTENSIONS = (".jpg", ".png")
 ENDINGS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz"]
@@ -214,6 +214,32 @@ print(unpack(Path(sys.argv[1]), Path(sys.argv[2]), (".jpg",)))
     assert len({said[-1] for said, _, _ in results}) == 1
     assert sum("Unpacking" in shown for _, shown, _ in results) == 1  # the bar of one of them
     assert len(os.listdir(tmp_path / "place")) == 1
+
+
+def test_an_archive_that_takes_long_is_left_in_peace_by_the_next(tmp_path, monkeypatch):
+    first = packed(tmp_path / "first.zip", PICTURES)
+    second = packed(tmp_path / "second.zip", PICTURES)
+    place, write = tmp_path / "place", archives._write
+
+    def write_and_wait(member, target):
+        """Write a file; then the folder looks old, and another archive is unpacked beside it."""
+        write(member, target)
+        monkeypatch.setattr(archives, "_write", write)
+        for path in place.iterdir():
+            os.utime(path, (0, 0))
+        unpack(second, place, EXTENSIONS)
+
+    monkeypatch.setattr(archives, "_write", write_and_wait)
+    assert contents(unpack(first, place, EXTENSIONS)) == PICTURES
+    assert len(os.listdir(place)) == 2
+
+
+def test_what_a_killed_process_left_is_removed_before_the_next_is_unpacked(tmp_path):
+    left = beside_of(tmp_path / "place" / "pets-1234abcd-89abcdef")
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    unpack(packed(tmp_path / "pets.zip", PICTURES), tmp_path / "place", EXTENSIONS)
+    assert not left.exists() and len(os.listdir(tmp_path / "place")) == 1
 
 
 def test_what_another_made_meanwhile_is_taken(tmp_path, monkeypatch):

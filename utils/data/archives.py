@@ -74,6 +74,7 @@ def unpack(
     for there in (folder, folder if known_place is None else known_place / folder.name):
         if os.path.isdir(there / PICTURES):
             return _inner_folder(there / PICTURES)
+    remove_leftovers(place, older_than=3600)
     with one_at_a_time(folder, f"Unpacking {archive.name}"):
         if not folder.is_dir():
             _unpack(archive, folder, tuple(extensions))
@@ -177,7 +178,6 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
             wanted = [m for m in members if m.name.lower().endswith((*extensions, *LABEL_TABLES))]
             check_space(folder, sum(m.size for m in wanted), f"Unpacking {archive}")
             folder.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(folder.parent, older_than=3600)
             beside.mkdir()
             about = f"Unpacking {archive.name}"
             for member in progress_bar(wanted, description=about, unit="files"):
