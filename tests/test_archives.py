@@ -10,9 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from test_folders import REFUSED, make_files
 from utils import InputError
 from utils.data import archives
 from utils.data.archives import is_archive, left_packed, unpack
+from utils.data.folders import scan_folder
+from utils.data.sources import load_pictures
 from utils.files import ROOT, beside_of
 
 EXTENSIONS = (".jpg", ".png")
@@ -72,6 +75,36 @@ def test_a_folder_alone_at_the_top_is_stepped_into(tmp_path):
     split = {f"train/{name}": content for name, content in PICTURES.items()}
     folder = unpack(packed(tmp_path / "b.zip", split), tmp_path / "place", EXTENSIONS)
     assert contents(folder) == split
+
+
+#: A folder of each layout is refused, and so are these splits alone.
+SPLITS_ALONE = {name: [f"{name}/ant/1.jpg", f"{name}/bee/1.jpg"] for name in (
+    "test", "Test_images", "val", "deep/down/test",
+)}  # fmt: skip
+NOT_READ = {name: files for name, (files, _) in REFUSED.items()} | SPLITS_ALONE
+
+
+@pytest.mark.parametrize("files", NOT_READ.values(), ids=NOT_READ)
+def test_an_archive_is_refused_in_the_words_for_its_folder(files, tmp_path):
+    make_files(tmp_path / "pets", *files)
+    archive = packed(tmp_path / "pets.zip", dict.fromkeys(files, b"never opened"))
+    said = []
+    for place in (tmp_path / "pets", archive):
+        with pytest.raises(InputError) as error:
+            load_pictures(dataset=str(place), data_dir=tmp_path / "data")
+        said.append(str(error.value).replace(str(place), "PLACE"))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("name", ["pets", "train", "Training_set", "pets/trainset"])
+def test_an_archive_of_training_pictures_alone_is_read_as_its_folder_is(name, tmp_path):
+    files = [f"{name}/ant/1.jpg", f"{name}/bee/1.jpg"]
+    make_files(tmp_path / "pets", *files)
+    archive = packed(tmp_path / "pets.zip", dict.fromkeys(files, b"never opened"))
+    folder = scan_folder(tmp_path / "pets")
+    unpacked = scan_folder(unpack(archive, tmp_path / "place", EXTENSIONS))
+    assert unpacked.classes == folder.classes == ("ant", "bee")
+    assert (unpacked.below, unpacked.test) == (folder.below, folder.test)
 
 
 def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, monkeypatch):

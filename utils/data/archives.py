@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from utils import InputError, brief, first_line
-from utils.data.folders import is_hidden
+from utils.data.folders import is_hidden, split_roles
 from utils.data.pictures import EXTENSIONS, MAX_FILE_SIZE
 from utils.files import beside_of, check_space, remove_leftovers, unwritable, write_text
 from utils.locks import one_at_a_time
@@ -58,7 +58,7 @@ def unpack(
     """Return the folder that holds the pictures of an archive, unpacked the first time.
 
     Tables are taken out with them, since labels may be in one. A folder that is alone at the top of
-    the archive, but for tables, is stepped into.
+    the archive, but for tables, is stepped into unless it is a split.
 
     Args:
         archive: a file for which `is_archive` is true.
@@ -153,8 +153,9 @@ def _short_hash(text: str) -> str:
 
 
 def _inner_folder(folder: Path) -> Path:
+    """Step into a folder that is alone, unless its name tells of a split: that has to be read."""
     inside = _beside_tables(folder)
-    while len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train":
+    while len(inside) == 1 and inside[0].is_dir() and not split_roles([inside[0].name]):
         deeper = _beside_tables(inside[0])
         if not any(path.is_dir() for path in deeper):  # a class
             break
