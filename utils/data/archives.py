@@ -5,6 +5,7 @@ and the folder appears under its name only when it is whole.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from utils import InputError, brief, first_line
 from utils.data.folders import is_hidden, split_roles
@@ -36,6 +37,15 @@ PACKED_BY = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfil
 UTF8 = 0x800
 #: Pictures hardly shrink when packed; what grows more than this, to more bytes, is a trap.
 MAX_RATIO, SUSPICIOUS_SIZE = 200, 10**9
+#: Bytes that the headers of one file in a tar may take: they are read whole into memory, and hold
+#: little more than a name.
+MAX_HEADER = 2**20
+#: Bytes that all headers of a tar may take, or so many times its own size if that is more. What is
+#: read of them stays in memory; many that are alike pack to next to nothing.
+MAX_HEADERS, MAX_HEADERS_RATIO = 2**25, 30
+#: Bytes of memory that an entry of a header takes: a field, those said once of the whole archive
+#: included, or a stretch of a sparse file.
+ENTRY = 128
 
 
 @dataclass(frozen=True)
@@ -226,22 +236,74 @@ def _members(archive: Path) -> Generator[list[_Member]]:
             files = [info for info in opened.infolist() if not info.is_dir()]
             yield [_zip_member(archive, opened, info) for info in files]
     else:
-        with tarfile.open(archive) as opened:
-            members = [_tar_member(archive, opened, info) for info in _tar_entries(opened)]
+        with tarfile.open(archive, tarinfo=_TarInfo) as opened:
+            entries = _tar_entries(archive, opened)
+            members = [_tar_member(archive, opened, info) for info in entries]
             while opened.fileobj.read(2**20):  # to the end, where gzip keeps its checksum
                 pass
             yield members
 
 
-def _tar_entries(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield what a tar holds but its folders; a negative size would lead round in circles."""
-    position = -1
-    for info in opened:
-        if info.size < 0 or info.offset <= position:
+class _TarInfo(tarfile.TarInfo):
+    """A member of a tar whose headers, with all that extends them, are read up to a limit."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        whole = tarfile.fileobj
+        tarfile.fileobj = _Headers(tarfile)
+        try:
+            return super().fromtarfile(tarfile)
+        finally:
+            tarfile.fileobj = whole
+
+
+class _Headers(io.BufferedIOBase):
+    """A tar opened to read the headers of one member.
+
+    Raises:
+        InputError: they are larger than ``MAX_HEADER``, or give a size below nothing, which would
+            be all the rest.
+    """
+
+    def __init__(self, opened: tarfile.TarFile):
+        self.archive, self.whole, self.left = opened.name, opened.fileobj, MAX_HEADER
+
+    def tell(self) -> int:
+        return self.whole.tell()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= self.left:
+            raise _too_much(self.archive, f"a header of more than {MAX_HEADER / 1e6:.0f} MB")
+        self.left -= size
+        return self.whole.read(size)
+
+
+def _tar_entries(archive: Path, opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield what a tar holds but its folders.
+
+    Raises:
+        InputError: there is so much of it that reading where it lies would fill the memory.
+        ValueError: a negative size, which would lead round in circles.
+    """
+    position, kept = 0, 0
+    allowed = max(MAX_HEADERS, MAX_HEADERS_RATIO * archive.stat().st_size)
+    while (info := opened.next()) is not None:
+        if info.size < 0 or opened.offset < info.offset_data:
             raise ValueError(f"the size of {info.name!r} is {info.size}")
-        position = info.offset
+        entries = len(info.pax_headers) + len(info.sparse or ())
+        kept += info.offset_data - position + ENTRY * entries
+        if kept > allowed:
+            raise _too_much(archive, f"headers of more than {allowed / 1e6:,.0f} MB")
+        position = opened.offset
         if not info.isdir():
             yield info
+
+
+def _too_much(archive: object, what: str) -> InputError:
+    return InputError(
+        f"{archive} contains {what}, which no archive of pictures needs. It was not unpacked; pack "
+        "it again, or unpack it with another program and give the folder."
+    )
 
 
 def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
