@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from zipfile import ZipFile
 
 from utils import InputError, brief, first_line, printable
 from utils.locks import is_being_made
@@ -165,6 +166,24 @@ def unwritable(target: Path, error: BaseException) -> InputError:
         remedy = "Make its folder writable, or choose another"
     reason = getattr(error, "strerror", None) or first_line(error)
     return InputError(f"{target} cannot be written: {reason}. {remedy}.")
+
+
+def check_growth(archive: ZipFile, allowed: float) -> None:
+    """Refuse a zip that would fill the memory: zeros pack to a thousandth.
+
+    Args:
+        archive: opened.
+        allowed: bytes that its files may take together, unpacked.
+
+    Raises:
+        ValueError: with what they would take.
+    """
+    total = sum(info.file_size for info in archive.infolist())
+    if total > allowed:
+        raise ValueError(
+            f"it would take {total / 1e6:,.1f} MB unpacked, and no more than "
+            f"{allowed / 1e6:,.1f} MB are sound"
+        )
 
 
 def existing_part(folder: Path) -> Path:
