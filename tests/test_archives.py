@@ -90,11 +90,11 @@ NOT_READ = {name: files for name, (files, _) in REFUSED.items()} | SPLITS_ALONE
 def test_an_archive_is_refused_in_the_words_for_its_folder(files, tmp_path):
     make_files(tmp_path / "pets", *files)
     archive = packed(tmp_path / "pets.zip", dict.fromkeys(files, b"never opened"))
-    said = []
+    said, alone = [], os.path.join(os.path.commonpath(files), "")  # names count from within it
     for place in (tmp_path / "pets", archive):
         with pytest.raises(InputError) as error:
             load_pictures(dataset=str(place), data_dir=tmp_path / "data")
-        said.append(str(error.value).replace(str(place), "PLACE"))
+        said.append(str(error.value).replace(str(place), "PLACE").replace(alone, ""))
     assert said[0] == said[1]
 
 
