@@ -1,19 +1,24 @@
 """Archives: what is taken out, and that nothing ever lands outside."""
 
+import gzip
 import io
 import os
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from contextlib import contextmanager
 
 import pytest
 
+from test_folders import REFUSED, make_files
 from utils import InputError
 from utils.data import archives
-from utils.data.archives import is_archive, left_packed, unpack
-from utils.files import ROOT
+from utils.data.archives import is_archive, left_packed, unpack, whole_of
+from utils.data.folders import scan_folder
+from utils.data.sources import load_pictures
+from utils.files import ROOT, beside_of
 
 EXTENSIONS = (".jpg", ".png")
 ENDINGS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz"]
@@ -72,6 +77,36 @@ def test_a_folder_alone_at_the_top_is_stepped_into(tmp_path):
     split = {f"train/{name}": content for name, content in PICTURES.items()}
     folder = unpack(packed(tmp_path / "b.zip", split), tmp_path / "place", EXTENSIONS)
     assert contents(folder) == split
+
+
+#: A folder of each layout is refused, and so are these splits alone.
+SPLITS_ALONE = {name: [f"{name}/ant/1.jpg", f"{name}/bee/1.jpg"] for name in (
+    "test", "Test_images", "val", "deep/down/test",
+)}  # fmt: skip
+NOT_READ = {name: files for name, (files, _) in REFUSED.items()} | SPLITS_ALONE
+
+
+@pytest.mark.parametrize("files", NOT_READ.values(), ids=NOT_READ)
+def test_an_archive_is_refused_in_the_words_for_its_folder(files, tmp_path):
+    make_files(tmp_path / "pets", *files)
+    archive = packed(tmp_path / "pets.zip", dict.fromkeys(files, b"never opened"))
+    said, alone = [], os.path.join(os.path.commonpath(files), "")  # names count from within it
+    for place in (tmp_path / "pets", archive):
+        with pytest.raises(InputError) as error:
+            load_pictures(dataset=str(place), data_dir=tmp_path / "data")
+        said.append(str(error.value).replace(str(place), "PLACE").replace(alone, ""))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("name", ["pets", "train", "Training_set", "pets/trainset"])
+def test_an_archive_of_training_pictures_alone_is_read_as_its_folder_is(name, tmp_path):
+    files = [f"{name}/ant/1.jpg", f"{name}/bee/1.jpg"]
+    make_files(tmp_path / "pets", *files)
+    archive = packed(tmp_path / "pets.zip", dict.fromkeys(files, b"never opened"))
+    folder = scan_folder(tmp_path / "pets")
+    unpacked = scan_folder(unpack(archive, tmp_path / "place", EXTENSIONS))
+    assert unpacked.classes == folder.classes == ("ant", "bee")
+    assert (unpacked.below, unpacked.test) == (folder.below, folder.test)
 
 
 def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, monkeypatch):
@@ -216,6 +251,32 @@ print(unpack(Path(sys.argv[1]), Path(sys.argv[2]), (".jpg",)))
     assert len(os.listdir(tmp_path / "place")) == 1
 
 
+def test_an_archive_that_takes_long_is_left_in_peace_by_the_next(tmp_path, monkeypatch):
+    first = packed(tmp_path / "first.zip", PICTURES)
+    second = packed(tmp_path / "second.zip", PICTURES)
+    place, write = tmp_path / "place", archives._write
+
+    def write_and_wait(member, target):
+        """Write a file; then the folder looks old, and another archive is unpacked beside it."""
+        write(member, target)
+        monkeypatch.setattr(archives, "_write", write)
+        for path in place.iterdir():
+            os.utime(path, (0, 0))
+        unpack(second, place, EXTENSIONS)
+
+    monkeypatch.setattr(archives, "_write", write_and_wait)
+    assert contents(unpack(first, place, EXTENSIONS)) == PICTURES
+    assert len(os.listdir(place)) == 2
+
+
+def test_what_a_killed_process_left_is_removed_before_the_next_is_unpacked(tmp_path):
+    left = beside_of(tmp_path / "place" / "pets-1234abcd-89abcdef")
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    unpack(packed(tmp_path / "pets.zip", PICTURES), tmp_path / "place", EXTENSIONS)
+    assert not left.exists() and len(os.listdir(tmp_path / "place")) == 1
+
+
 def test_what_another_made_meanwhile_is_taken(tmp_path, monkeypatch):
     archive = packed(tmp_path / "pets.zip", PICTURES)
     unpack_it, calls = archives._unpack, []
@@ -240,6 +301,94 @@ def test_an_archive_that_cannot_be_read_is_not_blamed_on_writing(tmp_path, monke
 
     monkeypatch.setattr(tarfile, "open", refuse)
     refused(archive, tmp_path, r"pets\.tar cannot be read: Permission denied")
+
+
+# headers, which are read whole
+
+LARGE = 2**26
+BLOCK = tarfile.BLOCKSIZE
+
+
+def header(kind, size, **changed):
+    """Return a header of a tar; `changed` bytes are put at the places that their names tell."""
+    member = tarfile.TarInfo("cat/a.jpg")
+    member.type, member.size = kind, size
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    for place, content in changed.items():
+        block[int(place[1:])] = content
+    block[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(block))[0]
+    return bytes(block)
+
+
+def extended(**fields):
+    """Return an extended header that says this of the file after it."""
+    member = tarfile.TarInfo("cat/a.jpg")
+    member.pax_headers = {name.replace("__", "."): value for name, value in fields.items()}
+    return member.tobuf(tarfile.PAX_FORMAT)[:-BLOCK]
+
+
+STRETCHES = (b"00000000001\0" * 42 + b"\1").ljust(BLOCK, b"\0")
+SPARSE = extended(GNU__sparse__major="1", GNU__sparse__minor="0", GNU__sparse__realsize="9")
+ONE = 2**20 - 2 * BLOCK
+#: The beginning of a tar, what comes after it again and again, and what is said to be too large.
+LONG_HEADERS = {
+    "extended": (header(tarfile.XHDTYPE, LARGE), bytes(BLOCK), "a header"),
+    "of the whole archive": (header(tarfile.XGLTYPE, LARGE), bytes(BLOCK), "a header"),
+    "of Solaris": (header(tarfile.SOLARIS_XHDTYPE, LARGE), bytes(BLOCK), "a header"),
+    "long name": (header(tarfile.GNUTYPE_LONGNAME, LARGE), bytes(BLOCK), "a header"),
+    "long link": (header(tarfile.GNUTYPE_LONGLINK, LARGE), bytes(BLOCK), "a header"),
+    "size below nothing": (header(tarfile.XHDTYPE, -BLOCK), bytes(BLOCK), "a header"),
+    "one after the other": (b"", header(tarfile.XGLTYPE, 2**17) + bytes(2**17), "a header"),
+    "sparse": (header(tarfile.GNUTYPE_SPARSE, 9, _482=1), STRETCHES, "a header"),
+    "sparse, in numbers": (
+        SPARSE + header(tarfile.REGTYPE, LARGE) + b"99999999\n".ljust(BLOCK, b"0"),
+        b"\n".rjust(16, b"0"), "a header",
+    ),
+    "of many files": (
+        b"", header(tarfile.XHDTYPE, ONE) + bytes(ONE) + header(tarfile.REGTYPE, 0), "headers",
+    ),
+    "of many empty files": (b"", header(tarfile.REGTYPE, 0), "headers"),
+    "of many sparse files": (
+        b"", header(tarfile.GNUTYPE_SPARSE, 0, _482=1) + STRETCHES[:504].ljust(BLOCK, b"\0"),
+        "headers",
+    ),
+    "of the whole, kept with each file": (
+        header(tarfile.XGLTYPE, 2**16) + b"".join(b"8 %04d=\n" % n for n in range(2**13)),
+        header(tarfile.REGTYPE, 0), "headers",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("begin", "again", "what"), LONG_HEADERS.values(), ids=LONG_HEADERS)
+def test_headers_that_would_fill_the_memory_are_refused(begin, again, what, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_HEADERS", 2**21)
+    monkeypatch.setattr(archives, "MAX_HEADERS_RATIO", 1)
+    archive, again = tmp_path / "pets.tar.gz", again * (2**20 // len(again))
+    with gzip.open(archive, "wb", compresslevel=1) as opened:
+        opened.write(begin)
+        for _ in range(LARGE // len(again)):
+            opened.write(again)
+    tracemalloc.start()
+    try:
+        said = refused(archive, tmp_path, f"contains {what} of more than .*unpack it with another")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    print(f"{said} Memory: {peak / 1e6:.0f} MB")
+    assert peak < 16_000_000
+
+
+def test_headers_as_programs_write_them_are_read(tmp_path):
+    archive = tmp_path / "pets.tar.gz"
+    name = f"{'cat/' * 40}1.jpg"
+    with gzip.open(archive, "wb") as opened:
+        opened.write(extended(path=name, SCHILY__xattr__note="x" * 100_000))
+        opened.write(header(tarfile.REGTYPE, 1) + b"1".ljust(BLOCK, b"\0"))
+        opened.write(SPARSE + header(tarfile.REGTYPE, 2 * BLOCK))
+        opened.write(b"1\n0\n9\n".ljust(BLOCK, b"\0") + b"123456789".ljust(BLOCK, b"\0"))
+        opened.write(bytes(2 * BLOCK))
+    folder = unpack(archive, tmp_path / "place", EXTENSIONS)
+    assert sorted(contents(whole_of(folder)).values()) == [b"1", b"123456789"]
 
 
 # names, and what stays packed

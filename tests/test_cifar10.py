@@ -1,6 +1,7 @@
 """CIFAR-10 is read from its archive, at any size, or fetched, or asked for in words."""
 
 import http.client
+import os
 import pickle
 import tarfile
 import urllib.request
@@ -129,6 +130,19 @@ def serve(monkeypatch):
             monkeypatch.setattr(module, "ADDRESSES", addresses)
 
         yield begin
+
+
+def test_fetching_leaves_the_hidden_files_of_a_person_alone(cifar10, serve, tmp_path):
+    home = tmp_path / "home"
+    own = [home / ".bashrc-20240101", home / ".backup-20231231" / "thesis.tex"]
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        os.utime(path, (0, 0))
+        os.utime(path.parent, (0, 0))
+    serve(content=(cifar10[0] / CIFAR10.filename).read_bytes())
+    read_cifar10(home)
+    assert all(path.is_file() for path in own)
 
 
 def test_a_missing_archive_is_fetched_under_a_bar_and_kept_as_it_came(

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from utils import InputError
-from utils.files import check_space, remove_leftovers, replacing, replacing_folder, resolve_path
+from utils.files import (
+    beside_of,
+    check_space,
+    remove_leftovers,
+    replacing,
+    replacing_folder,
+    resolve_path,
+)
+from utils.locks import one_at_a_time
 from utils.runs import Run
 
 
@@ -123,17 +131,42 @@ def test_a_full_or_closed_place_is_named_with_a_remedy(number, said, tmp_path, m
         Run("r", tmp_path / "file").write_json("a.json", {})
 
 
+#: Files and folders of a person, some as earlier versions or the locks of archives are called.
+OTHERS = [
+    "last.ckpt", ".hidden", "a-0123abcd.ckpt", ".bashrc-20240101", ".a-1234abcd.lock",
+    ".backup-20231231/thesis.tex", ".davidnet-1234abcd-89abcdef.lock", ".davidnet/notes.txt",
+    ".davidnet~1234abcd", ".davidnet~notes~a.txt", "davidnet~1234abcd~a.txt",
+]  # fmt: skip
+
+
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
-    kept = ["last.ckpt", ".hidden", "a-0123abcd.ckpt", ".b-0123.ckpt"]
-    left = [".last-0123abcd.ckpt", ".03_training-00000000.ipynb", ".folder-89abcdef"]
-    for name in kept + left[:2]:
+    targets = ["last.ckpt", "03_training.ipynb", "folder/half.txt", "pets-1234abcd-89abcdef/a.jpg"]
+    for name in OTHERS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("half")
-    (tmp_path / left[2]).mkdir()
-    remove_leftovers(tmp_path, older_than=60)
-    assert sorted(os.listdir(tmp_path)) == sorted(kept + left)  # they may be in the making
+    kept = sorted(os.listdir(tmp_path))
+    for folder, *inside in (Path(name).parts for name in targets):
+        left = beside_of(tmp_path / folder).joinpath(*inside)
+        left.parent.mkdir(exist_ok=True)
+        left.write_text("half")
+    remove_leftovers(tmp_path, older_than=60)  # they may be in the making
+    assert len(os.listdir(tmp_path)) == len(kept) + len(targets)
     remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    assert sorted(os.listdir(tmp_path)) == kept
+    assert all((tmp_path / name).is_file() for name in OTHERS)
     remove_leftovers(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("name", ["pets-1234abcd-89abcdef", "pets.safetensors"])
+def test_what_a_process_is_making_stays_however_old_it_looks(name, tmp_path):
+    beside = beside_of(tmp_path / name)
+    with one_at_a_time(tmp_path / name, "It"):
+        beside.mkdir()
+        os.utime(beside, (0, 0))  # as a folder looks whose first entry is long ago
+        remove_leftovers(tmp_path, older_than=3600)
+        assert beside.is_dir()
+    remove_leftovers(tmp_path, older_than=3600)
+    assert not beside.exists()
 
 
 def test_what_does_not_fit_on_the_disk_is_not_begun(tmp_path):

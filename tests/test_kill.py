@@ -137,9 +137,9 @@ def kill(folder: Path, *, write: int = 0, epochs: int = 0, delay: float = 0.0) -
     assert process.exitcode == -signal.SIGKILL, "it was finished before it could be killed"
     after = f"{delay:.2f} s after {epochs} epochs"
     kind = f"while writing checkpoint {write}" if write else after
-    left = [path.name for path in (folder / "run").rglob(".*-*") if path.suffix == ".ckpt"]
+    left = [path.name for path in (folder / "run").rglob(".davidnet~*") if path.suffix == ".ckpt"]
     finished = check_nothing_is_half_written(folder / "run")
-    for path in (folder / "run").glob(".*-*"):
+    for path in (folder / "run").glob(".davidnet~*"):
         os.utime(path, (0, 0))  # tables: what lies there may be another's, unless it has lain long
     return f"{kind}: {finished} epochs kept, {len(left)} half-written checkpoints left"
 

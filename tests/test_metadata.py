@@ -168,17 +168,56 @@ def progressive(scans):
     return whole[:-2] + whole[starts[-1] : -2] * (scans - len(starts)) + whole[-2:]
 
 
-def test_more_scans_than_any_encoder_makes_are_refused():
+def noise(size, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, size, np.uint8).tobytes()
+
+
+#: What phones put after a picture's end.
+APPENDED = {
+    "pictures": lambda: progressive(10) * 7,
+    "a video": lambda: noise(10**7),
+    "scans": lambda: progressive(1_000)[2:],
+}
+
+
+@pytest.mark.parametrize("appended", APPENDED.values(), ids=APPENDED)
+def test_what_comes_after_the_end_of_a_picture_counts_for_nothing(appended):
+    whole = progressive(10)
+    np.testing.assert_array_equal(read(whole + appended()), read(whole))
+
+
+def after_start(inserted):
+    return JPEG + inserted + progressive(1_000)[2:]
+
+
+PREVIEW = b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(saved("JPEG"))) + b"Exif\0\0" + saved("JPEG")
+#: Files that a decoder reads all the scans of.
+BOMBS = {
+    "plain": b"",
+    "after a preview": PREVIEW,
+    "after a marker without a length": b"\xff\x01",
+    "after bytes of no segment": bytes(7),
+    "after a restart": b"\xff\xd0",
+}
+
+
+@pytest.mark.parametrize("inserted", BOMBS.values(), ids=BOMBS)
+def test_more_scans_than_any_encoder_makes_are_refused(inserted):
     assert read(progressive(metadata.MAX_SCANS)).shape == (SIZE, SIZE, 3)
     with pytest.raises(ValueError, match=r"a JPEG file of 1000 scans; more than 50 are not read"):
-        open_picture(BytesIO(progressive(1_000)))
+        open_picture(BytesIO(after_start(inserted)))
+
+
+def test_a_marker_without_a_length_before_each_scan_hides_none():
+    whole = progressive(1_000).replace(b"\xff\xda", b"\xff\x01\xff\xda")
+    with pytest.raises(ValueError, match="a JPEG file of 1000 scans"):
+        open_picture(BytesIO(whole))
 
 
 @pytest.mark.parametrize("start", [PNG, JPEG, b""])
 @pytest.mark.parametrize("seed", range(20))
 def test_noise_comes_back_and_never_loops(start, seed):
-    noise = np.random.default_rng(seed).integers(0, 256, 300, np.uint8).tobytes()
-    assert without_metadata(start + noise).startswith(start)
+    assert without_metadata(start + noise(300, seed)).startswith(start)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -183,6 +184,40 @@ def test_a_damaged_array_file_is_refused_by_its_path(damage, tmp_path):
     run.path("predictions.npz").write_bytes(damaged)
     with pytest.raises(InputError, match=r"predictions\.npz is damaged"):
         run.read_arrays("predictions.npz")
+
+
+BOMBS = {
+    "as it is read": lambda zeros: {"logits": zeros},
+    "beside what is read": lambda zeros: {"index": np.arange(3), "logits": zeros},
+    "in parts": lambda zeros: {str(number): part for number, part in enumerate(zeros)},
+}
+
+
+@pytest.mark.parametrize("only", [None, ("index",)])
+@pytest.mark.parametrize("arrays", BOMBS.values(), ids=BOMBS)
+def test_arrays_that_would_fill_the_memory_are_refused_unread(arrays, only, tmp_path):
+    run = Run("r", tmp_path)
+    run.write_arrays("predictions.npz", **arrays(np.zeros((20, 1_000_000), np.float32)))
+    assert run.path("predictions.npz").stat().st_size < 100_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            InputError, match=r"predictions\.npz is damaged .it would take 80\.0 MB"
+        ):
+            run.read_arrays("predictions.npz", only)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_predictions_are_read_though_classes_pack_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "MAX_ARRAYS", 0)
+    run, size = Run("r", tmp_path), 100_000
+    logits = np.random.default_rng(0).normal(size=(size, 2)).astype(np.float32)
+    target = np.sort(logits.argmax(1))  # as pictures come, class after class
+    written = {"index": np.arange(size), "target": target, "predicted": target, "logits": logits}
+    run.write_arrays("predictions.npz", **written)
+    assert set(run.read_arrays("predictions.npz")) == set(written)
 
 
 class _Harmful:

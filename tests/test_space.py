@@ -149,7 +149,7 @@ def test_a_space_is_replaced_as_a_whole(tiny_run, built):
     (built / "left.txt").write_text("from before")
     assert build_space(tiny_run) == built
     assert not (built / "left.txt").exists()
-    assert not list(built.parent.glob(".space-*"))
+    assert not list(built.parent.glob(".davidnet~*"))
 
 
 @pytest.mark.parametrize(("name", "reason"), [("never", "does not exist"), ("begun", "complete")])

@@ -93,6 +93,19 @@ def test_in_a_checkpoint(kind, bomb, run):
         RunCheckpointIO({}).load_checkpoint(path)
 
 
+def test_a_checkpoint_that_would_fill_the_memory_is_refused(tmp_path):
+    torch.save({"state_dict": torch.zeros(10_000_000), "epoch": 0}, tmp_path / "whole.ckpt")
+    path = tmp_path / "last.ckpt"
+    with (
+        zipfile.ZipFile(tmp_path / "whole.ckpt") as whole,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(InputError, match=r"not a checkpoint .it would take 40\.0 MB unpacked"):
+        RunCheckpointIO({}).load_checkpoint(path)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_the_weights(kind, bomb, run):
     run.path("model.safetensors").write_bytes(kind(bomb))

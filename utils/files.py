@@ -13,8 +13,10 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from zipfile import ZipFile
 
 from utils import InputError, brief, first_line, printable
+from utils.locks import is_being_made
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,9 +46,15 @@ def brief_path(path: Path) -> str:
     return printable(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))
 
 
+#: How the names begin of what is half-written. A mark of this project's own: people have hidden
+#: files too, and eight hexadecimal digits alone may be a date.
+_MARK = ".davidnet~"
+_LEFTOVER = re.compile(rf"{re.escape(_MARK)}[0-9a-f]{{8}}~(.+)")
+
+
 def beside_of(target: Path) -> Path:
     """Return a unique name beside `target`, which `remove_leftovers` recognises."""
-    return target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
+    return target.with_name(f"{_MARK}{uuid.uuid4().hex[:8]}~{target.name}")
 
 
 @contextmanager
@@ -129,19 +137,22 @@ def write_text(target: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-_LEFTOVER = re.compile(r"\..+-[0-9a-f]{8}(\.[^.]*)?")
-
-
 def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
     """Remove what a killed process left half-written beside its targets in `folder`.
+
+    What has a target that a process is making, within `utils.locks.one_at_a_time`, stays. So
+    whoever makes one calls this before.
 
     Args:
         folder: may be missing.
         older_than: seconds; what is younger may still be in the making.
     """
-    for path in folder.glob(".*-*"):
+    for path in folder.glob(f"{_MARK}*"):
         with suppress(OSError):
-            if _LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older_than:
+            named = _LEFTOVER.fullmatch(path.name)
+            if named is None or time.time() - path.stat().st_mtime < older_than:
+                continue
+            if not is_being_made(folder / named[1]):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -155,6 +166,24 @@ def unwritable(target: Path, error: BaseException) -> InputError:
         remedy = "Make its folder writable, or choose another"
     reason = getattr(error, "strerror", None) or first_line(error)
     return InputError(f"{target} cannot be written: {reason}. {remedy}.")
+
+
+def check_growth(archive: ZipFile, allowed: float) -> None:
+    """Refuse a zip that would fill the memory: zeros pack to a thousandth.
+
+    Args:
+        archive: opened.
+        allowed: bytes that its files may take together, unpacked.
+
+    Raises:
+        ValueError: with what they would take.
+    """
+    total = sum(info.file_size for info in archive.infolist())
+    if total > allowed:
+        raise ValueError(
+            f"it would take {total / 1e6:,.1f} MB unpacked, and no more than "
+            f"{allowed / 1e6:,.1f} MB are sound"
+        )
 
 
 def existing_part(folder: Path) -> Path:

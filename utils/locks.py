@@ -75,10 +75,19 @@ def _who(holder: Path) -> str:
 
 def is_held(folder: Path) -> bool:
     """Tell whether a process holds a folder, this one included."""
-    if not (folder / LOCK).is_file():
+    return _is_locked(folder / LOCK)
+
+
+def is_being_made(target: Path) -> bool:
+    """Tell whether a process is within `one_at_a_time` of this target, this one included."""
+    return _is_locked(_lock_of(target))
+
+
+def _is_locked(lock: Path) -> bool:
+    if not lock.is_file():
         return False
     try:
-        with FileLock(folder / LOCK).acquire(blocking=False):
+        with FileLock(lock).acquire(blocking=False):
             return False
     except Timeout:
         return True
@@ -116,7 +125,7 @@ def one_at_a_time(target: Path, work: str) -> Generator[bool]:
         target: what is made within.
         work: what is being done, in the words of the line.
     """
-    lock, is_new = FileLock(target.with_name(f".{target.name}.lock")), not target.parent.exists()
+    lock, is_new = FileLock(_lock_of(target)), not target.parent.exists()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         waited = _acquire(lock, work)
@@ -131,6 +140,10 @@ def one_at_a_time(target: Path, work: str) -> Generator[bool]:
         lock.release()
         with suppress(OSError):  # something is in it, as a rule
             target.parent.rmdir() if is_new else None
+
+
+def _lock_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
 
 
 def _acquire(lock: FileLock, work: str) -> bool:

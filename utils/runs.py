@@ -25,7 +25,14 @@ import fastjsonschema
 import numpy as np
 
 from utils import InputError, as_cell, brief, first_line, printable
-from utils.files import remove_leftovers, replacing, resolve_path, unwritable, write_text
+from utils.files import (
+    check_growth,
+    remove_leftovers,
+    replacing,
+    resolve_path,
+    unwritable,
+    write_text,
+)
 from utils.locks import HeldError, held_alone
 from utils.settings import schema
 
@@ -44,6 +51,9 @@ HISTORY_COLUMNS = (
 #: Folder of what was measured of the maps of the network that was trained.
 MEASURED = "trust"
 STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
+#: Bytes that an ``.npz`` file may take in memory, or so many times its own size if that is more.
+#: Logits hardly shrink when packed: predictions of two classes to a fifth, of more to less.
+MAX_ARRAYS, MAX_ARRAYS_RATIO = 2**26, 20
 #: Set while this process holds a run, so that the notebooks it starts may write to that run too.
 HELD_RUN = "DAVIDNET_HELD_RUN"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._=+-]{0,118}[A-Za-z0-9_=+-])?")
@@ -320,6 +330,7 @@ class Run:
         path = self.existing(name)
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                check_growth(file.zip, max(MAX_ARRAYS, MAX_ARRAYS_RATIO * path.stat().st_size))
                 return {key: file[key] for key in (file.files if only is None else only)}
         except Exception as error:  # NumPy would advise to load it unsafely
             reason = (

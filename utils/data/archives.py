@@ -5,6 +5,7 @@ and the folder appears under its name only when it is whole.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,10 +18,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from utils import InputError, brief, first_line
-from utils.data.folders import is_hidden
+from utils.data.folders import is_hidden, split_roles
 from utils.data.pictures import EXTENSIONS, MAX_FILE_SIZE
 from utils.files import beside_of, check_space, remove_leftovers, unwritable, write_text
 from utils.locks import one_at_a_time
@@ -36,6 +37,15 @@ PACKED_BY = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfil
 UTF8 = 0x800
 #: Pictures hardly shrink when packed; what grows more than this, to more bytes, is a trap.
 MAX_RATIO, SUSPICIOUS_SIZE = 200, 10**9
+#: Bytes that the headers of one file in a tar may take: they are read whole into memory, and hold
+#: little more than a name.
+MAX_HEADER = 2**20
+#: Bytes that all headers of a tar may take, or so many times its own size if that is more. What is
+#: read of them stays in memory; many that are alike pack to next to nothing.
+MAX_HEADERS, MAX_HEADERS_RATIO = 2**25, 30
+#: Bytes of memory that an entry of a header takes: a field, those said once of the whole archive
+#: included, or a stretch of a sparse file.
+ENTRY = 128
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def unpack(
     """Return the folder that holds the pictures of an archive, unpacked the first time.
 
     Tables are taken out with them, since labels may be in one. A folder that is alone at the top of
-    the archive, but for tables, is stepped into.
+    the archive, but for tables, is stepped into unless it is a split.
 
     Args:
         archive: a file for which `is_archive` is true.
@@ -74,6 +84,7 @@ def unpack(
     for there in (folder, folder if known_place is None else known_place / folder.name):
         if os.path.isdir(there / PICTURES):
             return _inner_folder(there / PICTURES)
+    remove_leftovers(place, older_than=3600)
     with one_at_a_time(folder, f"Unpacking {archive.name}"):
         if not folder.is_dir():
             _unpack(archive, folder, tuple(extensions))
@@ -152,8 +163,9 @@ def _short_hash(text: str) -> str:
 
 
 def _inner_folder(folder: Path) -> Path:
+    """Step into a folder that is alone, unless its name tells of a split: that has to be read."""
     inside = _beside_tables(folder)
-    while len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train":
+    while len(inside) == 1 and inside[0].is_dir() and not split_roles([inside[0].name]):
         deeper = _beside_tables(inside[0])
         if not any(path.is_dir() for path in deeper):  # a class
             break
@@ -177,7 +189,6 @@ def _unpack(archive: Path, folder: Path, extensions: tuple[str, ...]) -> None:
             wanted = [m for m in members if m.name.lower().endswith((*extensions, *LABEL_TABLES))]
             check_space(folder, sum(m.size for m in wanted), f"Unpacking {archive}")
             folder.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(folder.parent, older_than=3600)
             beside.mkdir()
             about = f"Unpacking {archive.name}"
             for member in progress_bar(wanted, description=about, unit="files"):
@@ -225,22 +236,74 @@ def _members(archive: Path) -> Generator[list[_Member]]:
             files = [info for info in opened.infolist() if not info.is_dir()]
             yield [_zip_member(archive, opened, info) for info in files]
     else:
-        with tarfile.open(archive) as opened:
-            members = [_tar_member(archive, opened, info) for info in _tar_entries(opened)]
+        with tarfile.open(archive, tarinfo=_TarInfo) as opened:
+            entries = _tar_entries(archive, opened)
+            members = [_tar_member(archive, opened, info) for info in entries]
             while opened.fileobj.read(2**20):  # to the end, where gzip keeps its checksum
                 pass
             yield members
 
 
-def _tar_entries(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield what a tar holds but its folders; a negative size would lead round in circles."""
-    position = -1
-    for info in opened:
-        if info.size < 0 or info.offset <= position:
+class _TarInfo(tarfile.TarInfo):
+    """A member of a tar whose headers, with all that extends them, are read up to a limit."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        whole = tarfile.fileobj
+        tarfile.fileobj = _Headers(tarfile)
+        try:
+            return super().fromtarfile(tarfile)
+        finally:
+            tarfile.fileobj = whole
+
+
+class _Headers(io.BufferedIOBase):
+    """A tar opened to read the headers of one member.
+
+    Raises:
+        InputError: they are larger than ``MAX_HEADER``, or give a size below nothing, which would
+            be all the rest.
+    """
+
+    def __init__(self, opened: tarfile.TarFile):
+        self.archive, self.whole, self.left = opened.name, opened.fileobj, MAX_HEADER
+
+    def tell(self) -> int:
+        return self.whole.tell()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= self.left:
+            raise _too_much(self.archive, f"a header of more than {MAX_HEADER / 1e6:.0f} MB")
+        self.left -= size
+        return self.whole.read(size)
+
+
+def _tar_entries(archive: Path, opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield what a tar holds but its folders.
+
+    Raises:
+        InputError: there is so much of it that reading where it lies would fill the memory.
+        ValueError: a negative size, which would lead round in circles.
+    """
+    position, kept = 0, 0
+    allowed = max(MAX_HEADERS, MAX_HEADERS_RATIO * archive.stat().st_size)
+    while (info := opened.next()) is not None:
+        if info.size < 0 or opened.offset < info.offset_data:
             raise ValueError(f"the size of {info.name!r} is {info.size}")
-        position = info.offset
+        entries = len(info.pax_headers) + len(info.sparse or ())
+        kept += info.offset_data - position + ENTRY * entries
+        if kept > allowed:
+            raise _too_much(archive, f"headers of more than {allowed / 1e6:,.0f} MB")
+        position = opened.offset
         if not info.isdir():
             yield info
+
+
+def _too_much(archive: object, what: str) -> InputError:
+    return InputError(
+        f"{archive} contains {what}, which no archive of pictures needs. It was not unpacked; pack "
+        "it again, or unpack it with another program and give the folder."
+    )
 
 
 def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:

@@ -93,6 +93,7 @@ def cached_pictures(source: Source, image_size: int, cache_dir: Path) -> Picture
     path = cache_dir / cache_name(source, image_size)
     if (picture_set := _read_cache(source, path)) is not None:
         return picture_set
+    remove_leftovers(path.parent, older_than=3600)
     with one_at_a_time(path, f"Decoding the pictures of {source.title}") as waited:
         picture_set = _read_cache(source, path) if waited else None
         return picture_set or _decode_into(source, image_size, path)
@@ -100,7 +101,6 @@ def cached_pictures(source: Source, image_size: int, cache_dir: Path) -> Picture
 
 def _decode_into(source: Source, image_size: int, path: Path) -> PictureSet:
     """Decode the pictures into the cache; into memory where that cannot be written."""
-    remove_leftovers(path.parent, older_than=3600)
     size, has_room = source.size * 3 * image_size**2, False
     try:
         check_space(path.parent, size, f"The decoded copy of {source.title}")

@@ -18,7 +18,6 @@ from torchvision.datasets import CIFAR10
 
 from utils import InputError
 from utils.data.download import fetch, part_of, size_of
-from utils.files import remove_leftovers
 from utils.locks import one_at_a_time
 
 #: Bytes that the archive takes, and a little more.
@@ -95,7 +94,7 @@ def _reader(data_dir: Path) -> Callable[[str], bytes]:
     if not archive.exists():
         with one_at_a_time(archive, "Downloading CIFAR-10"):
             if not archive.exists():
-                _download(archive)
+                fetch(ADDRESSES, archive, CIFAR10.tgz_md5, "CIFAR-10", ARCHIVE_SIZE)
     if not archive.is_file():  # a pipe would be waited for without end
         raise InputError(f"{archive} is not a file. Remove it to have CIFAR-10 downloaded.")
     content = archive.read_bytes()
@@ -121,8 +120,3 @@ def _read_from_folder(folder: Path, name: str) -> bytes:
             f"{folder / name} cannot be read ({error.strerror}). Remove {folder} to have CIFAR-10 "
             "downloaded."
         ) from error
-
-
-def _download(archive: Path) -> None:
-    remove_leftovers(archive.parent, older_than=3600)  # of versions that did not go on
-    fetch(ADDRESSES, archive, CIFAR10.tgz_md5, "CIFAR-10", ARCHIVE_SIZE)

@@ -19,9 +19,10 @@ JPEG_DROPPED = {0xFE, *range(0xE0, 0xF0)} - {0xE0, 0xE1, 0xEE}
 #: A progressive JPEG refines all its pixels with every scan. Encoders make about ten scans; each
 #: takes a decoder as long as a whole picture, so many of them are a trap.
 MAX_SCANS = 50
-_SOS, _PROGRESSIVE = 0xDA, {0xC2, 0xC6, 0xCA, 0xCE}
-#: The next marker within a scan: bytes of 255 that belong to its data are followed by 0.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_EOI, _SOS, _PROGRESSIVE = 0xD9, 0xDA, {0xC2, 0xC6, 0xCA, 0xCE}
+#: The next marker, within a scan too: bytes of 255 that belong to its data are followed by 0. Those
+#: that begin no segment are left out: restarts within a scan, and 1.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 
 def without_metadata(content: bytes) -> bytes:
@@ -35,7 +36,9 @@ def without_metadata(content: bytes) -> bytes:
     if content.startswith(PNG):
         return PNG + b"".join(_png_chunks(content))
     if content.startswith(JPEG):
-        return JPEG + b"".join(_jpeg_segments(content))
+        kept = JPEG + b"".join(_jpeg_segments(content))
+        _check_scans(kept)  # of what the decoder will see
+        return kept
     return content
 
 
@@ -56,8 +59,6 @@ def _jpeg_segments(content: bytes) -> Iterator[bytes]:
     place, has_exif = len(JPEG), False
     while place + 4 <= len(content) and content[place] == 0xFF:
         kind = content[place + 1]
-        if kind in _PROGRESSIVE:
-            _check_scans(content, place)
         if kind == _SOS:
             break
         end = (
@@ -72,7 +73,24 @@ def _jpeg_segments(content: bytes) -> Iterator[bytes]:
     yield content[place:]
 
 
-def _check_scans(content: bytes, start: int) -> None:
-    scans = sum(found.group()[1] == _SOS for found in _MARKER.finditer(content, start))
+def _check_scans(content: bytes) -> None:
+    is_progressive, scans = False, 0
+    for kind in _markers(content):
+        is_progressive |= kind in _PROGRESSIVE
+        scans += kind == _SOS
+        if scans and not is_progressive:  # each part of the picture is in one scan
+            return
     if scans > MAX_SCANS:
         raise ValueError(f"it is a JPEG file of {scans} scans; more than {MAX_SCANS} are not read")
+
+
+def _markers(content: bytes) -> Iterator[int]:
+    """Yield the kinds of a JPEG file's markers up to the end of its first picture.
+
+    No decoder reads on there, where phones put a video or more pictures. Segments are skipped by
+    their length, since one may hold a preview, which has an end of its own.
+    """
+    place = len(JPEG)
+    while (found := _MARKER.search(content, place)) and (kind := found.group()[1]) != _EOI:
+        yield kind
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2])

@@ -13,7 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from utils import InputError, first_line
-from utils.files import replacing, unwritable
+from utils.files import check_growth, replacing, unwritable
 from utils.progress import progress_bar
 from utils.runs import HISTORY_COLUMNS, STEP_COLUMNS, Run
 from utils.training.recipes import UNSAID
@@ -92,6 +92,7 @@ def read_checkpoint(path: Path) -> dict:
     """
     try:
         with ZipFile(path) as archive:  # torch itself does not compare the checksums
+            check_growth(archive, path.stat().st_size)  # it reads what is packed, and packs nothing
             damaged = archive.testzip()
         if damaged:
             raise ValueError(f"the checksum of {damaged} is wrong")
