@@ -165,6 +165,14 @@ def test_the_plan_takes_complete_runs_for_its_measure(tmp_path, capsys, monkeypa
     assert capsys.readouterr().out.endswith("taken for average).\n")
 
 
+def test_the_plan_counts_no_workers_that_would_have_nothing_to_do(tmp_path, capsys, monkeypatch):
+    batch = make_batch(tmp_path / "b", 2)
+    monkeypatch.setattr(batches.Batch, "expected", lambda _: dict.fromkeys(batch.labels, 3600.0))
+    print_plan(batch, 16, retry_failed=False)
+    said = capsys.readouterr().out
+    assert said.endswith("2:00:00 of work as runs like them took: 1:00:00 with 16 at once.\n")
+
+
 def test_runs_that_ask_for_a_gpu_need_workers_that_have_one(tmp_path):
     usual = make_batch(tmp_path / "b")
     asking = replace(usual.tasks[0], parameters={"seed": 0, "devices": "gpu"})

@@ -54,3 +54,12 @@ def test_what_is_left_follows_what_was_done():
     clock.ended("y", None)
     assert clock.left({"b": 30.0, "z": 15.0}, 1) == 20 + 50  # none takes less than nothing
     assert clock.left({}, 0) is None
+
+
+def test_workers_that_have_nothing_to_do_make_nothing_faster():
+    clock = Clock({"a": "slow"}, {"a": 3600.0})
+    assert clock.left({"a": 1800.0}, 8) == 1800
+    expected = dict.fromkeys("abc", 100.0) | {"x": 10.0}
+    clock = Clock(dict.fromkeys("abc", "slow") | {"x": "fast"}, expected)
+    assert clock.left({"a": 90.0, "b": 60.0}, 2) == 110  # "c" begins when "a" is done
+    assert clock.left({"c": 40.0}, 8) == 100

@@ -14,7 +14,7 @@ from distributed import Client
 
 from utils import InputError, Interrupted, counted
 from utils.batch.dispatch import Dispatcher
-from utils.batch.estimate import Clock, expected_seconds, paces
+from utils.batch.estimate import Clock, expected_seconds, paces, seconds_until_done
 from utils.batch.grid import Asked, cells, label, run_name
 from utils.batch.one_run import (
     COMPLETE,
@@ -156,13 +156,14 @@ def _estimate(
     if not to_do or not known:
         unknown = " How long they take is known when the first is done." if to_do else ""
         return f"{told}.{unknown}"
-    total = len(to_do) * sum(known) / len(known)
-    told += f", {in_words(total)} of work as runs like them took"
+    average = sum(known) / len(known)
+    each = [s if (s := expected[task.name]) is not None else average for task in to_do]
+    told += f", {in_words(sum(each))} of work as runs like them took"
     if len(known) < len(to_do):
         told += f" ({len(to_do) - len(known)} of them are like none, and taken for average)"
     if workers is None:
         return f"{told}."
-    return f"{told}: {in_words(total / workers)} with {workers} at once."
+    return f"{told}: {in_words(seconds_until_done(each, workers))} with {workers} at once."
 
 
 def _to_do(batch: Batch, states: Mapping[str, str], retry_failed: bool) -> list[Task]:
