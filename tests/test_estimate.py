@@ -35,6 +35,21 @@ def test_a_run_takes_as_long_as_those_like_it(tmp_path):
         assert expected_seconds(resolved_settings(other), known) is None
 
 
+def test_training_counts_only_where_its_notebook_is_run(tmp_path):
+    seconds = {"training": 55.0, "03_training": 60.0, "04_curves": 4.0, "05_misclassified": 6.0}
+    known = paces([complete_run(tmp_path, "a", seconds)], ("04_curves", "05_misclassified"))
+    assert expected_seconds(resolved_settings({}), known) == pytest.approx(10)
+    del seconds["training"]
+    known = paces([complete_run(tmp_path, "b", seconds)], ("04_curves", "05_misclassified"))
+    assert expected_seconds(resolved_settings({}), known) == pytest.approx(10)
+
+
+def test_a_run_that_was_gone_over_again_tells_what_its_training_took(tmp_path):
+    seconds = {"training": 55.0, "03_training": 3.0, "04_curves": 15.0}
+    known = paces([complete_run(tmp_path, "a", seconds)], NOTEBOOKS)
+    assert expected_seconds(resolved_settings({}), known) == pytest.approx(70)
+
+
 def test_a_run_that_lacks_a_notebook_or_is_not_complete_says_nothing(tmp_path):
     lacking = complete_run(tmp_path, "a", {"training": 70.0, "03_training": 80.0})
     begun = complete_run(tmp_path, "b", dict.fromkeys(("training", *NOTEBOOKS), 1.0))

@@ -17,9 +17,12 @@ ALIKE = tuple(
     if name not in ("epochs", "batch_size", "max_lr", "data_dir", "dataset_title")
 )
 
+#: The notebook of which training is a part.
+TRAINS = "03_training"
+
 
 class Pace(NamedTuple):
-    """What a complete run took, in seconds: each of its epochs, and all of the rest."""
+    """What a complete run took, in seconds: each epoch that its notebooks train, and the rest."""
 
     epoch: float
     rest: float
@@ -28,15 +31,24 @@ class Pace(NamedTuple):
 def paces(runs: Iterable[Run], notebooks: Sequence[str]) -> dict[tuple, list[Pace]]:
     """Return what complete runs took for these notebooks, by what they are alike in."""
     found: dict[tuple, list[Pace]] = {}
+    needed = {*notebooks, "training"} if TRAINS in notebooks else {*notebooks}
     for run in runs:
         record = run.record
         settings, seconds = UNSAID | record.get("settings", {}), record.get("seconds", {})
-        is_whole = {"training", *notebooks} <= seconds.keys() and "epochs" in settings
+        is_whole = needed <= seconds.keys() and "epochs" in settings
         if record.get("status") == "complete" and is_whole:
-            rest = sum(seconds[name] for name in notebooks) - seconds["training"]
-            pace = Pace(seconds["training"] / settings["epochs"], max(0.0, rest))
+            pace = _pace(seconds, notebooks, settings["epochs"])
             found.setdefault(_alike(settings), []).append(pace)
     return found
+
+
+def _pace(seconds: Mapping[str, float], notebooks: Sequence[str], epochs: int) -> Pace:
+    rest = sum(seconds[name] for name in notebooks if name != TRAINS)
+    if TRAINS not in notebooks:
+        return Pace(0.0, rest)
+    # gone over again, the notebook reuses what is trained, and took less than the training did
+    around = max(0.0, seconds[TRAINS] - seconds["training"])
+    return Pace(seconds["training"] / epochs, rest + around)
 
 
 def expected_seconds(settings: Mapping, known: Mapping[tuple, list[Pace]]) -> float | None:
@@ -60,7 +72,7 @@ def _alike(settings: Mapping) -> tuple:
 
 
 def seconds_until_done(each: Iterable[float], workers: int) -> float:
-    """Return in how many seconds runs are done, each given in turn to the worker that is free first.
+    """Return in how many seconds runs are done, each in turn by the worker that is free first.
 
     Args:
         each: the seconds that every run takes, in order.
