@@ -15,6 +15,7 @@ from utils.batch.grid import Asked
 from utils.batch.one_run import COMPLETE, FAILED, INTERRUPTED, NEW, Outcome
 from utils.locks import held_alone
 from utils.runs import Run
+from utils.training.plan import plan_training
 
 
 class Done:
@@ -201,3 +202,28 @@ def test_pictures_are_prepared_once_and_what_was_begun_otherwise_is_refused(tmp_
     begun.run.update_record(**valid_record(**{**begun.parameters, "seed": 7}))
     with pytest.raises(InputError, match=r"seed was 7, now 1.*In a batch: delete .*, or give"):
         prepare(batch)
+
+
+def test_pictures_are_prepared_in_each_size_that_recipes_bring(tmp_path, monkeypatch):
+    from utils.data import sources
+
+    sizes, load = [], sources.load_pictures
+
+    def load_and_tell(**given):
+        pictures = load(**given)
+        sizes.append(pictures.image_size)
+        return pictures
+
+    monkeypatch.setattr(sources, "load_pictures", load_and_tell)
+    pictures = make_folder(tmp_path / "pets", {"ant": 9, "bee": 9})
+    usual = {"dataset": str(pictures), "data_dir": str(tmp_path / "data")}
+    tuned = {"recipe": "finetune", "model": "resnet18", "weights": "random"}
+    kinds = ({"recipe": "quick"}, tuned)
+    batch = plan_batch(Asked("b", str(tmp_path), parameters=usual, kinds=kinds), NOTEBOOKS)
+    prepare(batch)
+    assert sizes == [32, 128]
+    begun = batch.tasks[1]
+    settings = plan_training(load(**begun.parameters), **begun.parameters).settings
+    begun.run.update_record(**{**valid_record(), "settings": settings})
+    prepare(batch)
+    assert sizes == [32, 128, 32, 128]

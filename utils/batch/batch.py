@@ -182,7 +182,8 @@ def prepare(batch: Batch) -> None:
 
     groups: dict[str, list[Task]] = {}
     for task in batch.tasks:
-        options = {name: task.parameters.get(name) for name in names_of(PICTURES)}
+        settings = resolved_settings(task.parameters)  # a recipe may bring its own size
+        options = {name: settings[name] for name in names_of(PICTURES)}
         groups.setdefault(repr(options), []).append(task)
     for tasks in groups.values():
         pictures = load_pictures(**tasks[0].parameters)
