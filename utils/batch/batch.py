@@ -52,6 +52,7 @@ class Batch:
         labels: what sets each apart from the others, by its name.
         kinds: the same but for the seed.
         notebooks: which each takes to be complete.
+        elsewhere: whether workers of other machines do them, whose hardware is not known here.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Batch:
     labels: Mapping[str, str]
     kinds: Mapping[str, str]
     notebooks: tuple[str, ...]
+    elsewhere: bool = False
 
     @property
     def on_gpu(self) -> bool:
@@ -83,13 +85,16 @@ class Batch:
         }
 
 
-def plan_batch(asked: Asked, notebooks: Sequence[str], threads: int | None = None) -> Batch:
+def plan_batch(
+    asked: Asked, notebooks: Sequence[str], threads: int | None = None, elsewhere: bool = False
+) -> Batch:
     """Return the runs of a batch, every one of them checked, without starting anything.
 
     Args:
         asked: what a person wants.
         notebooks: which each run takes, in order.
         threads: how many each run computes with; None leaves that to its worker.
+        elsewhere: whether workers of other machines will do them; each checks its own hardware.
 
     Raises:
         InputError: a name, parameter or value that cannot be used, or two runs that are the same.
@@ -102,7 +107,7 @@ def plan_batch(asked: Asked, notebooks: Sequence[str], threads: int | None = Non
         raise InputError(f"{folder} is a run, and no folder for others. Choose another --name.")
     tasks, labels, kinds = [], {}, {}
     for parameters in cells(asked):
-        check_asked(parameters, notebooks)
+        check_asked(parameters, notebooks, elsewhere)
         _check_shares_nothing(parameters.get("devices"))
         name, called = run_name(parameters), label(parameters, asked.varying)
         if name in labels:
@@ -112,7 +117,7 @@ def plan_batch(asked: Asked, notebooks: Sequence[str], threads: int | None = Non
         tasks.append(Task(name, str(folder), parameters, tuple(notebooks), threads))
         labels[name] = called
         kinds[name] = label(parameters, [name for name in asked.varying if name != "seed"])
-    return Batch(folder, tuple(tasks), labels, kinds, tuple(notebooks))
+    return Batch(folder, tuple(tasks), labels, kinds, tuple(notebooks), elsewhere)
 
 
 def _check_shares_nothing(devices: str | None) -> None:
@@ -189,7 +194,7 @@ def prepare(batch: Batch) -> None:
         pictures = load_pictures(**tasks[0].parameters)
         for task in tasks:
             try:
-                check_begun(task.run, task.parameters, pictures)
+                check_begun(task.run, task.parameters, pictures, batch.elsewhere)
             except InputError as error:
                 raise InputError(
                     f"{error} In a batch: delete {task.run.folder}, or give another --name."
