@@ -150,8 +150,9 @@ def test_a_plan_is_shown_without_a_run(made_batches, tmp_path, capsys):
 
 
 def test_a_batch_for_gpus_is_planned_without_one_where_a_scheduler_has_them(
-    made_batches, tmp_path, capsys, no_gpu
+    made_batches, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.setattr("utils.devices._count_gpus", lambda: 0)
     given = ["batch", "--name", "b", "-p", "devices", "gpu", "--output-dir", str(tmp_path)]
     main([*given, "--scheduler", "tcp://x:1", "--dry-run"])
     assert "1 run in" in capsys.readouterr().out
