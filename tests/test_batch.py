@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
+import torch
 
 from helpers.batches import NOTEBOOKS, complete, make_batch
 from helpers.pictures import make_folder
@@ -13,8 +14,11 @@ from utils.batch import batch as batches
 from utils.batch.batch import plan_batch, prepare, print_plan, run_batch
 from utils.batch.grid import Asked
 from utils.batch.one_run import COMPLETE, FAILED, INTERRUPTED, NEW, Outcome
+from utils.data.sources import load_pictures
 from utils.locks import held_alone
 from utils.runs import Run
+from utils.training.callbacks import NEEDED_TO_RESUME
+from utils.training.plan import plan_training
 
 
 class Done:
@@ -165,6 +169,14 @@ def test_the_plan_takes_complete_runs_for_its_measure(tmp_path, capsys, monkeypa
     assert capsys.readouterr().out.endswith("taken for average).\n")
 
 
+def test_the_plan_counts_no_workers_that_would_have_nothing_to_do(tmp_path, capsys, monkeypatch):
+    batch = make_batch(tmp_path / "b", 2)
+    monkeypatch.setattr(batches.Batch, "expected", lambda _: dict.fromkeys(batch.labels, 3600.0))
+    print_plan(batch, 16, retry_failed=False)
+    said = capsys.readouterr().out
+    assert said.endswith("2:00:00 of work as runs like them took: 1:00:00 with 16 at once.\n")
+
+
 def test_runs_that_ask_for_a_gpu_need_workers_that_have_one(tmp_path):
     usual = make_batch(tmp_path / "b")
     asking = replace(usual.tasks[0], parameters={"seed": 0, "devices": "gpu"})
@@ -192,4 +204,56 @@ def test_pictures_are_prepared_once_and_what_was_begun_otherwise_is_refused(tmp_
     begun = batch.tasks[0]
     begun.run.update_record(**valid_record(**{**begun.parameters, "seed": 7}))
     with pytest.raises(InputError, match=r"seed was 7, now 1.*In a batch: delete .*, or give"):
+        prepare(batch)
+
+
+def test_pictures_are_prepared_in_each_size_that_recipes_bring(tmp_path, monkeypatch):
+    from utils.data import sources
+
+    sizes, load = [], sources.load_pictures
+
+    def load_and_tell(**given):
+        pictures = load(**given)
+        sizes.append(pictures.image_size)
+        return pictures
+
+    monkeypatch.setattr(sources, "load_pictures", load_and_tell)
+    pictures = make_folder(tmp_path / "pets", {"ant": 9, "bee": 9})
+    usual = {"dataset": str(pictures), "data_dir": str(tmp_path / "data")}
+    tuned = {"recipe": "finetune", "model": "resnet18", "weights": "random"}
+    kinds = ({"recipe": "quick"}, tuned)
+    batch = plan_batch(Asked("b", str(tmp_path), parameters=usual, kinds=kinds), NOTEBOOKS)
+    prepare(batch)
+    assert sizes == [32, 128]
+    begun = batch.tasks[1]
+    settings = plan_training(load(**begun.parameters), **begun.parameters).settings
+    begun.run.update_record(**{**valid_record(), "settings": settings})
+    prepare(batch)
+    assert sizes == [32, 128, 32, 128]
+
+
+def test_a_batch_for_gpus_elsewhere_is_planned_where_there_is_none(tmp_path, no_gpu):
+    asked = Asked("b", str(tmp_path), {"seed": [1, 2]}, {"devices": "gpu"})
+    assert plan_batch(asked, NOTEBOOKS, elsewhere=True).on_gpu
+    with pytest.raises(InputError, match="devices is 'gpu', but torch finds no GPU here"):
+        plan_batch(asked, NOTEBOOKS)
+
+
+@pytest.mark.parametrize("devices", ["auto", "gpu"])
+def test_what_a_gpu_elsewhere_left_unfinished_is_gone_on_with_from_here(tmp_path, no_gpu, devices):
+    usual = {"data_dir": str(tmp_path), "image_size": 16, "limit_train": 40, "limit_test": 20}
+    asked = Asked("b", str(tmp_path), {"seed": [1]}, usual | {"devices": devices})
+    batch = plan_batch(asked, NOTEBOOKS, elsewhere=True)
+    (task,) = batch.tasks
+    begun = plan_training(load_pictures(**usual), **usual, seed=1).settings
+    begun |= {"devices": "cuda", "precision": "bf16-mixed"}
+    task.run.update_record(**{**valid_record(), "settings": begun})
+    task.run.path("checkpoints").mkdir()
+    held = dict.fromkeys(NEEDED_TO_RESUME) | {"epoch": 0, "identity": {}}
+    torch.save(held, task.run.path("checkpoints", "last.ckpt"))
+    prepare(batch)
+    with pytest.raises(InputError, match="no units" if devices == "auto" else "no GPU here"):
+        prepare(replace(batch, elsewhere=False))
+    task.run.update_record(settings={**begun, "seed": 7})
+    with pytest.raises(InputError, match="seed was 7, now 1"):
         prepare(batch)

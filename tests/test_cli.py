@@ -149,6 +149,17 @@ def test_a_plan_is_shown_without_a_run(made_batches, tmp_path, capsys):
     assert made_batches == [] and list(tmp_path.iterdir()) == []
 
 
+def test_a_batch_for_gpus_is_planned_without_one_where_a_scheduler_has_them(
+    made_batches, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("utils.devices._count_gpus", lambda: 0)
+    given = ["batch", "--name", "b", "-p", "devices", "gpu", "--output-dir", str(tmp_path)]
+    main([*given, "--scheduler", "tcp://x:1", "--dry-run"])
+    assert "1 run in" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="torch finds no GPU here"):
+        main([*given, "--dry-run"])
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

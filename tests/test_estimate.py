@@ -35,6 +35,21 @@ def test_a_run_takes_as_long_as_those_like_it(tmp_path):
         assert expected_seconds(resolved_settings(other), known) is None
 
 
+def test_training_counts_only_where_its_notebook_is_run(tmp_path):
+    seconds = {"training": 55.0, "03_training": 60.0, "04_curves": 4.0, "05_misclassified": 6.0}
+    known = paces([complete_run(tmp_path, "a", seconds)], ("04_curves", "05_misclassified"))
+    assert expected_seconds(resolved_settings({}), known) == pytest.approx(10)
+    del seconds["training"]
+    known = paces([complete_run(tmp_path, "b", seconds)], ("04_curves", "05_misclassified"))
+    assert expected_seconds(resolved_settings({}), known) == pytest.approx(10)
+
+
+def test_a_run_that_was_gone_over_again_tells_what_its_training_took(tmp_path):
+    seconds = {"training": 55.0, "03_training": 3.0, "04_curves": 15.0}
+    known = paces([complete_run(tmp_path, "a", seconds)], NOTEBOOKS)
+    assert expected_seconds(resolved_settings({}), known) == pytest.approx(70)
+
+
 def test_a_run_that_lacks_a_notebook_or_is_not_complete_says_nothing(tmp_path):
     lacking = complete_run(tmp_path, "a", {"training": 70.0, "03_training": 80.0})
     begun = complete_run(tmp_path, "b", dict.fromkeys(("training", *NOTEBOOKS), 1.0))
@@ -54,3 +69,12 @@ def test_what_is_left_follows_what_was_done():
     clock.ended("y", None)
     assert clock.left({"b": 30.0, "z": 15.0}, 1) == 20 + 50  # none takes less than nothing
     assert clock.left({}, 0) is None
+
+
+def test_workers_that_have_nothing_to_do_make_nothing_faster():
+    clock = Clock({"a": "slow"}, {"a": 3600.0})
+    assert clock.left({"a": 1800.0}, 8) == 1800
+    expected = dict.fromkeys("abc", 100.0) | {"x": 10.0}
+    clock = Clock(dict.fromkeys("abc", "slow") | {"x": "fast"}, expected)
+    assert clock.left({"a": 90.0, "b": 60.0}, 2) == 110  # "c" begins when "a" is done
+    assert clock.left({"c": 40.0}, 8) == 100

@@ -8,6 +8,7 @@ from helpers.records import valid_record
 from utils import InputError
 from utils.data import sources
 from utils.runs import Run
+from utils.training.plan import plan_training
 from utils.training.preflight import (
     check_asked,
     check_begun,
@@ -61,6 +62,39 @@ def test_a_run_begun_otherwise_is_refused_with_the_differences(tmp_path, monkeyp
     monkeypatch.setattr(sources, "load_pictures", None)  # those that are there will do
     with pytest.raises(InputError, match=r"exists with other settings .*seed was 3, now 0"):
         check_begun(run, asked, pictures)
+
+
+def test_hardware_of_another_machine_is_left_to_it(no_gpu):
+    asked = {"devices": "gpu", "precision": "16-mixed"}
+    check_asked(asked, ["03_training"], elsewhere=True)
+    with pytest.raises(InputError, match="torch finds no GPU here"):
+        check_asked(asked, ["03_training"])
+    for impossible in (
+        {"devices": "cpu", "precision": "16-mixed"},
+        {"devices": "tpu"},
+        {"precision": "fp8"},
+        {"num_nodes": 2},
+    ):
+        with pytest.raises(InputError, match="|".join(impossible)):
+            check_asked(impossible, ["03_training"], elsewhere=True)
+
+
+def test_a_trained_run_is_held_against_the_precision_asked_for_wherever_it_was_trained(
+    tmp_path, no_gpu
+):
+    run = Run("run", tmp_path)
+    asked = {"data_dir": str(tmp_path), "image_size": 16, "limit_train": 40, "limit_test": 20}
+    pictures = sources.load_pictures(**asked)
+    settings = plan_training(pictures, **asked).settings
+    begun = {**settings, "precision": "16-mixed", "devices": "cuda"}
+    run.update_record(**{**valid_record(), "settings": begun})
+    run.path("model.safetensors").write_bytes(b"weights")
+    run.write_json("metrics.json", {})
+    assert run.is_trained
+    for given in ({}, {"devices": "gpu", "precision": "16-mixed"}):
+        check_begun(run, {**asked, **given}, pictures, elsewhere=True)
+    with pytest.raises(InputError, match=r"precision was '16-mixed', now '32-true'"):
+        check_begun(run, {**asked, "precision": "32-true"}, pictures, elsewhere=True)
 
 
 def test_disks_need_room_for_all_trainings_together(tmp_path, monkeypatch):

@@ -45,8 +45,8 @@ def test_each_run_that_ends_has_a_line_with_all_counts_and_the_time_left(at, sho
         "happened",
     ]
     assert lines == [
-        "  0:00:00        2        3      1       0   0:01:45  done: seed=a, in 0:02:00",
-        "  0:00:00        2        2      1       1   0:01:30  failed: seed=b: no memory",
+        "  0:00:00        2        3      1       0   0:03:00  done: seed=a, in 0:02:00",
+        "  0:00:00        2        2      1       1   0:02:00  failed: seed=b: no memory",
     ]
     assert (shown.done, shown.failed) == (1, {"b": "no memory"})
 

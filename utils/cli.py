@@ -297,7 +297,7 @@ def _batch(options) -> None:
         environments, threads = plan_workers(options.workers, gpus)
     elif options.workers is not None:
         raise InputError("--workers are those of this machine; a --scheduler has its own.")
-    batch = plan_batch(asked, names, threads)
+    batch = plan_batch(asked, names, threads, elsewhere=options.scheduler is not None)
     if options.dry_run:
         at_once = None if environments is None else len(environments)
         print_plan(batch, at_once, options.retry_failed)

@@ -14,7 +14,7 @@ from distributed import Client
 
 from utils import InputError, Interrupted, counted
 from utils.batch.dispatch import Dispatcher
-from utils.batch.estimate import Clock, expected_seconds, paces
+from utils.batch.estimate import Clock, expected_seconds, paces, seconds_until_done
 from utils.batch.grid import Asked, cells, label, run_name
 from utils.batch.one_run import (
     COMPLETE,
@@ -52,6 +52,7 @@ class Batch:
         labels: what sets each apart from the others, by its name.
         kinds: the same but for the seed.
         notebooks: which each takes to be complete.
+        elsewhere: whether workers of other machines do them, whose hardware is not known here.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Batch:
     labels: Mapping[str, str]
     kinds: Mapping[str, str]
     notebooks: tuple[str, ...]
+    elsewhere: bool = False
 
     @property
     def on_gpu(self) -> bool:
@@ -83,13 +85,16 @@ class Batch:
         }
 
 
-def plan_batch(asked: Asked, notebooks: Sequence[str], threads: int | None = None) -> Batch:
+def plan_batch(
+    asked: Asked, notebooks: Sequence[str], threads: int | None = None, elsewhere: bool = False
+) -> Batch:
     """Return the runs of a batch, every one of them checked, without starting anything.
 
     Args:
         asked: what a person wants.
         notebooks: which each run takes, in order.
         threads: how many each run computes with; None leaves that to its worker.
+        elsewhere: whether workers of other machines will do them; each checks its own hardware.
 
     Raises:
         InputError: a name, parameter or value that cannot be used, or two runs that are the same.
@@ -102,7 +107,7 @@ def plan_batch(asked: Asked, notebooks: Sequence[str], threads: int | None = Non
         raise InputError(f"{folder} is a run, and no folder for others. Choose another --name.")
     tasks, labels, kinds = [], {}, {}
     for parameters in cells(asked):
-        check_asked(parameters, notebooks)
+        check_asked(parameters, notebooks, elsewhere)
         _check_shares_nothing(parameters.get("devices"))
         name, called = run_name(parameters), label(parameters, asked.varying)
         if name in labels:
@@ -112,7 +117,7 @@ def plan_batch(asked: Asked, notebooks: Sequence[str], threads: int | None = Non
         tasks.append(Task(name, str(folder), parameters, tuple(notebooks), threads))
         labels[name] = called
         kinds[name] = label(parameters, [name for name in asked.varying if name != "seed"])
-    return Batch(folder, tuple(tasks), labels, kinds, tuple(notebooks))
+    return Batch(folder, tuple(tasks), labels, kinds, tuple(notebooks), elsewhere)
 
 
 def _check_shares_nothing(devices: str | None) -> None:
@@ -156,13 +161,14 @@ def _estimate(
     if not to_do or not known:
         unknown = " How long they take is known when the first is done." if to_do else ""
         return f"{told}.{unknown}"
-    total = len(to_do) * sum(known) / len(known)
-    told += f", {in_words(total)} of work as runs like them took"
+    average = sum(known) / len(known)
+    each = [s if (s := expected[task.name]) is not None else average for task in to_do]
+    told += f", {in_words(sum(each))} of work as runs like them took"
     if len(known) < len(to_do):
         told += f" ({len(to_do) - len(known)} of them are like none, and taken for average)"
     if workers is None:
         return f"{told}."
-    return f"{told}: {in_words(total / workers)} with {workers} at once."
+    return f"{told}: {in_words(seconds_until_done(each, workers))} with {workers} at once."
 
 
 def _to_do(batch: Batch, states: Mapping[str, str], retry_failed: bool) -> list[Task]:
@@ -181,13 +187,14 @@ def prepare(batch: Batch) -> None:
 
     groups: dict[str, list[Task]] = {}
     for task in batch.tasks:
-        options = {name: task.parameters.get(name) for name in names_of(PICTURES)}
+        settings = resolved_settings(task.parameters)  # a recipe may bring its own size
+        options = {name: settings[name] for name in names_of(PICTURES)}
         groups.setdefault(repr(options), []).append(task)
     for tasks in groups.values():
         pictures = load_pictures(**tasks[0].parameters)
         for task in tasks:
             try:
-                check_begun(task.run, task.parameters, pictures)
+                check_begun(task.run, task.parameters, pictures, batch.elsewhere)
             except InputError as error:
                 raise InputError(
                     f"{error} In a batch: delete {task.run.folder}, or give another --name."

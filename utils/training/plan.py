@@ -59,6 +59,8 @@ class TrainingPlan:
             ``max_lr_source`` who chose the peak learning rate.
         notes: what was chosen or changed, and why: one line each.
         asked: what was asked of the hardware, as `choose_device` and `choose_precision` take it.
+        elsewhere: whether another machine will train; its settings of the hardware are then as
+            they were asked for, since only that machine can tell what they come to.
     """
 
     run: Run
@@ -67,6 +69,7 @@ class TrainingPlan:
     rest: dict
     notes: tuple[str, ...]
     asked: dict
+    elsewhere: bool = False
 
     @property
     def settings(self) -> dict:
@@ -163,7 +166,11 @@ class TrainingPlan:
 
 
 def plan_training(
-    picture_set: PictureSet, *, recipe: str | Recipe | None = None, **given
+    picture_set: PictureSet,
+    *,
+    recipe: str | Recipe | None = None,
+    elsewhere: bool = False,
+    **given,
 ) -> TrainingPlan:
     """Resolve every setting of a training.
 
@@ -171,6 +178,8 @@ def plan_training(
         picture_set: from `utils.data.sources.load_pictures`.
         recipe: a name of `utils.training.recipes.RECIPES`, or a recipe; None takes the data set's
             default.
+        elsewhere: whether another machine will train, whose hardware is not known here. Such a plan
+            only serves to hold a run against it.
         given: further parameters by name, of which those count that `utils.settings` declares as
             part of places, of the recipe (these replace its own) or of training. ``"auto"`` keeps
             the precision and the device that a run was begun with, where this machine has them;
@@ -209,7 +218,10 @@ def plan_training(
         notes.append("balanced   every class is learned as if all had equally many pictures")
     before = {} if asked["overwrite"] else _held_settings(run)
     hardware = {name: asked[name] for name in HARDWARE}
-    resolved, remarks = _resolve_hardware(asked, before, MODELS[chosen.model].depthwise)
+    if elsewhere:
+        resolved, remarks = {n: asked[n] for n in (*HARDWARE, "num_nodes", "strategy")}, []
+    else:
+        resolved, remarks = _resolve_hardware(asked, before, MODELS[chosen.model].depthwise)
     rest = {
         "weights": asked["weights"],
         "val_fraction": val_fraction,
@@ -218,8 +230,11 @@ def plan_training(
         **resolved,
         "seed": asked["seed"],
     }
-    plan = TrainingPlan(run, picture_set, chosen, rest, (*notes, *remarks), hardware)
-    return replace(plan, notes=(*plan.notes, *_changes(plan))) if before else plan
+    notes += remarks
+    plan = TrainingPlan(run, picture_set, chosen, rest, tuple(notes), hardware, elsewhere)
+    if elsewhere or not before:
+        return plan
+    return replace(plan, notes=(*notes, *_changes(plan)))
 
 
 def _recipe_notes(recipe: Recipe, image_size: int) -> list[str]:
@@ -392,7 +407,8 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
             f"Run {plan.run.name!r} exists with other settings ({listed}). "
             "Give another run_name, or overwrite=True to replace it."
         )
-    _check_hardware(plan, before)
+    if not plan.elsewhere:
+        _check_hardware(plan, before)
     return plan
 
 

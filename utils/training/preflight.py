@@ -12,7 +12,7 @@ from utils.settings import PICTURES, PLACE, RECIPE, SHOWN, TRAINING, with_defaul
 from utils.training.recipes import Recipe, choose_recipe, overrides
 
 
-def check_asked(parameters: Mapping, names: Sequence[str]) -> None:
+def check_asked(parameters: Mapping, names: Sequence[str], elsewhere: bool = False) -> None:
     """Refuse unknown names and impossible values.
 
     The checks are those the notebooks themselves make; a library is imported only for a
@@ -21,6 +21,7 @@ def check_asked(parameters: Mapping, names: Sequence[str]) -> None:
     Args:
         parameters: those that were given, by name.
         names: of the notebooks that will run.
+        elsewhere: whether on another machine; whether it has the hardware is then left to it.
 
     Raises:
         InputError: naming the parameter, its value and what is allowed.
@@ -39,9 +40,10 @@ def check_asked(parameters: Mapping, names: Sequence[str]) -> None:
         from utils.training.processes import choose_processes
 
         check_model(recipe.model, values["image_size"])
-        device, _ = choose_device(values["devices"])
+        if not elsewhere or values["devices"] == "cpu":  # which every machine has
+            device, _ = choose_device(values["devices"])
+            choose_precision(values["precision"], device)
         choose_processes(*(values[name] for name in ("devices", "num_nodes", "strategy")))
-        choose_precision(values["precision"], device)
     if "block" in given:
         from utils.models.registry import MODELS
 
@@ -72,7 +74,9 @@ def check_run(run: Run, parameters: Mapping, names: Sequence[str]) -> None:
     _check_weights(parameters)
 
 
-def check_begun(run: Run, parameters: Mapping[str, Any], pictures=None) -> None:
+def check_begun(
+    run: Run, parameters: Mapping[str, Any], pictures=None, elsewhere: bool = False
+) -> None:
     """Refuse a run that was begun with other settings, or on other pictures.
 
     Args:
@@ -80,6 +84,8 @@ def check_begun(run: Run, parameters: Mapping[str, Any], pictures=None) -> None:
         parameters: those that were given, by name.
         pictures: from `utils.data.sources.load_pictures`, with these parameters; None reads them
             where they are needed.
+        elsewhere: whether another machine will go on with it; that its hardware is other than the
+            run was begun with is then left to it.
 
     Raises:
         InputError: with the differences.
@@ -91,7 +97,8 @@ def check_begun(run: Run, parameters: Mapping[str, Any], pictures=None) -> None:
     from utils.training.plan import as_begun, plan_training
 
     options: dict[str, Any] = {**parameters, "run_name": run.name, "output_dir": run.folder.parent}
-    as_begun(plan_training(pictures or load_pictures(**parameters), **options))
+    pictures = pictures or load_pictures(**parameters)
+    as_begun(plan_training(pictures, elsewhere=elsewhere, **options))
 
 
 def check_room_for_all(folder: Path, parameters: Sequence[Mapping[str, Any]]) -> None:
