@@ -21,6 +21,7 @@ from helpers.training import (
 from utils import InputError
 from utils.data.augment import normalise
 from utils.runs import Run
+from utils.training import lr_finder
 from utils.training.fit import fit
 from utils.training.plan import as_begun
 
@@ -180,6 +181,36 @@ def test_found_rate_without_a_range_test_names_the_notebook(tmp_path):
     with pytest.raises(InputError, match="02_lr_finder"):
         make_plan(tmp_path, max_lr="found")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"epochs": 7}, {"epochs": 2, "views": 2}], ids=["nothing", "epochs", "views"]
+)
+def test_a_found_rate_is_that_of_the_chapter_before_where_no_name_was_given(tmp_path, changes):
+    of_both = {"run_name": None, "max_lr": None, "epochs": None}
+    before = make_plan(tmp_path, **of_both)
+    lr_finder.save(before.run, lr_finder.sweep(before, steps=12, min_lr=1e-3, max_lr=0.1))
+    plan = make_plan(tmp_path, **{**of_both, "max_lr": "found", **changes})
+    assert plan.recipe.max_lr == before.run.read_json("lr_finder.json")["suggestion"]
+    assert plan.run.name != before.run.name and "max_lr=found" in plan.run.name
+    assert any(before.run.name in note for note in plan.notes)
+
+
+def test_a_run_s_own_range_test_comes_before_that_of_the_chapter_before(tmp_path):
+    unnamed = {"run_name": None, "max_lr": None}
+    before = make_plan(tmp_path, **unnamed, epochs=None)
+    before.run.write_json("lr_finder.json", {"suggestion": 0.5})
+    own = make_plan(tmp_path, **{**unnamed, "max_lr": "found"}).run
+    own.write_json("lr_finder.json", {"suggestion": 0.25})
+    assert make_plan(tmp_path, **{**unnamed, "max_lr": "found"}).recipe.max_lr == 0.25
+
+
+def test_another_seed_needs_a_range_test_of_its_own(tmp_path):
+    unnamed = {"run_name": None, "max_lr": None}
+    before = make_plan(tmp_path, **unnamed, epochs=None)
+    before.run.write_json("lr_finder.json", {"suggestion": 0.5})
+    with pytest.raises(InputError, match=r"seed1.* does not exist.*same settings"):
+        make_plan(tmp_path, **{**unnamed, "max_lr": "found", "seed": 1})
 
 
 def test_range_test_without_a_suggestion_asks_for_a_number(tmp_path):

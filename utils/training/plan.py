@@ -30,6 +30,7 @@ from utils.settings import (
     RECIPE,
     TRAINING,
     derive_run_name,
+    of_chapter,
     split_count,
     with_defaults,
 )
@@ -188,16 +189,17 @@ def plan_training(
     if chosen.model in BACKBONES:
         mean, std = normalisation(chosen.model)
         picture_set = replace(picture_set, mean=mean, std=std)
+    told: dict[str, Any] = asked | options | {"recipe": chosen.name}
     name = asked["run_name"]
-    if name is None:
-        told: dict[str, Any] = asked | options | {"recipe": chosen.name}
-        name = derive_run_name(**told)
-    run = Run(name, asked["output_dir"])
+    run = Run(derive_run_name(**told) if name is None else name, asked["output_dir"])
     notes = list(picture_set.notes)
     if found:
-        suggestion, weakness = suggested_lr(run)
+        tested = run if name is not None else _range_tested(run, told)
+        suggestion, weakness = suggested_lr(tested)
         chosen = replace(chosen, max_lr=suggestion)
-        notes.append(f"max_lr     {suggestion:.3g}, found by the range test {weakness}".rstrip())
+        where = "" if tested is run else f"of run {tested.name} "
+        note = f"max_lr     {suggestion:.3g}, found by the range test {where}{weakness}"
+        notes.append(note.rstrip())
     val_fraction = asked["val_fraction"]
     if asked["batch_size"] is None:
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
@@ -318,6 +320,22 @@ def _change_in_words(change: dict) -> str:
         f"{name} {was} until then, {new} since" for name, (was, new) in change["settings"].items()
     ]
     return f"changed    at epoch {change['epoch']}: {'; '.join(told)}"
+
+
+def _range_tested(run: Run, told: dict[str, Any]) -> Run:
+    """Return the run whose range test counts for one that was given no name.
+
+    Chapter 2 knows fewer parameters than chapter 3, so its run may have another name.
+
+    Args:
+        run: its own range test comes first.
+        told: all parameters of `run`, by name.
+    """
+    if run.has("lr_finder.json"):
+        return run
+    known = {setting.name for setting in of_chapter("2")}
+    name = derive_run_name(**{n: value for n, value in told.items() if n in known})
+    return Run(name, run.folder.parent)
 
 
 def suggested_lr(run: Run) -> tuple[float, str]:
