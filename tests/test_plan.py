@@ -19,7 +19,9 @@ from helpers.training import (
     read_table,
 )
 from utils import InputError
+from utils.data import batches
 from utils.data.augment import normalise
+from utils.data.picture_set import Split
 from utils.runs import Run
 from utils.training import lr_finder
 from utils.training.fit import fit
@@ -157,6 +159,31 @@ def test_the_first_layer_is_whitened_by_training_pictures_alone(tmp_path, monkey
     torch.testing.assert_close(covariance, torch.eye(12), rtol=0, atol=0.02)
     other = replace(plan, recipe=replace(plan.recipe, whitening=False)).network()
     assert other.whitening.weight.requires_grad and not network.whitening.weight.requires_grad
+
+
+def test_pictures_to_whiten_are_normalised_few_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "EVAL_BATCH_SIZE", 16)
+    plan, sizes = make_speed_plan(tmp_path, monkeypatch), []
+
+    def counting(images, *statistics):
+        sizes.append(len(images))
+        return normalise(images, *statistics)
+
+    monkeypatch.setattr("utils.training.plan.normalise", counting)
+    plan.network()
+    assert max(sizes) == 16 and sum(sizes) == len(plan.picture_set.train)
+
+
+@pytest.mark.parametrize("model", ["davidnet", "resnet18"])
+def test_no_picture_is_looked_at_where_no_weight_depends_on_it(tmp_path, monkeypatch, model):
+    monkeypatch.setattr("utils.training.plan.normalise", never_fit)
+    weights = "random" if model == "resnet18" else None
+    pictures = make_pictures()
+    larger = Split(pictures.train.images.repeat(1, 1, 4, 4), pictures.train.targets)
+    pictures = replace(pictures, train=larger)
+    plan = make_plan(tmp_path, pictures, model=model, weights=weights)
+    assert plan.recipe.whitening
+    plan.network()
 
 
 def test_a_recipe_brings_its_network_and_another_may_be_asked_for(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A training with every setting resolved, before anything is computed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from utils import InputError, as_percent, counted, printable
 from utils.data.augment import normalise
-from utils.data.batches import PictureDataModule
+from utils.data.batches import PictureDataModule, evaluation_batch_size
 from utils.data.picture_set import PictureSet
 from utils.devices import PRECISIONS, choose_device, choose_precision, computes_in
 from utils.files import brief_path
@@ -123,11 +124,16 @@ class TrainingPlan:
         )
         if isinstance(network, Backbone):
             begin(network, self.rest["weights"])
-        if self.recipe.whitening:
-            pictures = self.data_module().train.images[:PICTURES_TO_WHITEN]
-            mean, std = self.picture_set.mean, self.picture_set.std
-            network.init_from_pictures(normalise(pictures, mean, std))
+        if self.recipe.whitening and network.begins_from_pictures:
+            network.init_from_pictures(self._pictures_to_whiten())
         return network
+
+    def _pictures_to_whiten(self) -> Iterator[Tensor]:
+        """Yield the first training pictures, normalised, in batches of a few megabytes."""
+        pictures = self.data_module().train.images[:PICTURES_TO_WHITEN]
+        mean, std = self.picture_set.mean, self.picture_set.std
+        for batch in pictures.split(evaluation_batch_size("cpu", self.picture_set.image_size)):
+            yield normalise(batch, mean, std)
 
     def classifier(self) -> ImageClassifier:
         """Return the LightningModule around a fresh network."""
