@@ -1,6 +1,7 @@
 """A training with every setting resolved, before anything is computed."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +38,7 @@ from utils.settings import (
 )
 from utils.training.callbacks import finished_epochs
 from utils.training.classifier import ImageClassifier
-from utils.training.processes import Processes, by_torchrun, choose_processes
+from utils.training.processes import Processes, by_torchrun, choose_processes, smallest_batch
 from utils.training.recipes import UNSAID, Recipe, choose_recipe, limit_batch_size, overrides
 
 #: Settings that follow the machine, unless they are given.
@@ -377,6 +378,57 @@ def _growth_in_words(sides: list[int]) -> str:
     """
     first = {side: sides.index(side) + 1 for side in dict.fromkeys(sides)}
     return ", ".join(f"{side} pixels from epoch {epoch}" for side, epoch in first.items())
+
+
+def check_smallest_batch(
+    plan: TrainingPlan,
+    network: Network,
+    data: PictureDataModule,
+    processes: Processes | None = None,
+) -> None:
+    """Refuse to begin what ends at a batch that the network's normalisation cannot take.
+
+    Of one picture whose last map is one pixel, each channel has one value, which has no spread.
+
+    Args:
+        plan: the training.
+        network: of the plan.
+        data: its batches.
+        processes: those that share each batch; None: one has it alone.
+
+    Raises:
+        InputError: with what to give.
+    """
+    # GPUs normalise the whole batch together
+    sharing = processes.total if processes and plan.device == "cpu" else 1
+
+    def has_spread(batch_size: int) -> bool:
+        return smallest_batch(batch_size, data.per_epoch) >= 2 * sharing
+
+    size = plan.recipe.batch_size
+    if has_spread(size) or plan.recipe.fixed_statistics:
+        return
+    side = min(data.sides, default=plan.picture_set.image_size)
+    if _takes_one_picture(network, side):
+        return
+    larger = next(filter(has_spread, range(size + 1, data.per_epoch + 1)), None)
+    advice = "Use more pictures" if larger is None else f"Give batch_size {larger}"
+    raise InputError(
+        f"With batch_size {size}, the last of the {data.per_epoch:,} pictures of an epoch is "
+        f"normalised alone, which {type(network).__name__} cannot at {side} pixels: its last map "
+        f"has only one. {advice}, or a larger image_size."
+    )
+
+
+def _takes_one_picture(network: Network, side: int) -> bool:
+    """Tell whether a network can be trained on a single picture with sides of so many pixels."""
+    tried = deepcopy(network).train()  # a copy: normalisation remembers what it has seen
+    try:
+        with torch.no_grad():
+            tried(torch.zeros(1, 3, side, side))
+    except ValueError:  # of torch's batch normalisation
+        return False
+    return True
 
 
 def as_begun(plan: TrainingPlan) -> TrainingPlan:
