@@ -204,9 +204,9 @@ def plan_training(
         tested = run if name is not None else _range_tested(run, told)
         suggestion, weakness = suggested_lr(tested)
         chosen = replace(chosen, max_lr=suggestion)
-        where = "" if tested is run else f"of run {tested.name} "
-        note = f"max_lr     {suggestion:.3g}, found by the range test {where}{weakness}"
-        notes.append(note.rstrip())
+        where = "" if tested is run else f" of run {tested.name}"
+        remark = f"; {weakness}" if weakness else ""
+        notes.append(f"max_lr     {suggestion:.3g}, found by the range test{where}{remark}")
     val_fraction = asked["val_fraction"]
     if asked["batch_size"] is None:
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
