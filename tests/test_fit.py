@@ -3,6 +3,7 @@
 import json
 import signal
 from dataclasses import replace
+from functools import partial
 from shutil import copytree
 
 import numpy as np
@@ -19,6 +20,7 @@ from helpers.training import (
     TRAIN_SIZE,
     GoneError,
     SmallDavidNet,
+    SmallSpeedNet,
     all_but_seconds,
     all_files,
     copy_of,
@@ -35,8 +37,9 @@ from helpers.training import (
 from utils import InputError, Interrupted
 from utils.data.augment import Augmentation, augment
 from utils.data.sources import load_pictures
-from utils.models.registry import create_model
+from utils.models.registry import MODELS, create_model
 from utils.runs import MEASURED
+from utils.training import lr_finder
 from utils.training.callbacks import LastCheckpoint
 from utils.training.fit import fit
 
@@ -384,8 +387,50 @@ def test_diverging_training_is_said(tmp_path, monkeypatch):
         fit(plan)
     assert "epoch 1" in str(refusal.value)
     assert "max_lr" in str(refusal.value)
-    assert not plan.run.is_trained
+    assert not plan.run.is_trained and plan.run.status == "failed"
     assert not plan.run.path("checkpoints", "last.ckpt").exists()
+
+
+# Failures
+
+
+def test_a_training_that_ends_in_an_error_is_marked_failed_with_it(tmp_path, monkeypatch):
+    plan = make_plan(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(AssertionError, match="was started"):
+        patch.setattr(Trainer, "fit", never_fit)
+        fit(plan)
+    assert plan.run.status == "failed" and "was started" in plan.run.failure
+    assert fit(plan).status == "complete" and plan.run.failure == ""
+
+
+def test_a_test_that_ends_in_an_error_marks_the_run_failed(tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise RuntimeError("not enough memory")
+
+    plan = make_plan(tmp_path, epochs=1)
+    monkeypatch.setattr("utils.training.fit.evaluate", no_memory)
+    with pytest.raises(RuntimeError):
+        fit(plan)
+    assert (plan.run.status, plan.run.failure) == ("failed", "not enough memory")
+
+
+@pytest.mark.parametrize(
+    "begin", [fit, partial(lr_finder.sweep, steps=10)], ids=["training", "range test"]
+)
+def test_a_last_batch_that_cannot_be_normalised_is_refused_with_what_can(
+    tmp_path, monkeypatch, begin
+):
+    monkeypatch.setitem(MODELS, "speednet", SmallSpeedNet)
+    settings = {"recipe": "speed", "max_lr": None, "epochs": 1}  # of 24 pictures it shows 17
+    with pytest.raises(InputError, match=r"batch_size 8, .* 17 pictures .*Give batch_size 9, or"):
+        begin(make_plan(tmp_path, make_pictures(train_size=24), **settings))
+    assert not (tmp_path / "run" / "run.json").exists()
+    plan = make_plan(tmp_path, make_pictures(train_size=24), **{**settings, "batch_size": 9})
+    begin(plan)
+
+
+def test_a_last_batch_of_one_picture_is_no_matter_where_the_last_map_has_several_pixels(tmp_path):
+    assert fit(make_plan(tmp_path, make_pictures(train_size=17), epochs=1)).status == "complete"
 
 
 # What a plan decides

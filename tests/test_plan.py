@@ -19,8 +19,11 @@ from helpers.training import (
     read_table,
 )
 from utils import InputError
+from utils.data import batches
 from utils.data.augment import normalise
+from utils.data.picture_set import Split
 from utils.runs import Run
+from utils.training import lr_finder
 from utils.training.fit import fit
 from utils.training.plan import as_begun
 
@@ -158,6 +161,31 @@ def test_the_first_layer_is_whitened_by_training_pictures_alone(tmp_path, monkey
     assert other.whitening.weight.requires_grad and not network.whitening.weight.requires_grad
 
 
+def test_pictures_to_whiten_are_normalised_few_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "EVAL_BATCH_SIZE", 16)
+    plan, sizes = make_speed_plan(tmp_path, monkeypatch), []
+
+    def counting(images, *statistics):
+        sizes.append(len(images))
+        return normalise(images, *statistics)
+
+    monkeypatch.setattr("utils.training.plan.normalise", counting)
+    plan.network()
+    assert max(sizes) == 16 and sum(sizes) == len(plan.picture_set.train)
+
+
+@pytest.mark.parametrize("model", ["davidnet", "resnet18"])
+def test_no_picture_is_looked_at_where_no_weight_depends_on_it(tmp_path, monkeypatch, model):
+    monkeypatch.setattr("utils.training.plan.normalise", never_fit)
+    weights = "random" if model == "resnet18" else None
+    pictures = make_pictures()
+    larger = Split(pictures.train.images.repeat(1, 1, 4, 4), pictures.train.targets)
+    pictures = replace(pictures, train=larger)
+    plan = make_plan(tmp_path, pictures, model=model, weights=weights)
+    assert plan.recipe.whitening
+    plan.network()
+
+
 def test_a_recipe_brings_its_network_and_another_may_be_asked_for(tmp_path, monkeypatch):
     assert make_speed_plan(tmp_path, monkeypatch).settings["model"] == "speednet"
     plan = make_plan(tmp_path, recipe="speed", model="davidnet", run_name=None)
@@ -180,6 +208,36 @@ def test_found_rate_without_a_range_test_names_the_notebook(tmp_path):
     with pytest.raises(InputError, match="02_lr_finder"):
         make_plan(tmp_path, max_lr="found")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"epochs": 7}, {"epochs": 2, "views": 2}], ids=["nothing", "epochs", "views"]
+)
+def test_a_found_rate_is_that_of_the_chapter_before_where_no_name_was_given(tmp_path, changes):
+    of_both = {"run_name": None, "max_lr": None, "epochs": None}
+    before = make_plan(tmp_path, **of_both)
+    lr_finder.save(before.run, lr_finder.sweep(before, steps=12, min_lr=1e-3, max_lr=0.1))
+    plan = make_plan(tmp_path, **{**of_both, "max_lr": "found", **changes})
+    assert plan.recipe.max_lr == before.run.read_json("lr_finder.json")["suggestion"]
+    assert plan.run.name != before.run.name and "max_lr=found" in plan.run.name
+    assert any(before.run.name in note for note in plan.notes)
+
+
+def test_a_run_s_own_range_test_comes_before_that_of_the_chapter_before(tmp_path):
+    unnamed = {"run_name": None, "max_lr": None}
+    before = make_plan(tmp_path, **unnamed, epochs=None)
+    before.run.write_json("lr_finder.json", {"suggestion": 0.5})
+    own = make_plan(tmp_path, **{**unnamed, "max_lr": "found"}).run
+    own.write_json("lr_finder.json", {"suggestion": 0.25})
+    assert make_plan(tmp_path, **{**unnamed, "max_lr": "found"}).recipe.max_lr == 0.25
+
+
+def test_another_seed_needs_a_range_test_of_its_own(tmp_path):
+    unnamed = {"run_name": None, "max_lr": None}
+    before = make_plan(tmp_path, **unnamed, epochs=None)
+    before.run.write_json("lr_finder.json", {"suggestion": 0.5})
+    with pytest.raises(InputError, match=r"seed1.* does not exist.*same settings"):
+        make_plan(tmp_path, **{**unnamed, "max_lr": "found", "seed": 1})
 
 
 def test_range_test_without_a_suggestion_asks_for_a_number(tmp_path):

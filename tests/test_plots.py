@@ -1127,6 +1127,17 @@ def test_fonts_of_the_machine_take_over_where_the_house_s_lacks_a_script(foreign
     assert capsys.readouterr().out == ""
 
 
+def test_names_are_shortened_by_the_fonts_that_they_are_written_in(foreign_font):
+    classes = ["\u6f22" * 40, "dog"]
+    figure = exploration.mean_pictures(np.zeros((2, 3, 8, 8)), classes, TITLE)
+    render(figure)  # measuring a character without a glyph would warn, too
+    texts = [t for t in figure.findobj(Text) if "\u6f22" in t.get_text()]
+    assert texts and all(t.get_text().endswith("…") for t in texts)
+    widths = [t.get_window_extent().width / figure.dpi for t in texts]
+    tile = figure.axes[0].images[0].get_window_extent().width / figure.dpi
+    assert all(0.8 * tile < width <= tile + 0.01 for width in widths)
+
+
 def test_a_script_that_no_font_has_is_said_once(foreign_font, capsys):
     for _ in range(2):
         render(exploration.class_counts({"train": [3, 4]}, ["\u6f22\u5b57", "dog"], TITLE))

@@ -39,7 +39,7 @@ def test_a_recipes_model_must_fit_the_pictures_that_were_asked_for():
 
 def test_what_was_found_must_have_been_looked_for(tmp_path):
     run = Run("run", tmp_path)
-    with pytest.raises(InputError, match="Run 02_lr_finder with the same run_name first"):
+    with pytest.raises(InputError, match="Run 02_lr_finder first, with the same run_name"):
         check_run(run, {"max_lr": "found"}, ["03_training"])
     check_run(run, {"max_lr": "found"}, ["02_lr_finder", "03_training"])
 

@@ -17,7 +17,6 @@ from torch import nn
 from helpers.training import (
     EPOCHS,
     TEST_SIZE,
-    GoneError,
     SmallDavidNet,
     all_files,
     interrupt,
@@ -189,8 +188,8 @@ def test_what_was_interrupted_goes_on_to_the_same_end_or_alone(
 ):
     shared, alone = tmp_path / "shared", tmp_path / "alone"
     with monkeypatch.context() as patch:
-        interrupt(patch, "on_train_epoch_end", GoneError("gone"), in_second_epoch)
-        with pytest.raises(Exception, match="GoneError: gone"):
+        interrupt(patch, "on_train_epoch_end", RuntimeError("gone"), in_second_epoch)
+        with pytest.raises(Exception, match="RuntimeError: gone"):
             fit(make_plan(shared, devices="cpu:2"))
     copytree(shared, alone)
     capsys.readouterr()
@@ -273,6 +272,13 @@ def test_a_batch_that_leaves_a_process_without_a_picture_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"9 processes cannot share a batch of 8 pictures: each"):
         Processes(9).check(8, 80)
     Processes(2).check(8, pictures_per_epoch(44, 0))
+
+
+def test_a_share_that_cannot_be_normalised_is_refused_with_a_batch_that_can(tmp_path):
+    settings = {"recipe": "speed", "max_lr": None, "devices": "cpu:2"}
+    with pytest.raises(InputError, match=r"Give batch_size 10, or a larger image_size"):
+        fit(make_plan(tmp_path, make_pictures(train_size=26), **settings))  # shows 19: 8, 8, 3
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.parametrize("value", ["cpu:0", "gpu:", "gpu:-1", "gpu:two", "2", "cpu:99999", "tpu:2"])

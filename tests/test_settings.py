@@ -12,7 +12,7 @@ from papermill.cli import _resolve_type
 from utils import InputError
 from utils.pipeline.kernel import parameters_of
 from utils.pipeline.sequence import CHAPTERS
-from utils.runs import Run
+from utils.runs import Run, check_folder_name
 from utils.settings import (
     FLAG,
     NUMBER,
@@ -264,6 +264,13 @@ def test_a_derived_name_tells_settings_apart():
 def test_a_derived_name_keeps_the_seed_however_long_the_folder_is_called():
     names = {derive_run_name("/data/" + "x" * 200, "original", seed) for seed in range(3)}
     assert len(names) == 3
+
+
+@pytest.mark.parametrize("length", range(1, 41))
+def test_a_derived_name_that_is_cut_is_still_a_name_a_run_can_have(length):
+    settings = {"model": "efficientnet_lite0", "epochs": 100, "batch_size": 64, "max_lr": 0.001}
+    settings |= {"val_fraction": 0.15, "balanced": True, "limit_train": 1000, "image_size": 64}
+    check_folder_name("run_name", derive_run_name("x" * length, "original", 0, **settings))
 
 
 def test_an_earlier_run_need_not_name_what_came_later():

@@ -64,7 +64,7 @@ def test_whitened_patches_are_uncorrelated_and_as_large_as_each_other():
     images = functional.avg_pool2d(torch.randn(300, 3, 34, 34, generator=generator), 3, 1)
     images[:, 1] += images[:, 0]  # neighbours and channels are correlated, as in pictures
     network = create_model("speednet", seed=0)
-    network.init_from_pictures(images)
+    network.init_from_pictures([images])
     with torch.no_grad():
         responses = network.whitening(images).permute(1, 0, 2, 3).flatten(1)
     first, negative = responses[:12], responses[12:]
@@ -75,9 +75,25 @@ def test_whitened_patches_are_uncorrelated_and_as_large_as_each_other():
     assert sizes.min() > 0.9 and sizes.max() < 1.001
 
 
+def test_whitening_is_that_of_all_pictures_at_once_however_they_are_cut():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(300, 3, 17, 17, generator=generator)
+    images = 2 * functional.avg_pool2d(images, 2, 1) + torch.tensor([1.0, 0.5, 0.2]).view(3, 1, 1)
+    images[:, 1] *= 0.5
+    images[:, 2] += 0.3 * images[:, 0]
+    patches = functional.unfold(images.double(), 2).transpose(1, 2).reshape(-1, 12)
+    variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
+    expected = (directions / (variances + 5e-4).sqrt()).T.reshape(12, 3, 2, 2).float()
+    for size in (300, 128, 7):
+        network = create_model("speednet", seed=0)
+        network.init_from_pictures(images.split(size))
+        found = network.whitening.weight.detach()
+        torch.testing.assert_close(found, torch.cat([expected, -expected]), rtol=0, atol=1e-5)
+
+
 def test_whitening_is_set_from_pictures_and_not_learned():
     network = create_model("speednet", seed=0)
-    network.init_from_pictures(torch.randn(10, 3, 16, 16))
+    network.init_from_pictures([torch.randn(10, 3, 16, 16)])
     network(torch.randn(2, 3, 32, 32)).sum().backward()
     learned = {name for name, p in network.named_parameters() if p.grad is not None}
     assert "whitening.weight" not in learned
@@ -87,7 +103,7 @@ def test_whitening_is_set_from_pictures_and_not_learned():
 
 def test_whitening_from_flat_pictures_gives_finite_weights():
     network = create_model("speednet", seed=0)
-    network.init_from_pictures(torch.zeros(4, 3, 16, 16))
+    network.init_from_pictures([torch.zeros(4, 3, 16, 16)])
     assert network.whitening.weight.isfinite().all()
 
 

@@ -366,7 +366,9 @@ class Run:
 
 
 _MADE_BY = {
-    "lr_finder.json": "Run 02_lr_finder with the same run_name first.",
+    "lr_finder.json": (
+        "Run 02_lr_finder first, with the same run_name or, without one, the same settings."
+    ),
     "predictions.npz": "Run 05_misclassified with the same run_name first.",
 }
 

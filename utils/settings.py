@@ -371,7 +371,8 @@ def derive_run_name(
         usual = default_image_size(recipe) if name == "image_size" else setting.default
         if is_told and value is not None and value != usual:
             parts.append(f"{name}={value}")
-    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")[:120]
+    name = re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join(parts)).strip("._-+=")
+    return name[:120].rstrip(".")  # a number may be cut at its point
 
 
 def without_ending(name: str) -> str:

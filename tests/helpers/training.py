@@ -118,8 +118,8 @@ def copy_of(trained, folder, pictures=None, **changes):
 # Interruption
 
 
-class GoneError(Exception):
-    """Stands for a machine that went away."""
+class GoneError(BaseException):
+    """Stands for a machine that went away, of which nobody notes anything."""
 
 
 def interrupt(monkeypatch, method, error, when):

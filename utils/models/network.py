@@ -1,5 +1,6 @@
 """What every network of the registry says of itself, and what sizes of pictures it takes."""
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ class Network(nn.Module):
         smallest: side of the smallest that it takes, in pixels.
         depthwise: whether most of its convolutions look at one channel each; a CPU computes those
             more slowly in bfloat16 than in float32 (measured on an AMD EPYC with AVX-512 BF16).
+        begins_from_pictures: whether some weights depend on the training pictures, and
+            `init_from_pictures` sets them.
         usual, halvings: some sides that it takes, and how often it halves them, in words.
 
     Args:
@@ -31,6 +34,7 @@ class Network(nn.Module):
     size_step: ClassVar[int]
     smallest: ClassVar[int] = 16
     depthwise: ClassVar[bool] = False
+    begins_from_pictures: ClassVar[bool] = False
     usual: ClassVar[str] = "32, 48 or 64"
     halvings: ClassVar[str] = "three"
 
@@ -45,11 +49,11 @@ class Network(nn.Module):
         """
         return 0
 
-    def init_from_pictures(self, images: Tensor) -> None:
+    def init_from_pictures(self, batches: Iterable[Tensor]) -> None:
         """Set those weights that depend on the training pictures: here, none.
 
         Args:
-            images: float, N×3×S×S, normalised.
+            batches: of pictures (float, N×3×S×S, normalised), so that few are held at a time.
         """
 
 

@@ -1,5 +1,7 @@
 """SpeedNet: the small network that the recipe ``speed`` trains."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,16 +21,21 @@ class Whitening(nn.Conv2d):
         super().__init__(3, 24, 2, bias=False)
 
     @torch.no_grad()
-    def init_from_pictures(self, images: Tensor, floor: float = 5e-4) -> None:
+    def init_from_pictures(self, batches: Iterable[Tensor], floor: float = 5e-4) -> None:
         """Set the weights from pictures, and keep them from being learned.
 
         Args:
-            images: float, N×3×S×S, normalised.
+            batches: of pictures (float, N×3×S×S, normalised).
             floor: added to each variance, so that noise is not blown up.
         """
-        patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
-        covariance = (patches.T @ patches / len(patches)).double()
-        variances, directions = torch.linalg.eigh(covariance)
+        products, count = torch.zeros(12, 12, dtype=torch.float64), 0
+        for images in batches:
+            # in float64: some variances nearly agree, and rounding would turn their directions
+            windows = images.double().unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5)
+            patches = windows.reshape(-1, 12)
+            products += patches.T @ patches
+            count += len(patches)
+        variances, directions = torch.linalg.eigh(products / count)
         scaled = (directions / (variances + floor).sqrt()).T.reshape(12, 3, 2, 2)
         self.weight.copy_(torch.cat([scaled, -scaled]))
         self.weight.requires_grad = False
@@ -78,6 +85,7 @@ class SpeedNet(Network):
     """
 
     blocks = ("block1", "block2", "block3")
+    begins_from_pictures = True
     size_step = 1
 
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int = 32):
@@ -91,9 +99,9 @@ class SpeedNet(Network):
         nn.init.normal_(linear.weight, std=1 / (4 * width))  # begins without an opinion
         self.head = Head(linear)
 
-    def init_from_pictures(self, images: Tensor) -> None:
-        """Set the whitening layer from training pictures (float, N×3×S×S, normalised)."""
-        self.whitening.init_from_pictures(images)
+    def init_from_pictures(self, batches: Iterable[Tensor]) -> None:
+        """Set the whitening layer from batches of training pictures (N×3×S×S, normalised)."""
+        self.whitening.init_from_pictures(batches)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (N×3×S×S, float) to logits (N×num_classes)."""

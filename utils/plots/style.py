@@ -126,11 +126,15 @@ def described(figure):
 def use_fonts_of_every_script(figure):
     """Have this machine's other fonts take over where the house's font lacks a character."""
     for text in figure.findobj(Text):
-        missing = frozenset(filter(str.isprintable, text.get_text())) - characters_of(
-            findfont(FONT)
-        )
-        if missing:
-            text.set_fontfamily([FONT, *fonts_with(missing)])
+        fonts = fonts_for(text.get_text())
+        if len(fonts) > 1:
+            text.set_fontfamily(fonts)
+
+
+def fonts_for(text):
+    """Return the names of the house's font and of those that have what it lacks of a text."""
+    missing = frozenset(filter(str.isprintable, text)) - characters_of(findfont(FONT))
+    return [FONT, *fonts_with(missing)]
 
 
 @cache
@@ -261,7 +265,7 @@ def shorten_to_width(name, inches, before="", after="", among=()):
 
     It stays different from the other names of `among`.
     """
-    font = FontProperties(size=SMALL)
+    font = FontProperties(family=fonts_for(f"{before}{name}{after}…"), size=SMALL)
     for length in range(max(len(str(name)), 3), 2, -1):
         line = f"{before}{shorten(name, length, among)}{after}"
         width, _, _ = text_to_path.get_text_width_height_descent(line, font, ismath=False)

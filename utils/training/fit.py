@@ -3,7 +3,8 @@
 import platform
 import subprocess
 import time
-from contextlib import nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -26,7 +27,13 @@ from utils.training.callbacks import (
     read_checkpoint,
 )
 from utils.training.classifier import ImageClassifier
-from utils.training.plan import CHECKPOINT, TrainingPlan, as_begun, hardware_change
+from utils.training.plan import (
+    CHECKPOINT,
+    TrainingPlan,
+    as_begun,
+    check_smallest_batch,
+    hardware_change,
+)
 from utils.training.predictions import right_on_new, write_predictions
 from utils.training.processes import end_processes, is_first, part, told_by_process
 from utils.training.trained import save_network
@@ -45,7 +52,8 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
 
     Raises:
         InputError: the run exists with other settings, another process is writing it, the disk
-            has no room, its checkpoint is damaged, or the loss stopped being a number.
+            has no room, its checkpoint is damaged, the network cannot learn from so small a
+            batch as the last of an epoch, or the loss stopped being a number.
         Interrupted: a person stopped it; the same call goes on.
     """
     check_flag("overwrite", overwrite)
@@ -72,9 +80,11 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
 
 
 def _train(plan: TrainingPlan, resumed: bool) -> None:
+    """Have the Trainer train, and tell a person what it ended of, if it did."""
     run, checkpoint, processes = plan.run, plan.run.path(*CHECKPOINT), plan.processes
     classifier, data_module = plan.classifier(), plan.data_module()
     processes.check(plan.recipe.batch_size, data_module.per_epoch)
+    check_smallest_batch(plan, classifier.network, data_module, processes)
     check_space(run.folder, bytes_to_train(classifier.network), "Training this network")
     if is_first():
         _start_record(plan, classifier.network, data_module)
@@ -85,6 +95,40 @@ def _train(plan: TrainingPlan, resumed: bool) -> None:
         print(f"Run {run.name!r} was interrupted and is resumed from its last finished epoch.")
     if remark := processes.remark(plan.device, classifier.network, plan.recipe.batch_size):
         print(remark)
+    with _noting_failure(run):
+        _run_trainer(plan, classifier, data_module, trainer, log, resumed)
+        _take_back(log, plan)
+        part()
+        if not is_first():
+            return
+        run.add_seconds("training", sum(row["seconds"] for row in log.epochs))
+        run.add_seconds("watching", log.watching)
+        _finish(plan, classifier, data_module)
+
+
+@contextmanager
+def _noting_failure(run: Run) -> Generator[None]:
+    """Note in a run's record that its training failed, and of what."""
+    try:
+        yield
+    except Exception as error:
+        if is_first():
+            status = "complete" if run.is_trained else "failed"
+            with suppress(InputError):  # a full disk is told by the error that it led to
+                run.update_record(status=status, failure={"error": first_line(error)})
+        raise
+
+
+def _run_trainer(
+    plan: TrainingPlan,
+    classifier: ImageClassifier,
+    data_module: PictureDataModule,
+    trainer: Trainer,
+    log: TrainingLog,
+    resumed: bool,
+) -> None:
+    """Have the Trainer train, and tell a person what it ended of, if it did."""
+    run, checkpoint, processes = plan.run, plan.run.path(*CHECKPOINT), plan.processes
     try:
         with interruptible():
             trainer.fit(
@@ -114,13 +158,6 @@ def _train(plan: TrainingPlan, resumed: bool) -> None:
             f"{plan.recipe.epochs} epochs are finished and kept. Run the same again, without "
             "overwrite, to continue from there."
         ) from None
-    _take_back(log, plan)
-    part()
-    if not is_first():
-        return
-    run.add_seconds("training", sum(row["seconds"] for row in log.epochs))
-    run.add_seconds("watching", log.watching)
-    _finish(plan, classifier, data_module)
 
 
 def _take_back(log: TrainingLog, plan: TrainingPlan) -> None:

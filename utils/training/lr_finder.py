@@ -18,7 +18,7 @@ from utils import InputError, check_number, counted
 from utils.progress import progress_bar
 from utils.runs import Run
 from utils.training.classifier import ImageClassifier, build_optimizer
-from utils.training.plan import TrainingPlan
+from utils.training.plan import TrainingPlan, check_smallest_batch
 from utils.training.recipes import Recipe
 from utils.training.trainer import build_trainer, interruptible
 
@@ -65,7 +65,7 @@ def sweep(
         min_lr, max_lr: the range.
 
     Raises:
-        InputError: a number out of range.
+        InputError: a number out of range, or an epoch whose last batch is too small to learn from.
     """
     check_number("lr_steps", steps, 10, 1_000, whole=True)
     check_number("min_lr", min_lr, 1e-12, 10.0)
@@ -79,14 +79,15 @@ def sweep(
         interruptible(),
     ):
         classifier = _Sweep(plan, _rising(min_lr, max_lr, steps), bar.update)
+        data = plan.data_module()
+        data.sides = data.sides[:1]
+        check_smallest_batch(plan, classifier.network, data)
         trainer = build_trainer(
             plan.device,
             plan.settings["precision"],
             max_steps=steps,
             limit_val_batches=0,  # a sweep needs no validation
         )
-        data = plan.data_module()
-        data.sides = data.sides[:1]
         trainer.fit(classifier, datamodule=data)
     learning_rates, losses = np.array(classifier.learning_rates), np.array(classifier.losses)
     seconds = time.perf_counter() - started

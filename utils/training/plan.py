@@ -1,5 +1,7 @@
 """A training with every setting resolved, before anything is computed."""
 
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from utils import InputError, as_percent, counted, printable
 from utils.data.augment import normalise
-from utils.data.batches import PictureDataModule
+from utils.data.batches import PictureDataModule, evaluation_batch_size
 from utils.data.picture_set import PictureSet
 from utils.devices import PRECISIONS, choose_device, choose_precision, computes_in
 from utils.files import brief_path
@@ -30,12 +32,13 @@ from utils.settings import (
     RECIPE,
     TRAINING,
     derive_run_name,
+    of_chapter,
     split_count,
     with_defaults,
 )
 from utils.training.callbacks import finished_epochs
 from utils.training.classifier import ImageClassifier
-from utils.training.processes import Processes, by_torchrun, choose_processes
+from utils.training.processes import Processes, by_torchrun, choose_processes, smallest_batch
 from utils.training.recipes import UNSAID, Recipe, choose_recipe, limit_batch_size, overrides
 
 #: Settings that follow the machine, unless they are given.
@@ -125,11 +128,16 @@ class TrainingPlan:
         )
         if isinstance(network, Backbone):
             begin(network, self.rest["weights"])
-        if self.recipe.whitening:
-            pictures = self.data_module().train.images[:PICTURES_TO_WHITEN]
-            mean, std = self.picture_set.mean, self.picture_set.std
-            network.init_from_pictures(normalise(pictures, mean, std))
+        if self.recipe.whitening and network.begins_from_pictures:
+            network.init_from_pictures(self._pictures_to_whiten())
         return network
+
+    def _pictures_to_whiten(self) -> Iterator[Tensor]:
+        """Yield the first training pictures, normalised, in batches of a few megabytes."""
+        pictures = self.data_module().train.images[:PICTURES_TO_WHITEN]
+        mean, std = self.picture_set.mean, self.picture_set.std
+        for batch in pictures.split(evaluation_batch_size("cpu", self.picture_set.image_size)):
+            yield normalise(batch, mean, std)
 
     def classifier(self) -> ImageClassifier:
         """Return the LightningModule around a fresh network."""
@@ -197,16 +205,17 @@ def plan_training(
     if chosen.model in BACKBONES:
         mean, std = normalisation(chosen.model)
         picture_set = replace(picture_set, mean=mean, std=std)
+    told: dict[str, Any] = asked | options | {"recipe": chosen.name}
     name = asked["run_name"]
-    if name is None:
-        told: dict[str, Any] = asked | options | {"recipe": chosen.name}
-        name = derive_run_name(**told)
-    run = Run(name, asked["output_dir"])
+    run = Run(derive_run_name(**told) if name is None else name, asked["output_dir"])
     notes = list(picture_set.notes)
     if found:
-        suggestion, weakness = suggested_lr(run)
+        tested = run if name is not None else _range_tested(run, told)
+        suggestion, weakness = suggested_lr(tested)
         chosen = replace(chosen, max_lr=suggestion)
-        notes.append(f"max_lr     {suggestion:.3g}, found by the range test {weakness}".rstrip())
+        where = "" if tested is run else f" of run {tested.name}"
+        remark = f"; {weakness}" if weakness else ""
+        notes.append(f"max_lr     {suggestion:.3g}, found by the range test{where}{remark}")
     val_fraction = asked["val_fraction"]
     if asked["batch_size"] is None:
         chosen = _lowered_batch_size(chosen, len(picture_set.train), val_fraction, notes)
@@ -335,6 +344,22 @@ def _change_in_words(change: dict) -> str:
     return f"changed    at epoch {change['epoch']}: {'; '.join(told)}"
 
 
+def _range_tested(run: Run, told: dict[str, Any]) -> Run:
+    """Return the run whose range test counts for one that was given no name.
+
+    Chapter 2 knows fewer parameters than chapter 3, so its run may have another name.
+
+    Args:
+        run: its own range test comes first.
+        told: all parameters of `run`, by name.
+    """
+    if run.has("lr_finder.json"):
+        return run
+    known = {setting.name for setting in of_chapter("2")}
+    name = derive_run_name(**{n: value for n, value in told.items() if n in known})
+    return Run(name, run.folder.parent)
+
+
 def suggested_lr(run: Run) -> tuple[float, str]:
     """Return the learning rate that the run's range test suggested, and what is weak about it.
 
@@ -368,6 +393,57 @@ def _growth_in_words(sides: list[int]) -> str:
     """
     first = {side: sides.index(side) + 1 for side in dict.fromkeys(sides)}
     return ", ".join(f"{side} pixels from epoch {epoch}" for side, epoch in first.items())
+
+
+def check_smallest_batch(
+    plan: TrainingPlan,
+    network: Network,
+    data: PictureDataModule,
+    processes: Processes | None = None,
+) -> None:
+    """Refuse to begin what ends at a batch that the network's normalisation cannot take.
+
+    Of one picture whose last map is one pixel, each channel has one value, which has no spread.
+
+    Args:
+        plan: the training.
+        network: of the plan.
+        data: its batches.
+        processes: those that share each batch; None: one has it alone.
+
+    Raises:
+        InputError: with what to give.
+    """
+    # GPUs normalise the whole batch together
+    sharing = processes.total if processes and plan.device == "cpu" else 1
+
+    def has_spread(batch_size: int) -> bool:
+        return smallest_batch(batch_size, data.per_epoch) >= 2 * sharing
+
+    size = plan.recipe.batch_size
+    if has_spread(size) or plan.recipe.fixed_statistics:
+        return
+    side = min(data.sides, default=plan.picture_set.image_size)
+    if _takes_one_picture(network, side):
+        return
+    larger = next(filter(has_spread, range(size + 1, data.per_epoch + 1)), None)
+    advice = "Use more pictures" if larger is None else f"Give batch_size {larger}"
+    raise InputError(
+        f"With batch_size {size}, the last of the {data.per_epoch:,} pictures of an epoch is "
+        f"normalised alone, which {type(network).__name__} cannot at {side} pixels: its last map "
+        f"has only one. {advice}, or a larger image_size."
+    )
+
+
+def _takes_one_picture(network: Network, side: int) -> bool:
+    """Tell whether a network can be trained on a single picture with sides of so many pixels."""
+    tried = deepcopy(network).train()  # a copy: normalisation remembers what it has seen
+    try:
+        with torch.no_grad():
+            tried(torch.zeros(1, 3, side, side))
+    except ValueError:  # of torch's batch normalisation
+        return False
+    return True
 
 
 def as_begun(plan: TrainingPlan) -> TrainingPlan:

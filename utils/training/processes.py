@@ -21,6 +21,15 @@ from utils.settings import split_count
 ALONE, TORCHRUN, FORKED = "auto", "ddp", "ddp_notebook"
 
 
+def smallest_batch(batch_size: int, per_epoch: int) -> int:
+    """Return how many pictures the smallest batch of an epoch has, which is its last.
+
+    >>> smallest_batch(8, 44), smallest_batch(8, 40), smallest_batch(8, 5)
+    (4, 8, 5)
+    """
+    return min(batch_size, per_epoch % batch_size or batch_size)
+
+
 def by_torchrun() -> bool:
     """Tell whether torchrun started this process."""
     return TorchElasticEnvironment.detect()
@@ -87,7 +96,7 @@ class Processes:
                 "This process has used a GPU, and so cannot be forked into several that do. In a "
                 f"notebook, restart its kernel. {_with_torchrun(self.count)}"
             )
-        smallest = min(batch_size, per_epoch % batch_size or batch_size)
+        smallest = smallest_batch(batch_size, per_epoch)
         if smallest < self.total:
             place = "" if smallest == batch_size else ", the last of each epoch"
             raise InputError(
