@@ -43,6 +43,8 @@ HISTORY_COLUMNS = (
 )
 #: Folder of what was measured of the maps of the network that was trained.
 MEASURED = "trust"
+#: Folder of that network as an ONNX file, with what belongs to it.
+EXPORTED = "export"
 STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
 #: Set while this process holds a run, so that the notebooks it starts may write to that run too.
 HELD_RUN = "DAVIDNET_HELD_RUN"
@@ -566,4 +568,9 @@ def find_run(run_name: str | None = None, output_dir: str | Path = "outputs") ->
 
 def now() -> str:
     """Return the time as ``run.json`` states it (UTC, ISO 8601)."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return as_stated(time.time())
+
+
+def as_stated(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as `now` does: the later, the larger as text."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

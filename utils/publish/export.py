@@ -37,7 +37,7 @@ from utils.models.convolution import plain_convolutions
 from utils.models.network import Network
 from utils.models.registry import MODELS
 from utils.progress import progress_bar
-from utils.runs import MEASURED, Run
+from utils.runs import EXPORTED, MEASURED, Run
 from utils.training.trained import load_network
 
 #: The version of ONNX's operators that is written: that of torch's exporter, which translates none
@@ -115,7 +115,7 @@ def export_run(
             the pictures are gone or have changed, or the two do not agree.
     """
     check_libraries("onnx", "onnxscript", "onnxruntime")
-    target = run.path("export") if folder is None else folder
+    target = run.path(EXPORTED) if folder is None else folder
     _check_free(target)
     network, data = load_network(run), run.record["data"]
     asked = first_choice(network, method, block, drawn=data["name"] == "shapes")
