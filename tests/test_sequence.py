@@ -13,7 +13,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from helpers.records import valid_record
-from utils import InputError
+from utils import InputError, Interrupted
 from utils.batch.one_run import INTERRUPTED, state_of
 from utils.cli import main
 from utils.files import ROOT
@@ -91,6 +91,33 @@ def test_only_the_chapter_that_failed_mends_the_run(tmp_path, monkeypatch):
     assert finished_run.open_run(None, tmp_path).name == "r"
     sequence.run_notebooks(run, {}, ["05_misclassified"])
     assert (run.status, run.failure) == ("complete", "")
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "stopped_in", "again"),
+    [
+        (True, "03_training", "the same command without overwrite continues"),
+        (True, "05_misclassified", "the same command without overwrite continues"),
+        (True, "02_lr_finder", "the same command continues"),  # the old network is still there
+        (False, "05_misclassified", "the same command continues"),
+    ],
+)
+def test_a_run_that_is_stopped_says_what_goes_on_and_replaces_nothing(
+    overwrite, stopped_in, again, tmp_path, monkeypatch
+):
+    run = Run("r", tmp_path)
+    run.update_record(started="2026-01-01T00:00:00Z")
+
+    def attempt(run, notebook, *_):
+        if notebook.stem == "03_training":
+            run.update_record(started="2026-02-02T00:00:00Z")
+        if notebook.stem != stopped_in:
+            return None, None
+        return {"notebook": stopped_in, "error": "interrupted"}, KeyboardInterrupt()
+
+    monkeypatch.setattr(sequence, "_attempt", attempt)
+    with pytest.raises(Interrupted, match=f"^{stopped_in} was stopped.* is kept; {again} from"):
+        sequence.run_notebooks(run, {"overwrite": overwrite})
 
 
 def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
