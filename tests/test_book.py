@@ -14,6 +14,7 @@ from docutils.nodes import SkipNode, math, math_block
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from helpers.records import valid_record
 from utils import InputError
 from utils.cli import main
 from utils.files import ROOT
@@ -190,6 +191,49 @@ def test_what_papermill_set_is_shown(run):
         "injected-parameters",
         *(cell.id for cell in nbformat.read(book.NOTEBOOKS["03_training"], 4).cells[3:]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "printed", "shown"),
+    [
+        ("/home/alice/runs", "run birds in /home/alice/runs", "run birds in path/to/runs"),
+        ("/home/alice/runs/", "in '/home/alice/runs/birds'.", "in 'path/to/runs/birds'."),
+        ("~/runs", "run birds in /home/alice/runs", "run birds in path/to/runs"),
+        ("C:\\\\Alice\\\\runs", r"in C:\Alice\runs\birds", r"in path/to/runs\birds"),
+        ("C:\\\\Alice\\\\runs", r"in 'C:\\Alice\\runs'", "in 'path/to/runs'"),
+        ("/data", "in /data, and outputs/data", "in path/to/data, and outputs/data"),
+        ("/", "1/2 of /home/x", "1/2 of /home/x"),
+        ("~\\0", "of nobody's home", "of nobody's home"),
+        ("shapes", "shapes in outputs/shapes", "shapes in outputs/shapes"),
+    ],
+)
+def test_where_a_person_keeps_things_is_not_shown_in_outputs(
+    run, given, printed, shown, monkeypatch
+):
+    monkeypatch.setenv("HOME", "/home/alice")
+
+    def say(notebook):
+        notebook.cells[3].outputs[0].text = printed
+        notebook.cells[4].outputs[0].data["text/markdown"] = f"In {printed}."
+
+    change(run, "03_training", say)
+    change(run, "01_data_exploration", inserted(f'# Parameters\nepochs = "{given}"\n'))
+    chapters = book.chapters_of(run)
+    assert chapters["03_training"].cells[3].outputs[0].text == shown
+    texts = "".join(nbformat.writes(chapter) for chapter in chapters.values())
+    assert "alice" not in texts.lower()
+
+
+def test_the_longest_path_that_settings_name_counts_and_the_run_s_own_place(run):
+    settings = {"data_dir": "/mnt/bob", "dataset": "/mnt/bob/pets"}
+    run.update_record(**valid_record(**settings))
+
+    def say(notebook):
+        notebook.cells[3].outputs[0].text = f"/mnt/bob/pets in /mnt/bob, {run.folder}"
+
+    change(run, "03_training", say)
+    text = book.chapters_of(run)["03_training"].cells[3].outputs[0].text
+    assert text == f"path/to/pets in path/to/bob, path/to/{run.folder.parent.name}/made"
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,31 @@
 
 import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 from helpers.networks import with_lived_in_statistics
 from helpers.training import copy_of
 from utils import InputError
 from utils.cli import main
 from utils.data.augment import normalise
-from utils.explain.exported import CARD, LABELS, MODEL, Description, ExportedModel
+from utils.data.pictures import open_picture, resize_and_crop
+from utils.explain.exported import (
+    CARD,
+    LABELS,
+    LOGITS,
+    MAP,
+    MODEL,
+    PIXELS,
+    Description,
+    ExportedModel,
+)
 from utils.explain.gradcam import class_activation_maps
 from utils.explain.map_in_graph import PRODUCTS, NetworkWithMap
 from utils.files import ROOT
@@ -112,6 +125,77 @@ def test_the_card_shows_what_trust_measured_of_this_map(trained, small_network, 
     table.write_text(f"{head}hirescam,{row.replace('0.42', 'much')}")
     with pytest.raises(InputError, match=r"run\.csv is damaged"):
         model_card(run, DESCRIPTION, None)
+
+
+@pytest.fixture
+def card_reads(trained, small_network, tmp_path, monkeypatch):
+    """What the lines in a model card make of ``picture.png``: uint8, S×S×3."""
+    (source,) = re.findall(
+        r"```python\n(.*?)```", model_card(trained.run, DESCRIPTION, None), re.DOTALL
+    )
+    given = []
+
+    class Session:
+        def __init__(self, file):
+            assert file == MODEL
+
+        def run(self, outputs, inputs):
+            assert outputs == [LOGITS, MAP]
+            given.append(inputs[PIXELS])
+            return np.array([[1.0, 2.0]]), None
+
+    def read():
+        exec(source, {})
+        (pixels,) = given
+        assert pixels.dtype == np.uint8 and pixels.shape == (1, 3, 16, 16)
+        return pixels[0].transpose(1, 2, 0)
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
+    monkeypatch.chdir(tmp_path)
+    Path(LABELS).write_text('["a", "b"]')
+    return read
+
+
+def noise(mode, width=50, height=37):
+    """A picture of which every pixel and every opacity is another."""
+    generator = np.random.default_rng(3)
+    values = generator.integers(0, 256, (height, width, len(mode)), dtype=np.uint8)
+    return Image.fromarray(values.squeeze(), mode)
+
+
+def turned(orientation):
+    """EXIF that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize(
+    ("picture", "options"),
+    [
+        (noise("RGB"), {}),
+        (noise("RGBA"), {}),
+        (noise("LA"), {}),
+        (noise("RGB").quantize(8), {"transparency": 3}),
+        (noise("L"), {"transparency": 100}),
+        (noise("RGB", 700, 500), {"format": "JPEG"}),
+        (noise("CMYK"), {"format": "JPEG"}),
+        (noise("RGB"), {"exif": turned(6)}),
+    ],
+)
+def test_the_lines_in_the_card_read_a_picture_as_the_project_does(picture, options, card_reads):
+    picture.save("picture.png", **options)
+    expected = resize_and_crop(open_picture("picture.png"), 16)
+    np.testing.assert_array_equal(card_reads(), expected)
+    assert expected.std() > 1
+
+
+def test_of_more_bits_the_lines_in_the_card_make_white_as_it_says(card_reads, trained):
+    deep = np.linspace(256, 65_535, 40 * 40).astype(np.uint16).reshape(40, 40)
+    Image.fromarray(deep).save("picture.png")
+    assert (card_reads() == 255).all()
+    assert resize_and_crop(open_picture("picture.png"), 16).std() > 1
+    assert "Greyscale of more would come out white" in model_card(trained.run, DESCRIPTION, None)
 
 
 def test_every_method_that_can_be_exported_is_described():

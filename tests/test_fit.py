@@ -1,7 +1,9 @@
 """Training: what it writes, when it goes on, resumes or refuses, and that it is repeatable."""
 
 import json
+import os
 import signal
+import time
 from dataclasses import replace
 from functools import partial
 from shutil import copytree
@@ -35,9 +37,12 @@ from helpers.training import (
     weights,
 )
 from utils import InputError, Interrupted
+from utils.batch.one_run import COMPLETE, INTERRUPTED, state_of
 from utils.data.augment import Augmentation, augment
 from utils.data.sources import load_pictures
 from utils.models.registry import MODELS, create_model
+from utils.pipeline.sequence import NOTEBOOKS
+from utils.publish.book import chapters_of
 from utils.runs import MEASURED
 from utils.training import lr_finder
 from utils.training.callbacks import LastCheckpoint
@@ -233,6 +238,42 @@ def test_overwrite_replaces_the_run(trained, tmp_path):
     np.testing.assert_array_equal(remade["logits"], expected["logits"])
     assert plan.run.path("lr_finder.json").exists()
     assert len(list(plan.run.path("tensorboard").glob("events.*"))) == 1
+
+
+def test_overwrite_leaves_nothing_that_chapters_made_of_the_old_network(trained, tmp_path):
+    plan = copy_of(trained, tmp_path, seed=1, epochs=1)
+    run, of_pictures = plan.run, ["01_data_exploration", "02_lr_finder"]
+    figures = ("01_samples", "03_network", "04_losses", "05_confusion", "06_misclassified")
+    files = [*(f"notebooks/{name}.ipynb" for name in NOTEBOOKS), "export/model.onnx"]
+    files += [*(f"figures/{name}.png" for name in figures), "space/app.py"]
+    for name in files:
+        run.path(name).parent.mkdir(exist_ok=True)
+        run.path(name).write_text("{}")
+    os.utime(run.path("figures/03_network.png"), (0, 0))
+    seconds = dict.fromkeys([*NOTEBOOKS, "training", "watching"], 1e9)
+    run.update_record(status="complete", seconds=seconds)
+    assert state_of(run, list(NOTEBOOKS)) == COMPLETE
+    fit(plan, overwrite=True)
+    assert {name for name in files if run.has(name)} == {
+        *(f"notebooks/{name}.ipynb" for name in of_pictures),
+        "figures/01_samples.png", "space/app.py",
+    }  # fmt: skip
+    assert not run.path("export").exists()
+    assert run.record["seconds"].keys() == {*of_pictures, "training", "watching"}
+    assert run.record["seconds"]["training"] < 1e9 > run.record["seconds"]["watching"]
+    assert run.status == "complete" and state_of(run, list(NOTEBOOKS)) == INTERRUPTED
+    with pytest.raises(InputError, match="lacks 03_training, 04_curves, 05_"):
+        chapters_of(run)
+
+
+def test_overwrite_keeps_what_the_running_chapter_has_drawn(trained, tmp_path):
+    plan = copy_of(trained, tmp_path, seed=1, epochs=1)
+    drawn = plan.run.path("figures", "03_network.png")
+    drawn.parent.mkdir()
+    drawn.write_text("drawn before the new training")
+    os.utime(drawn, (time.time() + 2,) * 2)
+    fit(plan, overwrite=True)
+    assert drawn.exists()
 
 
 # Interruption

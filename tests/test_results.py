@@ -94,6 +94,49 @@ def test_both_pages_get_the_same_and_keep_what_stands_around_it(runs, pages, tmp
     assert [page.read_text() for page in pages] == texts
 
 
+def test_a_run_that_is_given_twice_counts_once(runs, pages, tmp_path):
+    again = [Run(run.name, run.folder.parent) for run in runs]  # as a glob gives them
+    write_results(runs[0], [*again, runs[2]], pages, tmp_path / "docs" / "results")
+    table = rows(pages[0])
+    assert table["n"] == ["1", "1", "2"]
+    assert "±" not in table["accuracy on test pictures"][1]
+
+
+def changed(run, folder, **settings):
+    """A copy of a run that says it was trained with other settings."""
+    shutil.copytree(run.folder, folder / run.name)
+    copied = Run(run.name, folder)
+    copied.update_record(settings={**run.settings, **settings})
+    return copied
+
+
+def test_runs_of_one_recipe_that_differ_in_more_than_the_seed_are_refused(runs, pages, tmp_path):
+    other = changed(runs[2], tmp_path, model="speednet", epochs=3, data_dir="/mnt/elsewhere")
+    with pytest.raises(InputError) as refusal:
+        write_results(runs[0], [runs[1], other], pages, tmp_path / "docs" / "results")
+    said = str(refusal.value)
+    assert "Runs 'fast0' and 'fast1' of recipe 'fast' differ in more than the seed" in said
+    for words in ("'speednet'", "epochs is 1 and 3"):
+        assert words in said
+    assert "data_dir" not in said and "seed is" not in said
+    assert "old text" in pages[0].read_text()
+
+
+@pytest.mark.parametrize("source", ["found", "given"])
+def test_rates_that_each_seed_found_may_differ(source, runs, pages, tmp_path):
+    first, other = (
+        changed(run, tmp_path, max_lr_source=source, max_lr=rate)
+        for run, rate in zip(runs[1:], (0.1, 0.2), strict=True)
+    )
+    given = runs[0], [first, other], pages, tmp_path / "docs" / "results"
+    if source == "found":
+        write_results(*given)
+        assert rows(pages[0])["n"] == ["1", "1", "2"]
+    else:
+        with pytest.raises(InputError, match=r"\(max_lr is 0\.1 and 0\.2\)"):
+            write_results(*given)
+
+
 def test_columns_of_recipes_that_are_not_given_stay_as_they_were(runs, pages, tmp_path):
     folder = tmp_path / "docs" / "results"
     write_results(runs[0], runs[1:], pages, folder)

@@ -13,7 +13,8 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from helpers.records import valid_record
-from utils import InputError
+from utils import InputError, Interrupted
+from utils.batch.one_run import INTERRUPTED, state_of
 from utils.cli import main
 from utils.files import ROOT
 from utils.pipeline import sequence
@@ -92,6 +93,33 @@ def test_only_the_chapter_that_failed_mends_the_run(tmp_path, monkeypatch):
     assert (run.status, run.failure) == ("complete", "")
 
 
+@pytest.mark.parametrize(
+    ("overwrite", "stopped_in", "again"),
+    [
+        (True, "03_training", "the same command without overwrite continues"),
+        (True, "05_misclassified", "the same command without overwrite continues"),
+        (True, "02_lr_finder", "the same command continues"),  # the old network is still there
+        (False, "05_misclassified", "the same command continues"),
+    ],
+)
+def test_a_run_that_is_stopped_says_what_goes_on_and_replaces_nothing(
+    overwrite, stopped_in, again, tmp_path, monkeypatch
+):
+    run = Run("r", tmp_path)
+    run.update_record(started="2026-01-01T00:00:00Z")
+
+    def attempt(run, notebook, *_):
+        if notebook.stem == "03_training":
+            run.update_record(started="2026-02-02T00:00:00Z")
+        if notebook.stem != stopped_in:
+            return None, None
+        return {"notebook": stopped_in, "error": "interrupted"}, KeyboardInterrupt()
+
+    monkeypatch.setattr(sequence, "_attempt", attempt)
+    with pytest.raises(Interrupted, match=f"^{stopped_in} was stopped.* is kept; {again} from"):
+        sequence.run_notebooks(run, {"overwrite": overwrite})
+
+
 def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run.folder, tmp_path / "again")
     before = (tmp_path / "again" / "model.safetensors").stat().st_mtime_ns
@@ -102,6 +130,21 @@ def test_asking_again_for_a_complete_run_reuses_it(tiny_run, tmp_path, capsys):
     text = run.path("notebooks", "03_training.ipynb").read_text()
     assert "is reused" in text
     assert (tmp_path / "again" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_training_anew_in_chapter_3_leaves_no_chapter_of_the_old_network(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.folder, tmp_path / "anew")
+    run = Run("anew", tmp_path)
+    names = ("data_dir", "limit_train", "limit_test", "image_size")
+    asked = {name: run.settings[name] for name in names}
+    sequence.run_notebooks(run, {**asked, "epochs": 2, "overwrite": True}, ["03_training"])
+    assert run.status == "complete" and run.settings["epochs"] == 2
+    assert [path.stem for path in sorted(run.path("notebooks").glob("*.ipynb"))] == ALL[:3]
+    figures = {path.stem for path in run.path("figures").glob("*.png")}
+    assert "03_network" in figures and not [name for name in figures if name >= "04"]
+    assert state_of(run, ALL) == INTERRUPTED
+    with pytest.raises(InputError, match="lacks 04_curves, 05_misclassified, 06_gradcam"):
+        chapters_of(run)
 
 
 def test_run_json_is_plain_json(tiny_run):

@@ -50,6 +50,8 @@ HISTORY_COLUMNS = (
 )
 #: Folder of what was measured of the maps of the network that was trained.
 MEASURED = "trust"
+#: Folder of that network as an ONNX file, with what belongs to it.
+EXPORTED = "export"
 STEP_COLUMNS = ("step", "epoch", "lr", "train_loss")
 #: Bytes that an ``.npz`` file may take in memory, or so many times its own size if that is more.
 #: Logits hardly shrink when packed: predictions of two classes to a fifth, of more to less.
@@ -579,4 +581,9 @@ def find_run(run_name: str | None = None, output_dir: str | Path = "outputs") ->
 
 def now() -> str:
     """Return the time as ``run.json`` states it (UTC, ISO 8601)."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return as_stated(time.time())
+
+
+def as_stated(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as `now` does: the later, the larger as text."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

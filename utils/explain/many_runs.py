@@ -198,7 +198,7 @@ def gather(runs: str | Path, group_by: str | None = None) -> Gathered:
             "limit_test, or run chapter 5 on those without predictions. If they are the same "
             f'pictures in another form, give group_by="{BY_PICTURES}" or "{BY_NAME}".'
         )
-    settings = differing_settings(trained)
+    settings = differing_settings({outcome.run.name: outcome.record for outcome in trained})
     by_name = {outcome.run.name: outcome for outcome in comparable}
     is_repeat = settings.loc[list(by_name)].duplicated()
     names = [name for name in by_name if not is_repeat[name]]
@@ -311,18 +311,22 @@ def _recipe(outcome: Outcome) -> str:
 # Settings and groups
 
 
-def differing_settings(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+def differing_settings(records: Mapping[str, Mapping]) -> pd.DataFrame:
     """Return in which settings runs differ: a row a run, by its name, and always the seed.
 
-    Settings that change no training are left out. What an earlier version did not name yet has the
-    value that it had then. Pictures that differ are numbered, in the column ``pictures``; lists are
-    written as JSON.
+    Args:
+        records: of each run its ``run.json``, by a name that no other has.
+
+    Returns:
+        a table without what changes no training. What an earlier version did not name yet has the
+        value that it had then. Pictures that differ are numbered, in the column ``pictures``; lists
+        are written as JSON.
     """
-    rows = {o.run.name: _identity(o.record["settings"]) for o in outcomes}
+    rows = {name: _identity(record["settings"]) for name, record in records.items()}
     table = pd.DataFrame.from_dict(rows, orient="index", dtype=object)
     known = [name for name in SETTINGS if name in table]
     table = table[[*known, *(name for name in table if name not in SETTINGS)]]
-    fingerprints = [outcome.record["data"]["fingerprint"] for outcome in outcomes]
+    fingerprints = [record["data"]["fingerprint"] for record in records.values()]
     table[BY_PICTURES] = pd.factorize(pd.Series(fingerprints))[0] + 1
     return table[[n for n in table if n == "seed" or table[n].nunique(dropna=False) > 1]]
 

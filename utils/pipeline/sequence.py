@@ -110,7 +110,7 @@ def run_notebooks(
         InputError: a parameter that no notebook takes, or another process is writing this run.
         PipelineError: a notebook failed; its executed part is kept, and the failure is noted in
             ``run.json``. The run is marked failed unless its training was complete.
-        Interrupted: a person stopped it; likewise, and the same call goes on.
+        Interrupted: a person stopped it; likewise, and the message says what goes on.
     """
     from utils.pipeline.forkserver import forkserver
     from utils.pipeline.kernel import count_cells
@@ -119,7 +119,7 @@ def run_notebooks(
     check_names(parameters, names)
     values = {**parameters, "run_name": run.name, "output_dir": brief_path(run.folder.parent)}
     total = sum(count_cells(NOTEBOOKS[name]) for name in names)
-    finished = []
+    finished, begun = [], run.record.get("started")
     with (
         run.locked(),
         forkserver() if len(names) > 1 else nullcontext() as source,
@@ -128,7 +128,7 @@ def run_notebooks(
         for name in names:
             bar.set_description(name)
             started = time.perf_counter()
-            _execute(run, name, values, _bar_updater(bar), source)
+            _execute(run, name, values, _bar_updater(bar), source, begun)
             finished.append(Finished(name, time.perf_counter() - started))
             run.add_seconds(name, finished[-1].seconds)
         if run.is_trained:
@@ -177,14 +177,20 @@ def run_comparison(folder: Run, parameters: Mapping) -> Finished:
     return Finished(COMPARISON, time.perf_counter() - started)
 
 
-def _execute(run: Run, name: str, values: Mapping, on_progress: Callable, source) -> None:
+def _execute(
+    run: Run, name: str, values: Mapping, on_progress: Callable, source, begun: str | None
+) -> None:
+    """Execute a chapter of a run, whose last training, before the command, had begun at `begun`."""
     failure, stopped = _attempt(run, NOTEBOOKS[name], values, on_progress, source)
     if failure is None:
         return
     # a network that is trained stays so, whatever becomes of a chapter about it
     run.update_record(status="complete" if run.is_trained else "failed", failure=failure)
     if stopped is not None:
-        kept = f"What run {run.name!r} has finished is kept; the same command continues from there."
+        again = "the same command"
+        if values.get("overwrite") and run.record.get("started") != begun:
+            again += " without overwrite"  # which would replace the training that is kept
+        kept = f"What run {run.name!r} has finished is kept; {again} continues from there."
         raise Interrupted(f"{name} was stopped. {str(stopped) or kept}")
     raise _broken(run, failure)
 

@@ -4,13 +4,15 @@ What a chapter says is this repository's own; from a run come its outputs alone,
 """
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -40,6 +42,8 @@ MOST_OF_A_NOTEBOOK = 100_000_000
 MOST_OF_PARAMETERS = 10_000
 #: A page of the book, as a chapter names it.
 _PAGE = re.compile(r"`docs/([a-z_]+\.md)`")
+#: Matches no text.
+NOWHERE = re.compile(r"(?!)")
 #: What every chapter says of itself; a run's own could tell MyST-NB to do other things.
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -114,7 +118,9 @@ def chapters_of(run: Run) -> dict[str, NotebookNode]:
         )
     executed = executed_chapters(run.path("notebooks"))
     cells = {name: _own_cells(run, name, notebook.cells) for name, notebook in executed.items()}
-    return {name: _chapter(name, cells[name], executed[name].cells) for name in executed}
+    named = [*run.settings.values(), str(run.folder.parent), *_parameters_of(executed)]
+    places = _places(value for value in named if isinstance(value, str))
+    return {name: _chapter(name, cells[name], executed[name].cells, places) for name in executed}
 
 
 def _own_cells(run: Run, name: str, executed: list[NotebookNode]) -> list[NotebookNode]:
@@ -154,6 +160,20 @@ def _without_address(cell: NotebookNode) -> str:
 
 def _parameters_cell(source: str, names: Collection[str]) -> NotebookNode | None:
     """Return papermill's cell, written anew; None where `source` is not one that it writes."""
+    values = _parameters(source, names)
+    if values is None:
+        return None
+    shown = {name: _unplaced(v) if isinstance(v, str) else v for name, v in values.items()}
+    try:
+        made = PythonTranslator.codify(shown)
+    except ValueError:  # of a number with more digits than Python writes
+        return None
+    tags = {"tags": ["injected-parameters"]}
+    return new_code_cell(made, id="injected-parameters", metadata=tags)
+
+
+def _parameters(source: str, names: Collection[str]) -> dict[str, str | int | float | None] | None:
+    """Return what papermill's cell sets; None where `source` is not one that it writes."""
     values = {}
     try:
         if len(source) > MOST_OF_PARAMETERS:
@@ -166,23 +186,61 @@ def _parameters_cell(source: str, names: Collection[str]) -> NotebookNode | None
                 return None
             if not isinstance(value, str | int | float | None):
                 return None
-            values[target.id] = _unplaced(value) if isinstance(value, str) else value
-        made = PythonTranslator.codify(values)
+            values[target.id] = value
     except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return None
-    tags = {"tags": ["injected-parameters"]}
-    return new_code_cell(made, id="injected-parameters", metadata=tags)
+    return values
 
 
-def _chapter(name: str, cells: list[NotebookNode], executed: list[NotebookNode]) -> NotebookNode:
-    """Return a notebook of these cells with the outputs of those, and print what is left out."""
+def _parameters_of(executed: Mapping[str, NotebookNode]) -> Iterator[Any]:
+    """Yield all values that papermill set in any of these chapters."""
+    for name, notebook in executed.items():
+        for cell in notebook.cells:
+            if "injected-parameters" in _tags(cell):
+                yield from (_parameters(cell.source, parameters_of(NOTEBOOKS[name])) or {}).values()
+
+
+def _places(values: Iterable[str]) -> re.Pattern[str]:
+    """Return what matches the absolute paths outside the project that values name.
+
+    Chapters print a path as it was given or in full, and in messages with doubled backslashes.
+    Nothing is looked up: a run may come from anywhere, and a path may name another machine.
+    """
+    given = {value.rstrip("/\\") for value in values if len(value) <= MOST_OF_PARAMETERS}
+    full = set(map(_in_full, given))
+    places = {place for place in given | full if _unplaced(place) != _from_root(place)}
+    longest_first = sorted(places - {str(ROOT)}, key=len, reverse=True)
+    escaped = [re.escape(place).replace(r"\\", r"\\{1,2}") for place in longest_first]
+    return re.compile(rf"(?<![\w.])(?:{'|'.join(escaped)})") if escaped else NOWHERE
+
+
+def _in_full(value: str) -> str:
+    """Return a path in full. `~` is expanded for this user alone: others would be looked up."""
+    is_home = re.match(r"~([/\\]|$)", value)
+    return os.path.normpath(ROOT / (os.path.expanduser(value) if is_home else value))
+
+
+def _chapter(
+    name: str,
+    cells: list[NotebookNode],
+    executed: list[NotebookNode],
+    places: re.Pattern[str] = NOWHERE,
+) -> NotebookNode:
+    """Return a notebook of these cells with the outputs of those, and print what is left out.
+
+    Of what `places` matches in outputs, the last name alone is shown.
+    """
     chapter, pages = new_notebook(metadata=METADATA), _pages()
+
+    def shown_as(text: str) -> str:
+        return places.sub(lambda found: _unplaced(found[0]), _rewritten(text))
+
     for number, (cell, other) in enumerate(zip(cells, executed, strict=True), 1):
         source, metadata = _text_of(cell), {"tags": _tags(cell)} if _tags(cell) else {}
         if cell.cell_type != "code":
             chapter.cells.append(new_markdown_cell(source, id=cell.id, metadata=metadata))
             continue
-        outputs, left_out = safe_outputs(other.get("outputs", []), _rewritten, pages)
+        outputs, left_out = safe_outputs(other.get("outputs", []), shown_as, pages)
         count = other.get("execution_count")
         alt = _alt(outputs)
         shown = {"mystnb": {"image": {"alt": alt}}} if alt else {}

@@ -37,7 +37,7 @@ from utils.models.convolution import plain_convolutions
 from utils.models.network import Network
 from utils.models.registry import MODELS
 from utils.progress import progress_bar
-from utils.runs import MEASURED, Run
+from utils.runs import EXPORTED, MEASURED, Run
 from utils.training.trained import load_network
 
 #: The version of ONNX's operators that is written: that of torch's exporter, which translates none
@@ -115,7 +115,7 @@ def export_run(
             the pictures are gone or have changed, or the two do not agree.
     """
     check_libraries("onnx", "onnxscript", "onnxruntime")
-    target = run.path("export") if folder is None else folder
+    target = run.path(EXPORTED) if folder is None else folder
     _check_free(target)
     network, data = load_network(run), run.record["data"]
     asked = first_choice(network, method, block, drawn=data["name"] == "shapes")
@@ -376,8 +376,10 @@ nothing about pictures of another kind, by another camera or from another place.
 | out | `$logits` | float32, N×$count; their softmax is how sure the network is of each class |
 | out | `$map` | float32 from 0 to 1, N×$side×$side, for the class with the largest logit |
 
-ONNX, opset $opset; N is any number. A picture is turned upright, its shorter side resized to $side
-pixels (bicubic), and its middle cropped:
+ONNX, opset $opset; N is any number. A picture is turned upright and laid on white where it is
+transparent, its shorter side is resized to $side pixels (bicubic), and its middle cropped. These
+lines do so with pictures of 8 bits. Greyscale of more would come out white; the command below
+scales it:
 
 ```python
 import json
@@ -387,7 +389,11 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-picture = ImageOps.exif_transpose(Image.open("picture.png")).convert("RGB")
+picture = Image.open("picture.png")
+picture.draft("RGB", (2 * $side, 2 * $side))  # has a large JPEG decoded smaller
+picture = ImageOps.exif_transpose(picture).convert("RGBA")
+white = Image.new("RGBA", picture.size, "white")
+picture = Image.alpha_composite(white, picture).convert("RGB")
 picture = ImageOps.fit(picture, ($side, $side), Image.Resampling.BICUBIC)
 pixels = np.asarray(picture).transpose(2, 0, 1)[None]
 network = onnxruntime.InferenceSession("$model")

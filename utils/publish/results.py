@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from utils import InputError, as_markdown, check_choice, first_line
+from utils import InputError, as_markdown, brief, check_choice, first_line
+from utils.explain.many_runs import differing_settings
 from utils.files import ROOT, brief_path, replacing, write_text
 from utils.measure.trials import Trial, mean_and_spread, pooled_by_epoch, read_trial
 from utils.models.registry import MODELS
@@ -56,13 +57,15 @@ def write_results(
 
     Args:
         reference: whose figures are shown.
-        others: complete runs to compare with it; those of one recipe share a column.
+        others: complete runs to compare with it; those of one recipe share a column. One that is
+            given twice counts once.
         pages: Markdown files with the lines ``BEGIN`` and ``END``.
         pictures: folder for the figures, and ``columns.json``.
 
     Raises:
         InputError: a run is not complete, lacks a figure or has another file in its place, or was
-            trained on other pictures; or a page has no place for results.
+            trained on other pictures; two of one recipe differ in more than the seed; or a page
+            has no place for results.
     """
     mine = {runs[0].settings["recipe"]: _column(runs) for runs in _by_recipe([reference, *others])}
     kept = _kept_columns(pictures / COLUMNS)
@@ -106,7 +109,7 @@ def _figure(run: Run, name: str) -> bytes:
 
 def _by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in {run.folder.resolve(): run for run in runs}.values():
         if not run.is_trained:
             raise InputError(f"Run {run.name!r} in {brief_path(run.folder.parent)} is not trained.")
         if run.record["data"]["fingerprint"] != runs[0].record["data"]["fingerprint"]:
@@ -114,8 +117,29 @@ def _by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
                 f"Runs {runs[0].name!r} and {run.name!r} were trained on different pictures, so "
                 "their figures cannot be compared."
             )
-        groups.setdefault(run.settings["recipe"], []).append(run)
+        group = groups.setdefault(run.settings["recipe"], [])
+        group.append(run)
+        _check_alike(group[0], run)
     return list(groups.values())
+
+
+def _check_alike(first: Run, other: Run) -> None:
+    """Refuse to average over runs of which the settings differ in more than the seed."""
+    differing = differing_settings({"first": first.record, "other": other.record})
+    allowed = {"seed"}
+    if {run.settings.get("max_lr_source") for run in (first, other)} == {"found"}:
+        allowed.add("max_lr")  # each seed finds its own
+    unlike = [
+        f"{name} is {brief(differing[name]['first'])} and {brief(differing[name]['other'])}"
+        for name in differing
+        if name not in allowed
+    ]
+    if unlike:
+        raise InputError(
+            f"Runs {first.name!r} and {other.name!r} of recipe {first.settings['recipe']!r} differ "
+            f"in more than the seed ({'; '.join(unlike)}), so their mean would say nothing. Give "
+            "runs that agree."
+        )
 
 
 def _column(runs: list[Run]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from shutil import rmtree
@@ -17,7 +17,16 @@ from utils.data.batches import PictureDataModule
 from utils.devices import choose_device
 from utils.files import ROOT, check_space
 from utils.models.network import Network
-from utils.runs import HISTORY_COLUMNS, MEASURED, Run, library_versions, now
+from utils.pipeline.sequence import select_notebooks
+from utils.runs import (
+    EXPORTED,
+    HISTORY_COLUMNS,
+    MEASURED,
+    Run,
+    as_stated,
+    library_versions,
+    now,
+)
 from utils.training.callbacks import (
     LastCheckpoint,
     NoteLosses,
@@ -54,7 +63,7 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
         InputError: the run exists with other settings, another process is writing it, the disk
             has no room, its checkpoint is damaged, the network cannot learn from so small a
             batch as the last of an epoch, or the loss stopped being a number.
-        Interrupted: a person stopped it; the same call goes on.
+        Interrupted: a person stopped it; the same call, without `overwrite`, goes on.
     """
     check_flag("overwrite", overwrite)
     run = plan.run
@@ -185,10 +194,29 @@ def bytes_kept(network: nn.Module) -> int:
 
 
 def _remove_training(run: Run) -> None:
-    for name in ("checkpoints", *TRAINED_FILES, "tensorboard", MEASURED):
-        path = run.path(name)
+    """Remove a network and all that was made of it. ``space/`` stays: it may be a git clone."""
+    chapters, seconds = select_notebooks(start="03"), run.record.get("seconds", {})
+    gone = {*chapters, "training", "watching"}
+    # first, so that a run which this leaves halfway passes for complete nowhere
+    run.update_record(seconds={name: s for name, s in seconds.items() if name not in gone})
+    places = ("checkpoints", *TRAINED_FILES, "tensorboard", MEASURED, EXPORTED)
+    for path in (*map(run.path, places), *_left_by(run, chapters)):
         rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     run.update_record(settings=None, status=None, failure=None, changes=None, finished=None)
+
+
+def _left_by(run: Run, chapters: Sequence[str]) -> Iterator[Path]:
+    """Yield the notebooks and figures that chapters left of the training to be removed.
+
+    Chapter 3 draws before it trains, and may be running: a figure from after that training began is
+    the new one's. Its notebook lies under another name until it has ended.
+    """
+    begun = str(run.record.get("started", ""))
+    for name in chapters:
+        yield run.path("notebooks", f"{name}.ipynb")
+        for figure in run.path("figures").glob(f"{name[:2]}_*.png"):
+            if name != chapters[0] or as_stated(figure.stat().st_mtime) <= begun:
+                yield figure
 
 
 def _start_record(plan: TrainingPlan, network: Network, data: PictureDataModule) -> None:
