@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from test_folders import REFUSED, make_files
+from helpers.folders import REFUSED, make_files
 from utils import InputError
 from utils.data import archives
 from utils.data.archives import is_archive, left_packed, unpack, whole_of

@@ -16,7 +16,6 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from utils import InputError, brief, first_line, printable
-from utils.locks import is_being_made
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -147,6 +146,8 @@ def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
         folder: may be missing.
         older_than: seconds; what is younger may still be in the making.
     """
+    from utils.locks import is_being_made  # here, since badges are written with nothing installed
+
     for path in folder.glob(f"{_MARK}*"):
         with suppress(OSError):
             named = _LEFTOVER.fullmatch(path.name)
