@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 from utils import InputError, brief, first_line
-from utils.data.folders import is_hidden, split_roles
+from utils.data.folder_names import split_roles
+from utils.data.folders import is_hidden
 from utils.data.pictures import EXTENSIONS, MAX_FILE_SIZE
 from utils.files import beside_of, check_space, remove_leftovers, unwritable, write_text
 from utils.locks import one_at_a_time

@@ -404,11 +404,12 @@ def _refuse_no_classes(root: Path, holders: Iterable[Folder]) -> None:
             raise InputError(_beside_annotations(root, holder, annotations))
         filled = list(holder.filled().values())
         if len(filled) > 1 and tell_of_no_class(folder.name for folder in filled):
+            seen = _seen_in_names(_labels_of(filled))
             raise InputError(
                 f"{root} holds {few(folder.name for folder in filled)}, whose names tell of no "
                 "class. Put the pictures of each class into a folder of its name, or give "
                 f"{root / filled[0].name} alone if the folders in it are classes. labels_from "
-                f"reads labels from a table or from the names of files.{_seen_in_names(filled)} "
+                f"reads labels from a table or from the names of files.{seen} "
                 "If these are classes, name them after what they show."
             )
 
@@ -418,15 +419,14 @@ def _beside_annotations(root: Path, holder: Folder, annotations: list[Folder]) -
     inside = next(f for f in holder.below() if annotations[0] in f.folders.values())
     annotated = [f for f in inside.filled().values() if f not in annotations]
     apart = few(folder.name for folder in annotations)
-    alone = ""
+    alone, seen = "", _seen_in_names(_labels_of(annotated or [inside]))
     if annotated:
         alone = f", or give {root / annotated[0].name} alone if the folders in it are classes"
     return (
         f"{root} holds {apart} beside {few(f.name for f in annotated) or 'pictures'}, which look "
         f"like annotations of these and would be learnt as pictures. Move {apart} elsewhere"
         f"{alone}. labels_from reads labels from a table or from the names of files, and leaves "
-        f"annotations out.{_seen_in_names(annotated or [inside])} If these are classes, name them "
-        "after what they show."
+        f"annotations out.{seen} If these are classes, name them after what they show."
     )
 
 
@@ -467,12 +467,12 @@ def _labels_elsewhere(root: Path, top: Folder, split: Folder) -> str:
     tables = [
         f"{f.name}/{n}".lstrip("/") for f in places for n in f.others if n.lower().endswith(TABLES)
     ]
-    where = _seen_in_names([split])
+    labels = _labels_of([split])
+    where = _seen_in_names(labels)
     if tables:
         where = f" Their labels seem to be in a table ({few(tables)})."
         if readable := [name for name in tables if name.lower().endswith(LABEL_TABLES)]:
             where += f' labels_from="{readable[0]}" reads it, if it has columns file and label.'
-    labels = labels_in_names(path for path, _ in split.all_pictures())
     example = root / split.name / next(iter(labels), "CLASS")
     return (
         f"{root / split.name} holds no pictures in class folders.{where} Or put the pictures of "
@@ -480,9 +480,13 @@ def _labels_elsewhere(root: Path, top: Folder, split: Folder) -> str:
     )
 
 
-def _seen_in_names(folders: Iterable[Folder]) -> str:
-    """Return what reads the labels that the names of files seem to hold; "" where they do not."""
-    labels = labels_in_names(path for folder in folders for path, _ in folder.all_pictures())
+def _labels_of(folders: Iterable[Folder]) -> list[str]:
+    """Return the labels that the names of all pictures in some folders seem to begin with."""
+    return labels_in_names(path for folder in folders for path, _ in folder.all_pictures())
+
+
+def _seen_in_names(labels: list[str]) -> str:
+    """Return what reads labels, of `_labels_of`, in the names of files; "" where there are none."""
     if not labels:
         return ""
     told = (

@@ -89,7 +89,7 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
 
 
 def _train(plan: TrainingPlan, resumed: bool) -> None:
-    """Have the Trainer train, and tell a person what it ended of, if it did."""
+    """Check what can be checked before, train, and write what was learned, or that it failed."""
     run, checkpoint, processes = plan.run, plan.run.path(*CHECKPOINT), plan.processes
     classifier, data_module = plan.classifier(), plan.data_module()
     processes.check(plan.recipe.batch_size, data_module.per_epoch)
