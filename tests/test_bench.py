@@ -34,7 +34,7 @@ def small():
 
 PARTS = [
     "3×3 convolution, forward", "3×3 convolution, both ways", "3×3 convolution, both ways, float32",
-    "copy of memory",
+    "3×3 convolution, Winograd, float32", "copy of memory",
     "batches from memory", "batches from a mapped file",
     *(
         f"{model}: {part}"

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -44,8 +45,10 @@ from utils.explain.gradcam import class_activation_maps, first_choice
 from utils.explain.imputation import impute
 from utils.explain.map_measures import removal_curves
 from utils.files import write_text
+from utils.models.convolution import plain_convolutions
 from utils.models.network import Network
 from utils.models.registry import OWN, create_model
+from utils.models.winograd import convolve
 from utils.progress import progress_bar
 from utils.training.classifier import ImageClassifier, build_optimizer
 from utils.training.recipes import CANDIDATES, RECIPES, Recipe
@@ -58,6 +61,9 @@ EVALUATED = 8 * EVAL_BATCH_SIZE
 NINE_SHARES = tuple(tenths / 10 for tenths in range(1, 10))
 CONVOLUTION, CONVOLUTION_FORWARD = "3×3 convolution, both ways", "3×3 convolution, forward"
 IN_FLOAT32 = f"{CONVOLUTION}, float32"
+#: Two ways to compute the convolution that is measured, of 16×16 pixels.
+PLAIN, BY_WINOGRAD = partial(conv2d, padding=1), partial(convolve, rows=16, columns=16)
+WINOGRAD = "3×3 convolution, Winograd, float32"
 #: The batch of `quick`, in which a step's fixed costs weigh more.
 SMALL_BATCH = RECIPES["quick"].batch_size
 
@@ -219,6 +225,10 @@ def _ceilings(device: str, precision: str, times: int = 10) -> Iterator[Part]:
     for name, dtype, backward in convolutions:
         flops, work = _convolution(device, dtype, backward)
         yield Part(name, "GFLOP", times * flops / 1e9, _timed(device, work, times))
+    if device == "cpu":  # counted as plain ones, so that the share is how much faster they are
+        flops, work = _convolution(device, torch.float32, True, BY_WINOGRAD)
+        plain, amount = convolutions[-1][0], times * flops / 1e9
+        yield Part(WINOGRAD, "GFLOP", amount, _timed(device, work, times), plain, amount)
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
     copied = 2 * source.nbytes / 1e9  # read once, written once
@@ -262,7 +272,11 @@ def _matrix_product(device: str, dtype: torch.dtype, size: int = 2048) -> tuple[
 
 
 def _convolution(
-    device: str, dtype: torch.dtype, backward: bool, batch_size: int = 128
+    device: str,
+    dtype: torch.dtype,
+    backward: bool,
+    convolution: Callable = PLAIN,
+    batch_size: int = 128,
 ) -> tuple[float, Callable]:
     """Return a 3×3 convolution 128→128 at 16×16, batch 128: a shape that suits the hardware."""
 
@@ -275,7 +289,7 @@ def _convolution(
 
     def work():
         nonlocal gradient
-        output = conv2d(images, weights, padding=1)
+        output = convolution(images, weights)
         if backward:
             gradient = torch.ones_like(output) if gradient is None else gradient
             output.backward(gradient)
@@ -353,8 +367,12 @@ def _gradient(network: Network, block: str, images: torch.Tensor) -> torch.Tenso
 
 
 def picture_flops(model: str) -> tuple[int, int]:
-    """Return the floating-point operations for one picture: forward, and forward and backward."""
+    """Return the floating-point operations for one picture: forward, and forward and backward.
+
+    They are those of plain convolutions, however these are computed.
+    """
     network, counted = create_model(model, seed=0), []
+    plain_convolutions(network)
     for backward in (False, True):
         with FlopCounterMode(display=False) as counter:
             logits = network(torch.zeros(2, 3, 32, 32))

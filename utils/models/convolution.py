@@ -12,9 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from utils.models.winograd import Tiling, convolve
+
 #: Up to so many pixels a map, one matrix product is faster on a CPU than its convolution kernels:
 #: at 4×4 and 512 channels a training step takes 0.4 of the time in bfloat16, 0.8 in float32.
 SMALL_MAP = 16
+#: Where multiplying less pays in float32: without AVX-512, as measured on an AMD EPYC. With it
+#: kernels multiply several times faster, and those for Arm may do the same themselves.
+MULTIPLIES_SLOWLY = (
+    torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.mkl.is_available()
+)
+#: From how many pairs of channels, where weights are learned and where they are only used, and from
+#: how many tiles in a batch. Below, turning tiles and weights takes longer than it saves.
+PAIRS_TO_LEARN, PAIRS_TO_USE, LEAST_TILES = 64 * 128, 256 * 256, 64
 #: What a `Conv3x3` can stand in for, in the attributes of `nn.Conv2d`.
 PLAIN = {
     "kernel_size": (3, 3),
@@ -81,8 +91,9 @@ class Conv3x3(nn.Conv2d):
     """3×3 convolution, padding 1, without bias: channels-last, on any map.
 
     Small maps on a CPU go through a matrix product (im2col; Chellapilla et al. 2006, "High
-    Performance Convolutional Neural Networks for Document Processing"), whose results differ from
-    the kernels' by rounding alone.
+    Performance Convolutional Neural Networks for Document Processing"), and in float32 on a CPU
+    without AVX-512 all of many channels through `utils.models.winograd`. Results differ from the
+    kernels' by rounding alone.
 
     Args:
         in_channels, out_channels: of the maps.
@@ -99,15 +110,25 @@ class Conv3x3(nn.Conv2d):
         x = input
         height, width = x.shape[-2:]
         cut_y, cut_x = (height % 2, width % 2) if self.even else (0, 0)
-        if x.is_cpu and height * width <= SMALL_MAP:
-            return self._as_product(x)[..., : height - cut_y, : width - cut_x]
+        if x.is_cpu:
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+            if self._multiplies_less(x, dtype):
+                return convolve(x, self.weight, height - cut_y, width - cut_x)
+            if height * width <= SMALL_MAP:
+                product = _Product.apply(x.to(dtype), self.weight.to(dtype))
+                return product[..., : height - cut_y, : width - cut_x]
         if cut_y or cut_x:
             return conv2d(pad(x, (1, 1 - cut_x, 1, 1 - cut_y)), self.weight)
         return super().forward(x)
 
-    def _as_product(self, x: Tensor) -> Tensor:
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        return _Product.apply(x.to(dtype), self.weight.to(dtype))
+    def _multiplies_less(self, x: Tensor, dtype: torch.dtype) -> bool:
+        """Tell whether Winograd's way is faster for N×in_channels×H×W, computed in a dtype."""
+        if not MULTIPLIES_SLOWLY or not dtype == x.dtype == self.weight.dtype == torch.float32:
+            return False
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        pairs = self.in_channels * self.out_channels
+        enough = pairs >= (PAIRS_TO_LEARN if learns else PAIRS_TO_USE)
+        return enough and len(x) * Tiling.of(*x.shape[2:]).count >= LEAST_TILES
 
 
 class _Product(torch.autograd.Function):
