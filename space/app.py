@@ -53,11 +53,10 @@ def _lane(name: str) -> dict[str, Any]:
 #: What is short does not wait for maps that take long, nor for programs.
 SHORT, LONG, FOR_PROGRAMS = _lane("short"), _lane("long"), _lane("programs")
 #: What the events do in the browser; `page.js` has it.
-SHOW_ANSWER, MARK_CHOSEN, SET_WEIGHT, NEAREST_WEIGHT = (
+SHOW_ANSWER, MARK_CHOSEN, SET_WEIGHT = (
     "() => window.page.showAnswer()",
     "(source) => window.page.mark(source)",
     "(weight) => window.page.setWeight(weight)",
-    "(weight) => window.page.share(weight)",
 )
 #: In the order of `Settings`; the address of this page, with all that the view is made of.
 MAKE_LINK = """(source, top_n, method, blocks, explained, beside, weight, count, actual) => {
@@ -283,6 +282,9 @@ class Page:
     def _connect(self) -> None:
         computed = PRIVATE | SHORT
         outputs = [self.seen, self.answer, self.maps, self.long_question]
+        # first, and in the browser: what a server sends moves back a slider that has gone on since
+        for slider in (self.top_n, self.count, self.weight):
+            slider.input(None, slider, slider, js=slider.nearest)
         self.blocks.load(
             self.open_link, None, [*self.controls, *outputs, self.mistakes], **computed
         ).then(None, self.controls, self.link, js=MAKE_LINK).then(None, self.source, js=MARK_CHOSEN)
@@ -297,6 +299,9 @@ class Page:
             self.show_chosen,
             [self.top_n, *self.asked],
             [self.source, *outputs],
+            # Gradio else drops what is chosen while an answer is awaited; of "always_last" it would
+            # send the first choice once more
+            trigger_mode="multiple",
             **computed,
         ).success(None, js=SHOW_ANSWER)
         self.source.change(None, self.source, js=MARK_CHOSEN)
@@ -318,48 +323,45 @@ class Page:
         self.method.change(
             lambda name: gr.Dropdown(info=METHOD_NOTES[name]), self.method, self.method, **PRIVATE
         )
+        # after what is asked already, lest the classes of the picture before come over an answer
         self.top_n.input(
             self.show_classes,
             [self.seen, self.top_n],
-            [self.answer, self.top_n],
+            self.answer,
             trigger_mode="always_last",
-            **PRIVATE,
+            **computed,
         )
         gr.on(
             [self.count.input, self.actual.input],
             self.show_mistakes,
             [self.count, self.actual],
-            [self.mistakes, self.count],
+            self.mistakes,
             trigger_mode="always_last",
             **PRIVATE,
         )
         self.weight.change(None, self.weight, js=SET_WEIGHT)
-        self.weight.input(None, self.weight, self.weight, js=NEAREST_WEIGHT)
         changes = [control.change for control in self.controls]
         gr.on(changes, None, self.controls, self.link, js=MAKE_LINK)
 
-    def _show(self, request: gr.Request, seen: Seen | None, top_n: int, *asked) -> tuple:
+    def _show(self, request: gr.Request, seen: Seen | None, top_n: int | None, *asked) -> tuple:
         if seen is None:
             return None, NO_PICTURE, *self._no_maps(request)
         self._no_maps(request)
         maps, long_question = self.show_maps(seen, *asked, request)
-        return seen, self.explorer.answer(seen, top_n), maps, long_question
+        listed = top_n or 1  # an emptied box gets its lowest number when it is left
+        return seen, self.explorer.answer(seen, listed), maps, long_question
 
     def _no_maps(self, request: gr.Request) -> tuple:
         self.long_questions.pop(request.session_hash, None)
         return "", None
 
-    def show_classes(self, seen: Seen | None, top_n: int | None) -> tuple:
+    def show_classes(self, seen: Seen | None, top_n: int | None):
         """Show as many classes as are asked for; nothing changes while the box is empty."""
-        if top_n is None:
-            return gr.skip(), gr.skip()
-        return self.explorer.answer(seen, top_n), top_n
+        return gr.skip() if top_n is None else self.explorer.answer(seen, top_n)
 
-    def show_mistakes(self, count: int | None, actual: str) -> tuple:
+    def show_mistakes(self, count: int | None, actual: str):
         """Show as many mistakes on a class as are asked for, as `show_classes` does."""
-        if count is None:
-            return gr.skip(), gr.skip()
-        return self.explorer.mistakes(count, actual), count
+        return gr.skip() if count is None else self.explorer.mistakes(count, actual)
 
     def show_maps(self, seen, method, blocks, explained, beside, request: gr.Request) -> tuple:
         """Show maps, or what stands in for them where they take long; these are asked for then."""

@@ -29,10 +29,13 @@
     if (words === said) return;
     announcement.textContent = said = words;
     all(".notice").forEach((notice) => notice.remove());
-    const button = document.querySelector(`[data-step="${asksFor}"]`);
-    asksFor = 0;
-    button?.focus({preventScroll: true});
+    if (document.activeElement === document.body)  // the button went with the answer before
+      document.querySelector(`[data-step="${asksFor}"]`)?.focus({preventScroll: true});
   };
+
+  // Gradio refuses by a file's name what a picker offers only under "All files", or what is dropped.
+  const inOurWords = (text) => text.replace(/^Invalid file type: (.*)\. Only .* allowed\.$/s,
+    (_, name) => `${name} is no picture that this page reads: ${formats.replaceAll(",", ", ")}.`);
 
   // One place for errors: where the answer stands.
   const moveErrors = () => {
@@ -44,7 +47,7 @@
       const notice = document.createElement("p");
       notice.className = "notice";
       notice.setAttribute("role", "alert");
-      notice.textContent = text;
+      notice.textContent = inOurWords(text);
       document.getElementById("answer").prepend(notice);
       toast.querySelector("[data-testid=toast-close]").click();
       page.showAnswer();
@@ -58,11 +61,22 @@
 
   const page = window.page = {
     mark(source) { chosen = source ?? ""; markChosen(); },
-    step(step) { asksFor = step; return neighbour(step); },
-    share: (weight) => weight === null ? null : Math.min(1, Math.max(0, weight)),
+    // Whoever presses on before the answer comes goes on from there.
+    step(step) {
+      asksFor = step;
+      const next = neighbour(step);
+      if (next) page.mark(next);
+      return next;
+    },
+    nearest(value, low, high, step) {
+      if (value === null) return null;
+      const stepped = low + Math.round((value - low) / step) * step;
+      return Number(Math.min(high, Math.max(low, stepped)).toFixed(6));
+    },
     setWeight(weight) {
       if (weight === null) return;  // an emptied box, until it is left
-      document.documentElement.style.setProperty("--picture-weight", page.share(weight));
+      const share = Math.min(1, Math.max(0, weight));
+      document.documentElement.style.setProperty("--picture-weight", share);
     },
     // Brings the answer into view where a visitor has chosen far from it.
     showAnswer() {
@@ -73,6 +87,10 @@
         {behavior: calm ? "auto" : "smooth", block: "start"});
     },
   };
+
+  document.addEventListener("focusin", ({target}) => {
+    if (!target.closest("[data-step]")) asksFor = 0;
+  });
 
   // A number box that is left empty gets its lowest number; the view is to follow.
   document.addEventListener("focusout", ({target}) => {

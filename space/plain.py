@@ -4,6 +4,7 @@ Gradio itself looks for files in all that it is sent, opens what they name and f
 give an address of. Nothing here needs that.
 """
 
+import math
 from typing import Any
 
 import gradio as gr
@@ -35,8 +36,13 @@ class Range(gr.Slider):
         """Return that number; None where the box is empty."""
         if payload is None:
             return None
-        steps = round((payload - self.minimum) / self.step)
+        steps = math.floor((payload - self.minimum) / self.step + 0.5)  # as JavaScript rounds
         return min(self.maximum, max(self.minimum, self.minimum + steps * self.step))
+
+    @property
+    def nearest(self) -> str:
+        """What does the same in the browser; null where the box is empty."""
+        return f"(value) => window.page.nearest(value, {self.minimum}, {self.maximum}, {self.step})"
 
 
 class PlainBlocks(gr.Blocks):

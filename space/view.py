@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from utils import counted
 from utils.explain.gradcam import blank
 from utils.explain.prediction_sets import PROMISE
 from utils.plots.gradcam import overlay
@@ -41,8 +42,8 @@ NO_PICTURE = (
     "one, or choose an example.</p>"
 )
 FORGOTTEN = (
-    "<p>There is no picture to explain: none has been chosen, or the page has forgotten it, since "
-    "many others came. Choose one again.</p>"
+    "<p>There is no picture to explain: none has been chosen, or the page has forgotten it, "
+    "because many others came, it was left for an hour, or it was restarted. Choose one again.</p>"
 )
 
 
@@ -120,8 +121,8 @@ def _set(seen: Seen) -> str:
     if not seen.members:
         return ""
     return (
-        f"<p>A set that holds the right class in {percent(PROMISE)} of pictures like those it was "
-        f"tested on: <strong>{escape(seen.members)}</strong>.</p>"
+        f"<p>Asked for a set of classes that holds the right one in {percent(PROMISE)} of pictures "
+        f"like those it was tested on, it says: <strong>{escape(seen.members)}</strong>.</p>"
     )
 
 
@@ -238,7 +239,12 @@ def not_followed(settings: Sequence[str]) -> str:
 def mistakes_in_words(shown: int, total: int, actual: str) -> str:
     """Return how many mistakes are shown of how many there are, on a class ("" for all)."""
     on = f" on “{escape(actual)}”" if actual else ""
-    return f"<p>{shown} of {total:,} mistakes{on}, the most confident first.</p>"
+    if not total:
+        return f"<p>It made no mistakes{on} in its test.</p>"
+    if not shown:
+        held = "this page holds only the most confident of all"
+        return f"<p>None of {counted(total, 'mistake')}{on} is here: {held}.</p>"
+    return f"<p>{shown} of {counted(total, 'mistake')}{on}, the most confident first.</p>"
 
 
 def buttons(pictures: Sequence[tuple[str, np.ndarray, str]], about: str) -> str:

@@ -24,7 +24,7 @@ from settings import FIRST_CHOICE, MOST_REMEMBERED, RIVAL
 from storage import MOST_FILES
 
 from helpers.strangers import Stranger
-from helpers.uploads import READABLE, UNREADABLE
+from helpers.uploads import READABLE, UNREADABLE, saved
 from utils.data.sources import load_pictures
 from utils.files import ROOT
 from utils.measure.load_test import _beside_long, running_space
@@ -270,7 +270,7 @@ def test_a_box_and_the_view_agree_whatever_is_typed(page, label, listed, most):
     box = page.get_by_label(f"number input for {label}")
     agree = f"""([box, count]) => box.value === String(count)
                 && document.querySelectorAll("{listed}").length === count"""
-    for typed, count in (("99", most), ("-4", 1), ("3.7", 4)):
+    for typed, count in (("99", most), ("3.5", 4), ("-4", 1), ("3.7", 4)):
         box.fill(typed)
         page.wait_for_function(agree, arg=[box.element_handle(), count])
     box.fill("")
@@ -301,6 +301,67 @@ def test_one_goes_on_from_mistake_to_mistake_at_the_answer(page):
     page.locator("[data-name=example-2]").click()
     page.wait_for_selector("text=Example 2:")
     assert page.locator("[data-step]").count() == 0
+
+
+@contextmanager
+def answering_late(page, stranger):
+    """Have others ask meanwhile for what takes the server some seconds."""
+    large = saved(Image.new("RGB", (5_000, 4_900)))
+    asked = [5, "gradcam", ["prep"], FIRST_CHOICE, RIVAL]
+    with ThreadPoolExecutor(3) as others:
+        for _ in range(3):
+            others.submit(stranger.send, "show_upload", [stranger.upload(large), *asked])
+        page.wait_for_timeout(100)  # theirs are first
+        yield
+
+
+def test_the_last_choice_counts_while_an_answer_is_awaited(page, stranger):
+    with answering_late(page, stranger):
+        for name in ("example-1", "example-2", "mistake-1"):
+            page.locator(f"[data-name={name}]").click()
+            page.wait_for_timeout(100)
+    page.wait_for_selector("text=Mistake 1:")
+    page.wait_for_timeout(500)
+    assert "Mistake 1:" in says(page)
+    with answering_late(page, stranger):
+        for _ in range(3):
+            page.locator("[data-step='1']").press("Enter")
+    page.wait_for_selector("text=Mistake 4:")
+    page.wait_for_timeout(500)
+    assert "Mistake 4:" in says(page)
+    assert page.evaluate("document.activeElement.dataset.step") == "1"  # the keyboard stays there
+    assert link(page)["source"] == "mistake-4"
+
+
+@pytest.mark.parametrize(
+    ("label", "listed"),
+    [("Classes to list", ".classes tbody tr"), ("Mistakes to show", "[data-name^=mistake]")],
+)
+def test_a_slider_stays_where_it_was_moved_while_an_answer_is_awaited(
+    page, stranger, label, listed
+):
+    slider = page.get_by_label(label).last
+    slider.focus()
+    with answering_late(page, stranger):
+        page.locator("[data-name=example-2]").click()
+        for _ in range(4):
+            slider.press("ArrowLeft")
+            page.wait_for_timeout(50)
+    page.wait_for_selector("text=Example 2:")
+    left = int(slider.input_value())
+    assert left == (1 if label == "Classes to list" else 3)
+    page.wait_for_function(f"() => document.querySelectorAll('{listed}').length === {left}")
+    page.wait_for_timeout(500)
+    assert page.locator(listed).count() == left == int(slider.input_value())
+
+
+def test_a_file_that_is_no_picture_is_refused_by_its_name_in_plain_words(page):
+    page.set_input_files(
+        "input[type=file]", {"name": "a.heic", "mimeType": "text/plain", "buffer": b"a"}
+    )
+    page.wait_for_selector("text=a.heic is no picture that this page reads: .jpg, ")
+    page.wait_for_timeout(300)
+    assert page.locator(".notice").count() == 1
 
 
 def test_a_list_of_choices_closes_when_it_is_left(page):
@@ -558,6 +619,12 @@ def test_every_other_value_has_its_kind_and_range(stranger):
         refused_quickly(
             stranger, "show_chosen", values, "This picture does not exist", event_data=event
         )
+
+
+def test_a_picture_is_answered_while_the_box_of_classes_is_empty(stranger):
+    asked = [None, "gradcam", ["prep"], FIRST_CHOICE, RIVAL]
+    answer = stranger.send("show_upload", [stranger.upload(READABLE["CMYK"]()), *asked])
+    assert told(answer).count("<th scope='row'>") == 1
 
 
 def test_numbers_that_json_does_not_know_are_refused(running, stranger):

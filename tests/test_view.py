@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from settings import default_settings, settings_from_link
-from view import METHOD_NAMES, Seen, answer, maps
+from view import METHOD_NAMES, Seen, answer, maps, mistakes_in_words
 
 from utils.explain.gradcam import METHOD_NOTES, METHODS
 
@@ -40,8 +40,25 @@ def test_the_set_is_said_as_it_is_where_there_is_one(bundle):
     text = answer(
         Seen("a", pixels, None, probabilities, members="<b>ant or bee"), bundle.classes, 1
     )
-    assert "in 90 % of pictures like those it was tested on: <strong>&lt;b&gt;ant or bee" in text
-    assert "A set" not in answer(Seen("a", pixels, None, probabilities), bundle.classes, 1)
+    assert "like those it was tested on, it says: <strong>&lt;b&gt;ant or bee" in text
+    assert "a set of classes" not in answer(
+        Seen("a", pixels, None, probabilities), bundle.classes, 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "total", "actual", "words"),
+    [
+        (7, 1_200, "", "7 of 1,200 mistakes, the most confident first."),
+        (1, 1, "<b>", "1 of 1 mistake on “&lt;b&gt;”, the most confident first."),
+        (0, 0, "", "It made no mistakes in its test."),
+        (0, 0, "ant", "It made no mistakes on “ant” in its test."),
+        (0, 3, "ant", "None of 3 mistakes on “ant” is here: this page holds only the most "
+         "confident of all."),
+    ],
+)  # fmt: skip
+def test_mistakes_are_counted_also_where_there_are_none(shown, total, actual, words):
+    assert mistakes_in_words(shown, total, actual) == f"<p>{words}</p>"
 
 
 def test_a_link_brings_its_settings(bundle):
