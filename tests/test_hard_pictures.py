@@ -45,7 +45,7 @@ def test_runs_need_not_agree_on_what_a_picture_is_taken_for(gathered):
     gathered.predicted[0, 1] = 0
     table = picture_table(gathered)
     assert (table["taken_for"][1], table["agreeing"][1]) == ("cat", 2)
-    assert "get wrong, all take 0 for the same class" in agreement_in_words(table, 3)
+    assert "get wrong, all take none for the same class." in agreement_in_words(table, 3)
 
 
 def test_what_chance_would_make_is_what_drawing_lots_makes(gathered):

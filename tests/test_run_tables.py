@@ -90,11 +90,20 @@ def test_a_chapter_shows_figures_in_words_and_not_too_many(gathered):
     assert shown_groups(table)["right, %"][1].startswith(f"{mean:.2f} ± ")
 
 
+def test_what_the_groups_say_is_shown_once(tmp_path):
+    for number in range(4):
+        right, epochs = rights(1, 30)[0], 1 + number // 2
+        make_run(tmp_path, f"r{number}", right, number % 2, epochs=epochs)
+    shown = shown_table(run_table(gather(tmp_path)))
+    assert shown["group"].tolist() == ["epochs=1"] * 2 + ["epochs=2"] * 2
+    assert "epochs" not in shown
+
+
 def test_times_from_several_machines_are_told(gathered):
     table = run_table(gathered)
-    assert "different machines" not in table_in_words(table)
+    assert "different hardware" not in table_in_words(table)
     table.loc[0, "device"] = "a GPU, 16-mixed"
-    assert "different machines: a GPU, 16-mixed; a CPU, 32-true" in table_in_words(table)
+    assert "different hardware: a GPU, 16-mixed; a CPU, 32-true" in table_in_words(table)
 
 
 def test_the_front_is_of_those_that_none_beats_in_both():

@@ -162,7 +162,7 @@ def agreement_in_words(table: pd.DataFrame, classes: int) -> str:
     if classes == 2:
         return f"{counted(len(always), 'picture')} wrong in all runs: look at their labels first."
     same = int((always["agreeing"] == always["wrong"]).sum())
-    return (
-        f"Of {counted(len(always), 'picture')} that all runs get wrong, all take {same:,} for the "
-        "same class: look at the labels of these first."
-    )
+    told = f"Of {counted(len(always), 'picture')} that all runs get wrong, all take"
+    if not same:
+        return f"{told} none for the same class."
+    return f"{told} {same:,} for the same class: look at the labels of these first."

@@ -72,7 +72,9 @@ def shown_table(table: pd.DataFrame) -> pd.DataFrame:
         {
             "run": some["run"],
             "group": some["group"],
-            **{name: column for name, column in told.items() if (column != some["group"]).any()},
+            **{
+                name: column for name, column in told.items() if not _is_told(column, some["group"])
+            },
             "seed": some["seed"],
             "right": [share_in_words(round(right), count) for right, count in rights],
             "averaged": ["–" if s != s else as_percent(s, 2) for s in some["averaged"]],
@@ -80,6 +82,11 @@ def shown_table(table: pd.DataFrame) -> pd.DataFrame:
             "pictures/s": some["pictures_a_second"].map("{:,.0f}".format),
         }
     )
+
+
+def _is_told(column: pd.Series, group: pd.Series) -> bool:
+    """Tell whether the groups' names say nothing but this setting's values."""
+    return any((words == group).all() for words in (column, f"{column.name}=" + column))
 
 
 def group_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -158,7 +165,7 @@ def table_in_words(table: pd.DataFrame) -> str:
         lines.insert(0, f"{MOST_ROWS} of {len(table):,} runs are shown; the files have all.")
     devices = table["device"].unique()
     if len(devices) > 1:
-        lines.append(f"Times were taken on different machines: {few(devices, '; ')}.")
+        lines.append(f"Times were taken on different hardware: {few(devices, '; ')}.")
     return "\n".join(lines)
 
 

@@ -105,6 +105,8 @@ def draw_bands(panels, rows, place, names):
         mean, spread = scale * rows[column], scale * rows[f"{column}_spread"]
         panel.plot(rows["epoch"], mean, label=label, markevery=every, **look)
         ends = mean - spread, mean + spread
+        if len(rows) == 1:  # a band without length would not be seen
+            panel.vlines(rows["epoch"], *ends, color=look["color"], alpha=0.6)
         panel.fill_between(rows["epoch"], *ends, color=look["color"], alpha=0.22, lw=0)
 
 
