@@ -140,6 +140,35 @@ def test_of_a_thousand_comparisons_without_a_difference_about_one_in_twenty_is_c
     assert 0.03 <= called(measure, **options) <= 0.07
 
 
+@pytest.mark.parametrize("spreads", [(1, 1), (3, 1), (1, 3)])
+def test_two_runs_against_many_call_no_more_than_one_in_twenty(spreads):
+    random = np.random.default_rng(0)
+    calls = [
+        over_seeds(
+            random.normal(0.9, 0.01 * spreads[0], 2),
+            random.normal(0.9, 0.01 * spreads[1], 10),
+            10**6,
+            False,
+        ).p_value
+        < 0.05
+        for _ in range(1_000)
+    ]  # of Welch's own, one in ten
+    assert np.mean(calls) <= 0.06
+
+
+def test_two_runs_keep_a_freedom_of_their_own():
+    first, second = np.array([0.90, 0.92]), np.array([0.93, 0.94, 0.97])
+    errors = [
+        (values.std(ddof=1) / len(values) ** 0.5, len(values) - 1) for values in (first, second)
+    ]
+    assert np.array(over_seeds(first, second, 10_000, False).errors) == pytest.approx(
+        np.array(errors)
+    )
+    assert over_seeds(second, first, 10_000, False).p_value == pytest.approx(
+        over_seeds(first, second, 10_000, False).p_value
+    )
+
+
 def test_counts_that_are_added_up_over_seeds_call_too_many():
     assert called(added_up, 300, runs=5) > 0.1
     assert called(over_pictures, 300, runs=10, own=0.0, spread=0.3) > 0.1  # of these very networks
@@ -241,6 +270,7 @@ def test_without_two_shared_seeds_each_group_has_a_spread_of_its_own():
     assert found.differences[SEEDS] == seeds_apart(first, second)
     assert found.differences[BOTH] == both_apart(first, second)
     assert not len(found.gains)
+    assert "partner of the same seed in the other" in groups_in_words(found)
     assert "not paired" in groups_in_words(found) and "no pair" in mcnemar_in_words(found)
 
 
@@ -265,6 +295,8 @@ def test_runs_that_are_the_same_do_not_differ():
 def test_groups_that_cannot_be_compared_are_refused():
     with pytest.raises(InputError, match="a has several runs of seed 3"):
         compare_groups(group("a", (3, 3), np.ones((2, 5))), group("b", (3,), np.ones((1, 5))))
+    with pytest.raises(InputError, match="a and b were tested on one picture"):
+        compare_groups(group("a", (3,), np.ones((1, 1))), group("b", (3,), np.zeros((1, 1))))
     with pytest.raises(InputError, match="on 5 and 6 pictures"):
         compare_groups(group("a", (3,), np.ones((1, 5))), group("b", (3,), np.ones((1, 6))))
 

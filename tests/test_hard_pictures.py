@@ -45,7 +45,7 @@ def test_runs_need_not_agree_on_what_a_picture_is_taken_for(gathered):
     gathered.predicted[0, 1] = 0
     table = picture_table(gathered)
     assert (table["taken_for"][1], table["agreeing"][1]) == ("cat", 2)
-    assert "get wrong, all take 0 for the same class" in agreement_in_words(table)
+    assert "get wrong, all take none for the same class." in agreement_in_words(table, 3)
 
 
 def test_what_chance_would_make_is_what_drawing_lots_makes(gathered):
@@ -79,10 +79,12 @@ def test_it_is_said_in_words(gathered):
     assert "Of 6 test pictures, over 3 runs: 1 always wrong (16.7%); 2 sometimes wrong" in said
     assert "would be always wrong and" in said
     assert "Of 1 picture that all runs get wrong, all take 1" in agreement_in_words(
-        picture_table(gathered)
+        picture_table(gathered), 3
     )
+    # of two classes, any two mistakes agree, which says nothing
+    assert "same class" not in agreement_in_words(picture_table(gathered), 2)
     none = picture_table(gathered).assign(kind=NEVER)
-    assert agreement_in_words(none) == "No picture is wrong in all runs."
+    assert agreement_in_words(none, 3) == "No picture is wrong in all runs."
 
 
 def test_pictures_that_are_gone_are_told_unless_their_place_was_given(gathered, monkeypatch):

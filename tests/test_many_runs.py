@@ -14,6 +14,7 @@ from utils.explain.many_runs import (
     few,
     gather,
     gathered_in_words,
+    list_trained,
     telling,
 )
 from utils.runs import Run
@@ -51,6 +52,43 @@ def test_a_grid_is_told_apart_by_as_few_settings_as_will_do(tmp_path):
     assert set(first.keys) < set(second.keys) and len(second.keys) == 4
     with pytest.raises(InputError, match=r"group_by is 'epoch'.*differ in: recipe, seed, epochs"):
         gather(tmp_path, "epoch")
+
+
+def test_groups_stand_in_the_order_of_the_numbers_in_their_names(tmp_path):
+    right = rights(1, 30)[0]
+    for epochs in (10, 5, 2):
+        make_run(tmp_path, f"e{epochs}", right, epochs=epochs)
+    for place, rate in enumerate((0.05, 0.5, 1e-05, 0.3)):
+        make_run(tmp_path / "rates", f"r{place}", right, max_lr=rate)
+    assert gather(tmp_path).names == ["epochs=2", "epochs=5", "epochs=10"]
+    rates = ["max_lr=1e-05", "max_lr=0.05", "max_lr=0.3", "max_lr=0.5"]
+    assert gather(tmp_path / "rates").names == rates
+
+
+def test_values_that_are_not_the_same_never_share_a_name(tmp_path):
+    right = rights(1, 30)[0]
+    for number, (limit, rate) in enumerate([(None, 0.1), (1234567, 0.1), (1234568, 0.1)]):
+        make_run(tmp_path / "limits", f"r{number}", right, limit_train=limit, max_lr=rate)
+    for number, rate in enumerate((0.1234567, 0.1234568)):
+        make_run(tmp_path / "rates", f"r{number}", right, max_lr=rate)
+    limits = ["limit_train=1234567", "limit_train=1234568", "limit_train=None"]
+    assert sorted(gather(tmp_path / "limits").names) == limits
+    assert gather(tmp_path / "rates").names == ["max_lr=0.1234567", "max_lr=0.1234568"]
+
+
+def test_what_runs_were_trained_with_beside_their_settings_is_told(tmp_path):
+    make_groups(tmp_path, seeds=2)
+    for run in list_trained(tmp_path)[0]:
+        run.update_record(versions={"torch": "2.15.0"}, git_commit="a" * 40)
+    assert "Trained with" not in gathered_in_words(gather(tmp_path))
+    device = {"type": "gpu", "name": "a GPU"}
+    Run("speed-seed1", tmp_path).update_record(
+        versions={"torch": "2.14.0"}, git_commit=None, device=device
+    )
+    said = gathered_in_words(gather(tmp_path))
+    assert "different hardware, which may be what differs: a CPU (3 runs), a GPU (1 run)" in said
+    assert "commits of this project, which may be what differs: aaaaaaa (3 runs), unk" in said
+    assert "versions of torch, which may be what differs: 2.15.0 (3 runs), 2.14.0 (1 run)" in said
 
 
 def test_settings_that_change_no_training_make_no_group(tmp_path):

@@ -570,6 +570,21 @@ def test_importing_needs_no_slow_package():
 # ---------------------------------------------------------------- single figures
 
 
+def test_a_group_s_line_ends_where_one_of_its_runs_does():
+    table = bands(2, 4, 10)
+    longer = (table["epoch"] > 6) & (table["group"] == table["group"].iloc[0])
+    figure = compare.curves(table.assign(n=np.where(longer, 2, 4)), TITLE)
+    lengths = [len(line.get_xdata()) for line in figure.axes[0].lines]
+    assert lengths == [6, 10] and "ends with the first run" in words(figure)
+    assert "ends with the first run" not in words(compare.curves(table, TITLE))
+
+
+def test_the_spread_after_a_single_epoch_is_seen():
+    figure = compare.curves(bands(1, 4, 1), TITLE)
+    (heights,) = figure.axes[0].collections[0].get_segments()
+    assert np.ptp(heights[:, 1]) == pytest.approx(4)  # two standard deviations of 2 points
+
+
 def test_sample_grid_shows_the_first_pictures_of_each_class():
     images, targets = pictures(6), np.array([1, 0, 1, 1, 0, 1])
     figure = exploration.sample_grid(images, targets, ["cat", "dog"], TITLE, per_class=3)

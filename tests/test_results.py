@@ -12,8 +12,9 @@ from PIL import Image
 
 from helpers.training import SmallDavidNet, make_pictures
 from utils import InputError
+from utils.cli import main
 from utils.models.registry import MODELS
-from utils.publish import results, safe_outputs
+from utils.publish import book, results, safe_outputs
 from utils.publish.results import BEGIN, END, FIGURES, write_results
 from utils.runs import HISTORY_COLUMNS, Run
 from utils.training.fit import fit
@@ -163,7 +164,23 @@ def test_a_page_without_a_place_for_results_is_named(runs, pages, tmp_path):
     pages[1].write_text("# Nothing\n")
     with pytest.raises(InputError, match=r"results\.md has no place for results"):
         write_results(runs[0], (), pages, tmp_path / "docs" / "results")
-    assert pages[1].read_text() == "# Nothing\n"
+    assert pages[1].read_text() == "# Nothing\n" and "old text" in pages[0].read_text()
+    assert not (tmp_path / "docs" / "results").exists()
+
+
+def test_what_the_results_refuse_keeps_no_chapter(runs, tmp_path, monkeypatch):
+    chapter = tmp_path / "03_training.ipynb"
+    monkeypatch.setattr(book, "chapters_to_keep", lambda run: {chapter: "text"})
+    with pytest.raises(SystemExit, match="is not trained"):
+        main(["results", str(runs[0].folder), str(tmp_path / "nobody")])
+    assert not chapter.exists()
+
+
+def test_runs_of_one_recipe_on_different_hardware_are_refused(runs, pages, tmp_path):
+    other = changed(runs[2], tmp_path)
+    other.update_record(device={**other.record["device"], "name": "a faster one"})
+    with pytest.raises(InputError, match=r"\(hardware is '.*' and 'a faster one'\)"):
+        write_results(runs[0], [runs[1], other], pages, tmp_path / "docs" / "results")
 
 
 def test_runs_on_other_pictures_are_not_compared(runs, pages, tmp_path):

@@ -90,11 +90,20 @@ def test_a_chapter_shows_figures_in_words_and_not_too_many(gathered):
     assert shown_groups(table)["right, %"][1].startswith(f"{mean:.2f} ± ")
 
 
+def test_what_the_groups_say_is_shown_once(tmp_path):
+    for number in range(4):
+        right, epochs = rights(1, 30)[0], 1 + number // 2
+        make_run(tmp_path, f"r{number}", right, number % 2, epochs=epochs)
+    shown = shown_table(run_table(gather(tmp_path)))
+    assert shown["group"].tolist() == ["epochs=1"] * 2 + ["epochs=2"] * 2
+    assert "epochs" not in shown
+
+
 def test_times_from_several_machines_are_told(gathered):
     table = run_table(gathered)
-    assert "different machines" not in table_in_words(table)
+    assert "different hardware" not in table_in_words(table)
     table.loc[0, "device"] = "a GPU, 16-mixed"
-    assert "different machines: a GPU, 16-mixed; a CPU, 32-true" in table_in_words(table)
+    assert "different hardware: a GPU, 16-mixed; a CPU, 32-true" in table_in_words(table)
 
 
 def test_the_front_is_of_those_that_none_beats_in_both():
@@ -104,9 +113,7 @@ def test_the_front_is_of_those_that_none_beats_in_both():
     points = list(zip(seconds, accuracy, strict=True))
     for point, is_front in zip(points, found, strict=True):
         beaten = any(s <= point[0] and a >= point[1] and (s, a) != point for s, a in points)
-        assert not (beaten and is_front)
-        if not beaten:  # of equal ones, one is enough
-            assert any(f for other, f in zip(points, found, strict=True) if other == point)
+        assert is_front != beaten  # of equal ones, none is beaten by another
     assert pareto_front([], []).tolist() == []
 
 
@@ -117,7 +124,11 @@ def test_groups_are_told_by_mean_and_spread(gathered):
     assert groups.loc["original", "accuracy_spread"] == pytest.approx(accuracies.std(ddof=1))
     assert groups["n"].tolist() == [4, 4] and groups.loc["speed", "is_front"]
     said = front_in_words(groups.reset_index())
-    assert said.startswith("On the front: speed (") and said.endswith("both: original.")
+    assert said.startswith("On the front, by their means: speed (")
+    assert said.endswith("in no more time: original.")
+    equal = groups.assign(accuracy=0.5, training_seconds=9.0)
+    equal["is_front"] = pareto_front(equal["training_seconds"], equal["accuracy"])
+    assert front_in_words(equal.reset_index()).endswith("That is every group.")
 
 
 def test_curves_are_means_and_spreads_over_the_runs_of_a_group(gathered):
@@ -131,7 +142,22 @@ def test_curves_are_means_and_spreads_over_the_runs_of_a_group(gathered):
     assert "speed: the accuracy of its 4 runs scattered most after epoch 3" in curves_in_words(
         bands
     )
-    single = curves_in_words(bands.assign(val_acc_spread=np.nan))
+
+
+def test_curves_are_told_as_far_as_all_runs_of_a_group_went(tmp_path):
+    for seed, right in enumerate(rights(4, 60)):
+        make_run(tmp_path, f"run{seed}", right, seed, epochs=2 + 2 * (seed % 2), recipe="quick")
+    make_run(tmp_path, "other", rights(1, 60)[0], recipe="speed", epochs=3)
+    bands = curves(gather(tmp_path, "recipe"))
+    quick = bands[bands["group"] == "quick"]
+    assert quick["n"].tolist() == [4, 4, 2, 2]
+    said = curves_in_words(bands)
+    assert "accuracy of its 4 runs scattered most after epoch 2" in said
+    assert "after epoch 2, the last that all of them have" in said and "at the end" not in said
+
+
+def test_a_single_run_shows_no_spread(gathered):
+    single = curves_in_words(curves(gathered).assign(val_acc_spread=np.nan))
     assert single.count("one run, which shows no spread") == 2
 
 

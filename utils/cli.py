@@ -257,7 +257,7 @@ def _add_batch(commands) -> None:
     )
     parser = _add_command(commands, "batch", _batch, about)
     parser.add_argument(
-        "file", nargs="?", help="a YAML file with name, output_dir, grid and parameters"
+        "file", nargs="?", help="a YAML file with name, output_dir, grid, parameters and kinds"
     )
     parser.add_argument("--name", help="of the batch: a folder below output_dir")
     parser.add_argument(
@@ -865,14 +865,15 @@ def _add_results(commands) -> None:
 
 
 def _results(options) -> None:
-    from utils.publish.book import RENDERED, keep_chapters
-    from utils.publish.results import write_results
+    from utils.files import write_files
+    from utils.publish.book import RENDERED, chapters_to_keep
+    from utils.publish.results import results_of
     from utils.runs import Run
 
     folders = [Path(folder) for folder in (options.run, *options.others)]
     reference, *others = (Run(folder.name, folder.parent.absolute()) for folder in folders)
-    kept = keep_chapters(reference)
-    write_results(reference, others)
+    kept = chapters_to_keep(reference)
+    write_files({**kept, **results_of(reference, others)})
     print(f"{len(kept)} chapters in {RENDERED}; results in README.md and docs/results.md")
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from zipfile import ZipFile
@@ -134,6 +134,17 @@ def write_text(target: Path, text: str) -> None:
     """
     with replacing(target) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def write_files(contents: Mapping[Path, str | bytes]) -> None:
+    """Write each file atomically, text in UTF-8; whoever asks has found out before what to write.
+
+    Raises:
+        InputError: as `replacing`.
+    """
+    for target, content in contents.items():
+        with replacing(target) as beside:
+            beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:

@@ -149,13 +149,20 @@ def kinds_in_words(gathered: Gathered) -> str:
     )
 
 
-def agreement_in_words(table: pd.DataFrame) -> str:
-    """Return how often all runs take a picture that is always wrong for the same class."""
+def agreement_in_words(table: pd.DataFrame, classes: int) -> str:
+    """Return how often all runs take a picture that is always wrong for the same class.
+
+    Args:
+        table: of `picture_table`.
+        classes: how many there are; of two, any two mistakes on a picture are the same.
+    """
     always = table[table["kind"] == ALWAYS]
     if always.empty:
         return "No picture is wrong in all runs."
+    if classes == 2:
+        return f"{counted(len(always), 'picture')} wrong in all runs: look at their labels first."
     same = int((always["agreeing"] == always["wrong"]).sum())
-    return (
-        f"Of {counted(len(always), 'picture')} that all runs get wrong, all take {same:,} for the "
-        "same class: look at the labels of these first."
-    )
+    told = f"Of {counted(len(always), 'picture')} that all runs get wrong, all take"
+    if not same:
+        return f"{told} none for the same class."
+    return f"{told} {same:,} for the same class: look at the labels of these first."

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -205,7 +206,7 @@ def gather(runs: str | Path, group_by: str | None = None) -> Gathered:
     if len(names) < 2:
         raise InputError(_too_few(runs, names, unfinished, ["The others repeat it, seed and all."]))
     labels = group_labels(settings.loc[names], group_by, _recipe(comparable[0]))
-    order = sorted(names, key=lambda name: (labels[name], by_name[name].seed, name))
+    order = sorted(names, key=lambda name: (_by_numbers(labels[name]), by_name[name].seed, name))
     return Gathered(
         tuple(by_name[name] for name in order),
         tuple(outcome for outcome in trained if outcome.run.name not in by_name),
@@ -323,9 +324,11 @@ def differing_settings(records: Mapping[str, Mapping]) -> pd.DataFrame:
         are written as JSON.
     """
     rows = {name: _identity(record["settings"]) for name, record in records.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", dtype=object)
-    known = [name for name in SETTINGS if name in table]
-    table = table[[*known, *(name for name in table if name not in SETTINGS)]]
+    given = dict.fromkeys(name for row in rows.values() for name in row)
+    names = [*filter(given.__contains__, SETTINGS), *(n for n in given if n not in SETTINGS)]
+    # column by column as objects: pandas would take None for NaN, and 1 beside it for 1.0
+    columns = {name: [row.get(name) for row in rows.values()] for name in names}
+    table = pd.DataFrame(columns, index=list(rows), dtype=object)
     fingerprints = [record["data"]["fingerprint"] for record in records.values()]
     table[BY_PICTURES] = pd.factorize(pd.Series(fingerprints))[0] + 1
     return table[[n for n in table if n == "seed" or table[n].nunique(dropna=False) > 1]]
@@ -401,7 +404,15 @@ def _label(key: str, value) -> str:
     setting = SETTINGS.get(key)
     if setting is not None and setting.kind is TEXT and setting.choices:
         return str(value)
-    return f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    is_same = not isinstance(value, float) or float(short) == value
+    return f"{key}={short if is_same else value}"
+
+
+def _by_numbers(text: str) -> list:
+    """Return a key that sorts texts as a person would: by the numbers in them, 5 before 10."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+    return [float(part) if n % 2 else part for n, part in enumerate(parts)]
 
 
 def _mixed(settings: pd.DataFrame, labels: pd.Series) -> tuple[str, ...]:
@@ -480,6 +491,31 @@ def gathered_in_words(gathered: Gathered) -> str:
             "The pictures have the same labels in the same order, and do not all look the same: "
             "what differs between runs may be their pictures, too."
         )
+    lines += _conditions_in_words(gathered.outcomes)
     if gathered.mixed:
         lines.append(f"Runs of one group differ in more than the seed: {few(gathered.mixed)}")
     return "\n".join(lines)
+
+
+def _conditions_in_words(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return what runs were trained with that is no setting, where it is not the same for all."""
+    conditions = {
+        "hardware": [outcome.record["device"]["name"] for outcome in outcomes],
+        "commits of this project": [_commit(outcome) for outcome in outcomes],
+        "versions of torch": [_torch(outcome) for outcome in outcomes],
+    }
+    lines = []
+    for name, values in conditions.items():
+        counts = Counter(values)
+        if len(counts) > 1:
+            told = few([f"{value} ({counted(n, 'run')})" for value, n in counts.items()])
+            lines.append(f"Trained with different {name}, which may be what differs: {told}")
+    return lines
+
+
+def _commit(outcome: Outcome) -> str:
+    return (outcome.record.get("git_commit") or "unknown")[:7]
+
+
+def _torch(outcome: Outcome) -> str:
+    return outcome.record.get("versions", {}).get("torch", "unknown")

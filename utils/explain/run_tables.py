@@ -72,7 +72,9 @@ def shown_table(table: pd.DataFrame) -> pd.DataFrame:
         {
             "run": some["run"],
             "group": some["group"],
-            **{name: column for name, column in told.items() if (column != some["group"]).any()},
+            **{
+                name: column for name, column in told.items() if not _is_told(column, some["group"])
+            },
             "seed": some["seed"],
             "right": [share_in_words(round(right), count) for right, count in rights],
             "averaged": ["–" if s != s else as_percent(s, 2) for s in some["averaged"]],
@@ -80,6 +82,11 @@ def shown_table(table: pd.DataFrame) -> pd.DataFrame:
             "pictures/s": some["pictures_a_second"].map("{:,.0f}".format),
         }
     )
+
+
+def _is_told(column: pd.Series, group: pd.Series) -> bool:
+    """Tell whether the groups' names say nothing but this setting's values."""
+    return any((words == group).all() for words in (column, f"{column.name}=" + column))
 
 
 def group_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -115,16 +122,18 @@ def shown_groups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def pareto_front(seconds: Sequence[float], accuracy: Sequence[float]) -> np.ndarray:
-    """Return which are on the Pareto front: no other is as accurate in as little time; bool.
+    """Return which are on the Pareto front: bool.
 
-    >>> pareto_front([10, 20, 30, 10], [0.90, 0.89, 0.95, 0.85]).tolist()
-    [True, False, True, False]
+    No other is at least as good in both and better in one, so that of equal ones all are on it.
+
+    >>> pareto_front([10, 20, 30, 10, 10], [0.90, 0.89, 0.95, 0.85, 0.90]).tolist()
+    [True, False, True, False, True]
     """
-    front, best = np.zeros(len(seconds), bool), -np.inf
+    front, best = np.zeros(len(seconds), bool), (-np.inf, -np.inf)
     points = list(zip(seconds, accuracy, strict=True))
     for place in sorted(range(len(points)), key=lambda n: (points[n][0], -points[n][1])):
-        front[place] = points[place][1] > best
-        best = max(best, points[place][1])
+        front[place] = points[place] == best or points[place][1] > best[1]
+        best = points[place] if front[place] else best
     return front
 
 
@@ -156,7 +165,7 @@ def table_in_words(table: pd.DataFrame) -> str:
         lines.insert(0, f"{MOST_ROWS} of {len(table):,} runs are shown; the files have all.")
     devices = table["device"].unique()
     if len(devices) > 1:
-        lines.append(f"Times were taken on different machines: {few(devices, '; ')}.")
+        lines.append(f"Times were taken on different hardware: {few(devices, '; ')}.")
     return "\n".join(lines)
 
 
@@ -164,21 +173,25 @@ def curves_in_words(bands: pd.DataFrame) -> str:
     """Return where the runs of a group lay furthest apart, and how far at the end."""
     told = []
     for name, rows in bands.groupby("group", sort=False):
-        spread = rows["val_acc_spread"]
+        whole = rows[rows["n"] == rows["n"].max()]
+        spread = whole["val_acc_spread"]
         if spread.isna().all():
             told.append(f"{name}: one run, which shows no spread.")
             continue
-        widest = rows.loc[spread.idxmax()]
+        widest, last = whole.loc[spread.idxmax()], whole.iloc[-1]
+        end = "at the end"
+        if len(whole) < len(rows):
+            end = f"after epoch {last['epoch']:.0f}, the last that all of them have"
         told.append(
-            f"{name}: the accuracy of its {counted(int(rows['n'].iloc[-1]), 'run')} scattered "
-            f"most after epoch {widest['epoch']:.0f}, by {100 * widest['val_acc_spread']:.1f} "
-            f"points, and by {100 * spread.iloc[-1]:.1f} at the end (standard deviation)."
+            f"{name}: the accuracy of its {counted(int(last['n']), 'run')} scattered most after "
+            f"epoch {widest['epoch']:.0f}, by {100 * widest['val_acc_spread']:.1f} points, and by "
+            f"{100 * last['val_acc_spread']:.1f} {end} (standard deviation)."
         )
     return "\n".join(told[:MOST_NAMES])
 
 
 def front_in_words(groups: pd.DataFrame) -> str:
-    """Return which groups are on the Pareto front, and which are beaten by another."""
+    """Return which groups are on the Pareto front, and which can be passed over."""
     front = groups[groups["is_front"]].sort_values("training_seconds")
     told = [
         f"{row.group} ({as_percent(row.accuracy, 2)} in {row.training_seconds:.1f} s)"
@@ -186,5 +199,8 @@ def front_in_words(groups: pd.DataFrame) -> str:
     ]
     beaten = list(groups.loc[~groups["is_front"], "group"])
     if not beaten:
-        return f"On the front: {few(told)}. No group is beaten by another in both."
-    return f"On the front: {few(told)}. Beaten by one of these in both: {few(beaten)}."
+        return f"On the front, by their means: {few(told)}. That is every group."
+    return (
+        f"On the front, by their means: {few(told)}. For each of the others, one of these is "
+        f"at least as accurate in no more time: {few(beaten)}."
+    )

@@ -60,7 +60,8 @@ def curves(bands, dataset_title, watched="test split"):
 
     Args:
         bands: DataFrame with columns group, epoch, n (runs), val_acc, val_acc_spread, val_loss and
-            val_loss_spread: means, and standard deviations, which are NaN for a single run.
+            val_loss_spread: means, and standard deviations, which are NaN for a single run. Epochs
+            that some runs of a group lack are not drawn.
         dataset_title: how figures name the data.
         watched: the split behind them.
     """
@@ -68,12 +69,15 @@ def curves(bands, dataset_title, watched="test split"):
     if not len(bands):
         return message_figure(title, dataset_title, NO_RUN)
     names, left = groups_shown(bands)
+    is_whole = bands["n"] == bands.groupby("group")["n"].transform("max")
+    cut = "" if is_whole.all() else "A line ends with the first run of its group that does. "
+    bands = bands[is_whole]
     late = bands["epoch"] > bands["epoch"].max() / 2
     views = [bands, bands[late]] if bands["epoch"].max() >= LEAST_EPOCHS else [bands]
     closer = "At the right, the second half of the epochs again. " * (len(views) - 1)
     note = (
         f"Figures of the {watched}. Bands reach one standard deviation over the runs of a group to "
-        f"either side; a single run has none. {closer}{left}"
+        f"either side; a single run has none. {cut}{closer}{left}"
     )
     # the legend must not be wider than its panel, or else it would push the others aside
     longest = min(max(map(len, names)), 40) + 15
@@ -101,6 +105,8 @@ def draw_bands(panels, rows, place, names):
         mean, spread = scale * rows[column], scale * rows[f"{column}_spread"]
         panel.plot(rows["epoch"], mean, label=label, markevery=every, **look)
         ends = mean - spread, mean + spread
+        if len(rows) == 1:  # a band without length would not be seen
+            panel.vlines(rows["epoch"], *ends, color=look["color"], alpha=0.6)
         panel.fill_between(rows["epoch"], *ends, color=look["color"], alpha=0.22, lw=0)
 
 
@@ -120,7 +126,8 @@ def accuracy_by_time(runs, groups, dataset_title):
     names, left = groups_shown(groups)
     note = (
         "Small: single runs. Large: the mean of a group, with one standard deviation to either "
-        "side. The line joins the groups that none beats in both. "
+        "side. The line is the Pareto front: no other group is better in one and no worse in the "
+        "other. "
         f"{left.replace('shown', 'named')}"
     )
     figure, axes = new_figure(title, dataset_title, height=4.8, note=note)
@@ -172,7 +179,7 @@ def differences(table, gains, names, dataset_title):
     title = f"Difference in accuracy: {second} less {first}"
     note = (
         "Points: pairs of runs. Lines: 95 % intervals of the mean, by what it is to hold for "
-        "beyond these runs and these pictures. One that crosses zero shows no difference."
+        "beyond these runs and these pictures. One that crosses zero does not show which is better."
     )
     rows, pairs = len(table), len(gains) > 0
     figure, axes = new_figure(title, dataset_title, height=1.9 + 0.42 * (rows + pairs), note=note)

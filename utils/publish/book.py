@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill.translators import PythonTranslator
 
 from utils import InputError, first_line, printable
-from utils.files import ROOT, brief_path, replacing_folder, write_text
+from utils.files import ROOT, brief_path, replacing_folder, write_files, write_text
 from utils.locks import private_folder
 from utils.pipeline.address import clone_address, first_cell, repository
 from utils.pipeline.kernel import parameters_of
@@ -300,7 +300,14 @@ def _pages() -> set[str]:
 
 
 def keep_chapters(run: Run, folder: Path = RENDERED) -> list[Path]:
-    """Write a run's executed chapters into `folder`, as the book shows them.
+    """Write `chapters_to_keep`, and return where they are."""
+    kept = chapters_to_keep(run, folder)
+    write_files(kept)
+    return list(kept)
+
+
+def chapters_to_keep(run: Run, folder: Path = RENDERED) -> dict[Path, str]:
+    """Return a run's executed chapters as the book shows them, by the files to keep them in.
 
     Raises:
         InputError: as `chapters_of`; or they are too large to be kept with the sources.
@@ -315,10 +322,7 @@ def keep_chapters(run: Run, folder: Path = RENDERED) -> list[Path]:
             )
     if sum(sizes.values()) > MOST_OF_ALL:
         raise InputError(f"All chapters would take more than {MOST_OF_ALL:,} bytes.")
-    paths = {name: folder / f"{name}.ipynb" for name in texts}
-    for name, path in paths.items():
-        write_text(path, texts[name] + "\n")
-    return list(paths.values())
+    return {folder / f"{name}.ipynb": text + "\n" for name, text in texts.items()}
 
 
 def kept_chapters() -> dict[str, NotebookNode]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils import InputError, as_markdown, brief, check_choice, first_line
 from utils.explain.many_runs import differing_settings
-from utils.files import ROOT, brief_path, replacing, write_text
+from utils.files import ROOT, brief_path, write_files
 from utils.measure.trials import Trial, mean_and_spread, pooled_by_epoch, read_trial
 from utils.models.registry import MODELS
 from utils.publish.book import DOCS
@@ -40,6 +40,8 @@ ORIGINAL = {
 }
 #: Where the columns of earlier runs are kept, beside the figures.
 COLUMNS = "columns.json"
+#: What has a place for results.
+PAGES = (ROOT / "README.md", DOCS / "results.md")
 #: Between these lines of a page stands what `write_results` wrote.
 BEGIN, END = "<!-- results: written by `python -m utils results` -->", "<!-- end of results -->"
 
@@ -47,10 +49,20 @@ BEGIN, END = "<!-- results: written by `python -m utils results` -->", "<!-- end
 def write_results(
     reference: Run,
     others: Sequence[Run] = (),
-    pages: Sequence[Path] = (ROOT / "README.md", DOCS / "results.md"),
+    pages: Sequence[Path] = PAGES,
     pictures: Path = DOCS / "results",
 ) -> None:
-    """Write the results of runs into pages that have a place for them, and the figures beside.
+    """Write the `results_of` runs into pages that have a place for them, and the figures beside."""
+    write_files(results_of(reference, others, pages, pictures))
+
+
+def results_of(
+    reference: Run,
+    others: Sequence[Run] = (),
+    pages: Sequence[Path] = PAGES,
+    pictures: Path = DOCS / "results",
+) -> dict[Path, str | bytes]:
+    """Return the results of runs as the contents of files, so that nothing is written if one fails.
 
     The columns are kept beside the figures, by pictures and recipe: those of recipes that are not
     among these runs stay as they were.
@@ -64,24 +76,25 @@ def write_results(
 
     Raises:
         InputError: a run is not complete, lacks a figure or has another file in its place, or was
-            trained on other pictures; two of one recipe differ in more than the seed; or a page
-            has no place for results.
+            trained on other pictures; two of one recipe differ in more than the seed, as in
+            hardware; or a page has no place for results.
     """
     mine = {runs[0].settings["recipe"]: _column(runs) for runs in _by_recipe([reference, *others])}
     kept = _kept_columns(pictures / COLUMNS)
     fingerprint = reference.record["data"]["fingerprint"]
     columns = mine | {n: c for n, c in kept.get(fingerprint, {}).items() if n not in mine}
-    for name, content in {name: _figure(reference, name) for name in FIGURES}.items():
-        with replacing(pictures / f"{name}.png") as beside:
-            beside.write_bytes(content)
+    found: dict[Path, str | bytes] = {
+        pictures / f"{name}.png": _figure(reference, name) for name in FIGURES
+    }
     text = json.dumps({**kept, fingerprint: columns}, indent=1, ensure_ascii=False)
-    write_text(pictures / COLUMNS, text + "\n")
+    found[pictures / COLUMNS] = text + "\n"
     for page in pages:
         folder = pictures.relative_to(page.parent).as_posix()
         text = "\n".join(
             [*_table(list(columns.values())), "", *_remarks(reference), "", *_shown(folder)]
         )
-        _put(page, text)
+        found[page] = _with_results(page, text)
+    return found
 
 
 def _kept_columns(file: Path) -> dict[str, dict[str, dict[str, str]]]:
@@ -124,7 +137,7 @@ def _by_recipe(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _check_alike(first: Run, other: Run) -> None:
-    """Refuse to average over runs of which the settings differ in more than the seed."""
+    """Refuse to average over runs that differ in more than the seed."""
     differing = differing_settings({"first": first.record, "other": other.record})
     allowed = {"seed"}
     if {run.settings.get("max_lr_source") for run in (first, other)} == {"found"}:
@@ -134,6 +147,9 @@ def _check_alike(first: Run, other: Run) -> None:
         for name in differing
         if name not in allowed
     ]
+    hardware = [run.record["device"]["name"] for run in (first, other)]
+    if hardware[0] != hardware[1]:
+        unlike.append(f"hardware is {brief(hardware[0])} and {brief(hardware[1])}")
     if unlike:
         raise InputError(
             f"Runs {first.name!r} and {other.name!r} of recipe {first.settings['recipe']!r} differ "
@@ -207,12 +223,12 @@ def _shown(folder: str) -> list[str]:
     return [f"![{alt}]({folder}/{name}.png)\n" for name, alt in FIGURES.items()]
 
 
-def _put(page: Path, text: str) -> None:
+def _with_results(page: Path, text: str) -> str:
+    """Return a page with this text in the place of earlier results."""
     before = page.read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
     if len(pattern.findall(before)) != 1:
         raise InputError(
             f"{brief_path(page)} has no place for results: the lines {BEGIN} and {END}."
         )
-    after = pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n{END}", before)
-    write_text(page, after)
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n{END}", before)
