@@ -35,7 +35,7 @@ lint: $(READY) ## check style, notebooks included, types, and which module may i
 	$(BIN)/lint-imports
 
 lab: $(READY) ## open the notebooks in Jupyter
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.preferred_dir=notebooks
 
 docs: $(READY) ## render the book into build/docs (RUN= shows that run's chapters)
 	$(BIN)/python -m utils docs $(if $(RUN),--run "$(RUN)")

@@ -105,6 +105,14 @@ def test_every_chapter_leads_to_the_next_in_colab(project):
         ]
 
 
+def test_who_goes_to_colab_is_told_that_its_machines_keep_nothing(project):
+    """Chapter 4 would train anew there, and a training that was cut off begin again."""
+    pages = [project / "README.md", *project.glob("notebooks/*.ipynb")]
+    assert not any("Google Drive" in page.read_text() for page in pages)
+    write_badges("a/b", project)
+    assert all(page.read_text().count(badges.ON_DRIVE) == 1 for page in pages)
+
+
 def test_with_the_longest_name_that_there_is_the_notebooks_pass_lint(project):
     write_badges(LONGEST, project)
     shutil.copytree(ROOT / "utils", project / "utils")  # ruff sorts imports by what is its own

@@ -3,6 +3,7 @@
 import nbformat
 import pytest
 
+from utils import InputError
 from utils.pipeline import cells
 from utils.pipeline.address import FIRST_CELL, clone_address, first_cell, repository
 from utils.pipeline.cells import FOLDED, write_cells
@@ -39,6 +40,18 @@ def test_the_command_writes_what_is_declared_and_nothing_twice(tmp_path, monkeyp
     assert "seed = None" in parameters.source
     assert folded.metadata.jupyter.source_hidden and folded.metadata.cellView == "form"
     assert "jupyter" not in parameters.metadata and "jupyter" not in shown.metadata
+
+
+def test_a_chapter_that_no_parameter_is_declared_for_keeps_its_own(tmp_path, monkeypatch):
+    notebook = nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]}),
+    ])  # fmt: skip
+    path = tmp_path / "08_mine.ipynb"
+    nbformat.write(notebook, path)
+    monkeypatch.setattr(cells, "CHAPTERS", {"08_mine": path})
+    with pytest.raises(InputError, match=r"declared for 08_mine\. Add '8' to `chapters`"):
+        write_cells()
+    assert nbformat.read(path, as_version=4).cells[0].source == "x = 1"
 
 
 def test_the_command_writes_the_first_cell_for_the_project_s_address(tmp_path, monkeypatch):

@@ -216,10 +216,10 @@ def test_data_command_says_what_is_there(tmp_path, capsys):
 
 def test_data_command_audits_a_folder_and_not_what_is_known(tmp_path, capsys):
     root = make_folder(tmp_path / "pets", {"ant": 4, "bee": 4})
-    Image.open(root / "ant/000.png").save(root / "bee/again.webp", lossless=True)
+    Image.open(root / "ant/000.png").save(root / "ant/again.webp", lossless=True)
     main(["data", "--dataset", str(root), "--data-dir", str(tmp_path / "data")])
     said = capsys.readouterr().out
-    assert "The very same pixels, by name: ant/000.png = bee/again.webp." in said
+    assert "The very same pixels, by name: ant/000.png = ant/again.webp." in said
     assert "9 files are tiny, with less than the 32 pixels a side" in said
     assert "\nHow often one property of the files alone names the class of" in said
     assert "\nbrightness: " in said and "\nfile type: " not in said  # without the copy, one type

@@ -218,6 +218,13 @@ def test_the_map_shown_first_is_the_network_s_unless_it_is_chosen():
     assert first_choice(SpeedNet(width=4)) != first_choice(SpeedNet(width=4), drawn=True)
 
 
+@pytest.mark.parametrize(("method", "block"), [("gradcam", "block3"), ("gradcan", None)])
+def test_a_choice_that_there_is_none_of_is_refused_before_it_is_announced(method, block):
+    """By hand, chapter 6 says what is shown first before it asks for a map."""
+    with pytest.raises(InputError, match=r"(block 'block3'|method 'gradcan') is unknown"):
+        first_choice(DavidNet(width=4), method, block)
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 6, 6), (3, 40, 4, 4), (3, 5, 16, 16)])
 def test_the_first_component_is_the_package_s_own(shape):
     channels = np.random.default_rng(0).normal(size=shape).astype(np.float32)

@@ -282,6 +282,7 @@ def test_the_result_of_a_training_is_said_with_what_it_cost():
     one = valid_record() | {"seconds": {"training": 1.0}}
     said = result_in_words(one, metrics | {"test_size": 1}, 1)
     assert "on 1 test picture, " in said and "training time 1.0 s" in said
+    assert said.endswith(", 1.0 pictures a second")  # a slow one is not rounded to none
     short = valid_record() | {"seconds": {"training": 0.01, "watching": 0.01}}
     assert "training time 0.0 s" in result_in_words(short, metrics, 1)
     assert training_in_short(record, metrics) == (

@@ -68,6 +68,13 @@ def test_copies_count_as_one_picture(scenes):
     assert found(images, TARGETS, groups) == []
 
 
+def test_a_group_counts_in_each_of_its_classes(scenes):
+    """A mark on the last class is found, whose pictures all belong to one of the first."""
+    targets, groups = [1] * 60 + [0] * 60, torch.arange(60).repeat(2)
+    (mark,) = found(marked(scenes, range(60, 120)), targets, groups)
+    assert mark.target == 0 and mark.of_class == mark.of_others == 60
+
+
 def test_the_background_of_drawings_is_no_mark():
     """A stroke each, at a place that tells the class: where it is not says nothing of a mark."""
     drawings = torch.zeros(60, 3, 32, 32, dtype=torch.uint8)

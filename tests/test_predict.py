@@ -151,7 +151,7 @@ def test_what_a_folder_holds_beside_pictures_is_named_and_shows_in_the_exit_stat
         main([*arguments, str(tmp_path / "new")])
     assert len(capsys.readouterr().out.splitlines()) == 1
     told = stopped.value.code
-    assert "7 files are of kinds that are not read (7 .cr2)" in told
+    assert "7 files of kinds that are not read (7 .cr2)" in told
     assert str(tmp_path / "new" / "0.CR2") in told
     main([*arguments, str(tmp_path / "new" / "a.gif")])
 

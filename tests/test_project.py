@@ -120,6 +120,12 @@ def test_the_makefile_installs_under_the_constraints():
         assert re.search(rf"^{target}:.*## \w+", text, re.MULTILINE), target
 
 
+def test_jupyter_begins_at_the_chapters_and_shows_the_whole_clone():
+    """They send a learner to recipes, pages and executed copies, which lie outside their folder."""
+    (begun,) = re.findall(r"^\t\$\(BIN\)/jupyter lab(.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert begun == " --ServerApp.preferred_dir=notebooks"
+
+
 @pytest.mark.parametrize(
     ("folder", "needs"),
     [

@@ -10,6 +10,7 @@ import yaml
 from papermill.cli import _resolve_type
 
 from utils import InputError
+from utils.files import ROOT
 from utils.pipeline.kernel import parameters_of
 from utils.pipeline.sequence import CHAPTERS
 from utils.runs import Run, check_folder_name
@@ -141,6 +142,14 @@ def test_every_default_is_a_value_that_may_be(setting):
     setting.check(setting.default)
     assert len(f"{setting.name} = {setting.default!r}  # {setting.meaning}") <= 100
     assert setting.kind in (TEXT, WHOLE, NUMBER, FLAG)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "utils").rglob("*.py")), ids=lambda p: p.stem)
+def test_what_a_parameter_may_be_is_declared_once(path):
+    """Elsewhere it is `SETTINGS[name].check` that is asked; a range of its own would drift."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("check_number", "check_flag"):
+            assert ast.unparse(node.args[0]).strip("'") not in SETTINGS, ast.unparse(node)
 
 
 def test_a_run_has_one_name_whatever_the_order_of_what_was_given():

@@ -81,6 +81,20 @@ def test_copies_count_as_one_picture():
     assert not any(tell.is_claimed for tell in apart.values()) and apart["date"].count == 30
 
 
+def test_a_group_counts_in_each_of_its_classes():
+    """As patients do who have pictures of several, or days that all classes were taken on."""
+    rng = np.random.default_rng(5)
+    targets, groups = np.repeat([0, 1, 2], 40), np.tile(np.arange(40), 3)
+    traits = made(120, rng, camera=np.where(targets == 2, "D90", ""))
+    assert found(traits, targets, groups)["camera"].is_claimed
+    assert {(tell.count, tell.guess) for tell in found(traits, targets, groups).values()} == {
+        (120, 1 / 3)
+    }
+    twice = np.concatenate((groups, groups))  # each has a second picture of every class
+    traits = made(240, rng, camera=np.where(np.tile(targets, 2) == 2, "D90", ""))
+    assert found(traits, np.tile(targets, 2), twice)["camera"].count == 120
+
+
 def test_folds_hold_every_class_in_proportion():
     targets = np.repeat([0, 1, 2], [50, 20, 5])
     folds = tells._folds(targets)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils import InputError, as_cell, as_percent, check_number, printable
+from utils import InputError, as_cell, as_percent, check_number, counted, printable
 from utils.settings import FLAG, SETTINGS, SOURCES, WHOLE, derive_run_name, from_shell, of_chapter
 
 QUICKSTART = "quickstart"
@@ -456,7 +456,7 @@ def _predict(options) -> None:
     problems = list(failures.values())
     if others:
         problems.append(
-            f"{len(others)} files are of kinds that are not read "
+            f"{counted(len(others), 'file')} of kinds that are not read "
             f"({count_endings(map(str, others))}): {few(map(str, others))}"
         )
     if problems:

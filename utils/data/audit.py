@@ -44,7 +44,8 @@ class Audited:
         images: uint8, N×3×S×S.
         targets: int64, N.
         groups: int64, N: from `utils.data.near_copies.near_groups`, as the pairs are.
-        together: int64, N: pictures that count as one, such as bursts, have the same number.
+        together: int64, N: pictures of which those of a class count as one, such as bursts, have
+            the same number.
         pairs: int64, P×2: positions of those that are nearly the same, the most alike first.
         in_test: bool, N: which of them are in the test split.
         is_drawn: whether that split was drawn here.

@@ -160,6 +160,23 @@ def united(first: Tensor, second: Tensor) -> Tensor:
     return connected(len(first), torch.cat(pairs))
 
 
+def one_of_each(groups: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the first picture of each group in each of its classes: positions, int64.
+
+    What belongs together counts as one, though not as one class: a patient may have pictures of
+    several.
+
+    Args:
+        groups: int64, N: the same number for pictures of a group.
+        targets: int64, N.
+
+    >>> one_of_each(np.array([7, 7, 7, 3]), np.array([0, 0, 1, 1])).tolist()
+    [0, 2, 3]
+    """
+    _, first = np.unique(np.stack((groups, targets)), axis=1, return_index=True)
+    return np.sort(first)
+
+
 # Drawing
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.data.groups import one_of_each
 from utils.data.picture_set import SPLIT_SEED
 from utils.data.views import Images, chosen, reduced
 from utils.intervals import wilson_interval
@@ -64,14 +65,12 @@ def find_marks(images: Images, targets: Tensor, groups: Tensor) -> list[Mark]:
     Args:
         images: uint8, N×3×S×S.
         targets: int64, N.
-        groups: int64, N: copies have the same number, and count as one picture: the first.
+        groups: int64, N: copies have the same number, and those of a class count as one picture.
     """
     looked_at = _looked_at(targets.numpy(), groups.numpy())
     small, targets = reduced(chosen(images, looked_at), COMPARED)[:], targets[looked_at]
     found = []
     classes = targets.unique().tolist()
-    if len(classes) == 1:  # the others are all copies of its pictures
-        return []
     for target in classes:
         if mark := _best_mark(small, targets == target, looked_at, target, len(classes)):
             found.append(mark)
@@ -79,9 +78,8 @@ def find_marks(images: Images, targets: Tensor, groups: Tensor) -> list[Mark]:
 
 
 def _looked_at(targets: np.ndarray, groups: np.ndarray) -> Tensor:
-    """Return positions of pictures, no two of them copies: int64, ascending."""
-    _, members = np.unique(groups, return_index=True)
-    members = np.random.default_rng(SPLIT_SEED).permutation(members)
+    """Return positions of pictures, no two of a class copies: int64, ascending."""
+    members = np.random.default_rng(SPLIT_SEED).permutation(one_of_each(groups, targets))
     own = (members[targets[members] == target][:LOOKED_AT] for target in np.unique(targets))
     return torch.from_numpy(np.sort(np.concatenate(list(own))))
 

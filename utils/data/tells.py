@@ -12,6 +12,7 @@ from datetime import date
 import numpy as np
 
 from utils import as_percent, brief
+from utils.data.groups import one_of_each
 from utils.data.picture_set import SPLIT_SEED
 from utils.data.traits import Traits
 from utils.intervals import share_in_words, wilson_interval
@@ -65,10 +66,10 @@ def find_tells(
     Args:
         traits: of N files.
         targets: int64, N.
-        groups: int64, N: copies have the same number, and count as one picture: the first.
+        groups: int64, N: copies have the same number, and those of a class count as one picture.
         classes: names of the classes.
     """
-    _, members = np.unique(groups, return_index=True)
+    members = one_of_each(groups, targets)
     targets = targets[members]
     guess, folds = np.bincount(targets).max() / len(targets), _folds(targets)
     found = []

@@ -130,11 +130,17 @@ def first_choice(
             network that was not measured it is HiResCAM at the last block, whose points add up to
             the score where a linear layer follows the largest value or the mean of each channel.
         drawn: whether it learned drawn shapes; else what was measured on photographs counts.
+
+    Raises:
+        InputError: a method or block that there is none of.
     """
     kind = "drawn shapes" if drawn else "photographs"
     measured = (chosen[kind] for of, chosen in SHOWN_FIRST.items() if isinstance(network, of))
     default = next(measured, ("hirescam", network.blocks[-1]))
-    return method or default[0], block or default[1]
+    method, block = method or default[0], block or default[1]
+    check_method(method)
+    check_block(network, block)
+    return method, block
 
 
 def class_activation_maps(

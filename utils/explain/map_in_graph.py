@@ -20,7 +20,6 @@ from utils.data.augment import scale_and_shift
 from utils.explain.gradcam import first_choice, scaled_to
 from utils.models.convolution import halves, plain_convolutions
 from utils.models.network import Network
-from utils.models.registry import check_block
 
 #: What each method adds up over the channels, of a block's output and the logit's gradient there
 #: (N×C×H×W each). Not among them: Grad-CAM++ and XGrad-CAM, which divide by what may be next to
@@ -65,7 +64,6 @@ class NetworkWithMap(nn.Module):
         super().__init__()
         self.method, self.block = first_choice(network, method, block)
         check_exportable(self.method)
-        check_block(network, self.block)
         self.lag = network.lag(self.block)
         scale, shift = scale_and_shift(tuple(mean), tuple(std), torch.device("cpu"))
         self.register_buffer("scale", scale)

@@ -14,11 +14,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from utils import InputError
+from utils.files import ROOT
 
 #: Not needed where a notebook already runs.
 INTERFACE = "jupyter"
-#: As in `utils.runs`, which needs libraries that may not be there yet.
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def install_missing(only_in: Path | None = None) -> None:

@@ -18,6 +18,12 @@ BADGE = f"{COLAB}/assets/colab-badge.svg"
 #: Stands around what this module writes into Markdown pages.
 BEGIN, END = "<!-- badges -->", "<!-- end of badges -->"
 BEGIN_CLONE, END_CLONE = "<!-- clone -->", "<!-- end of clone -->"
+#: What a person who opens chapters there has to know: nothing of one is there for the next.
+ON_DRIVE = (
+    "There every chapter has a machine of its own, whose files are lost with it: to keep runs and "
+    "hand them on, mount Google Drive, and give each chapter the same `output_dir`, such as "
+    "`/content/drive/MyDrive/runs`."
+)
 _LINE = re.compile(r'^(repository = )"[^"]*"', re.MULTILINE)
 _BADGES = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
 _CLONE = re.compile(f"{BEGIN_CLONE}.*?{END_CLONE}", re.DOTALL)
@@ -65,7 +71,7 @@ def write_badges(repo: str, root: Path = ROOT) -> list[Path]:
 
 def _badges(repo: str, chapters: Iterable[Path]) -> str:
     lines = [f"- {path.stem} {colab_badge(repo, path.name)}" for path in chapters]
-    return "\n".join([BEGIN, *lines, END])
+    return "\n".join([BEGIN, *lines, "", ON_DRIVE, END])
 
 
 def _clone(repo: str) -> str:
@@ -86,7 +92,7 @@ def with_badge(title: str, repo: str, notebook: str, following: str) -> str:
     """Return a chapter's title cell with the line that opens it in Colab, and the next chapter.
 
     In Colab a link from one notebook to the file beside it leads nowhere, so the next chapter is
-    linked here too.
+    linked here too, and how its machine finds what this one made is said.
 
     Args:
         title: what the cell says, with or without that line.
@@ -97,7 +103,7 @@ def with_badge(title: str, repo: str, notebook: str, following: str) -> str:
     if not repo:
         return without_badge(title)
     onward = f"Go on there with [{Path(following).stem}]({_in_colab(repo, following)})."
-    return f"{without_badge(title)}\n\n{colab_badge(repo, notebook)} {onward}"
+    return f"{without_badge(title)}\n\n{colab_badge(repo, notebook)} {onward} {ON_DRIVE}"
 
 
 def without_badge(title: str) -> str:

@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
-from utils import InputError, Interrupted, check_flag, first_line
+from utils import InputError, Interrupted, first_line
 from utils.data.batches import PictureDataModule
 from utils.devices import choose_device
 from utils.files import ROOT, check_space
@@ -27,6 +27,7 @@ from utils.runs import (
     library_versions,
     now,
 )
+from utils.settings import SETTINGS
 from utils.training.callbacks import (
     LastCheckpoint,
     NoteLosses,
@@ -65,7 +66,7 @@ def fit(plan: TrainingPlan, overwrite: bool = False) -> Run:
             batch as the last of an epoch, or the loss stopped being a number.
         Interrupted: a person stopped it; the same call, without `overwrite`, goes on.
     """
-    check_flag("overwrite", overwrite)
+    SETTINGS["overwrite"].check(overwrite)
     run = plan.run
     with run.locked() if is_first() else nullcontext():
         wait = join(plan.device, plan.processes)

@@ -158,11 +158,12 @@ def result_in_words(record: Mapping, metrics: Mapping, pictures: int) -> str:
     epochs, watching = record["settings"]["epochs"], record["seconds"].get("watching", 0.0)
     took = record["seconds"]["training"]
     test = f" and with {averaged['seconds']:.1f} s of averaged test" if averaged else ""
+    rate = pictures_a_second(record, pictures)
     lines.append(
         f"training time {training_seconds(took, record, metrics):.1f} s on "
         f"{record['device']['name']} ({record['precision']}), without {watching:.1f} s of watching"
         f"{test}: {counted(epochs, 'epoch')} of {counted(pictures, 'picture')}, "
-        f"{pictures_a_second(record, pictures):.0f} pictures a second"
+        f"{rate:.{0 if rate >= 10 else 1}f} pictures a second"
     )
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from utils import InputError, check_number, counted
 from utils.progress import progress_bar
 from utils.runs import Run
+from utils.settings import SETTINGS
 from utils.training.classifier import ImageClassifier, build_optimizer
 from utils.training.plan import TrainingPlan, check_smallest_batch
 from utils.training.recipes import Recipe
@@ -51,7 +52,10 @@ class RangeTest:
 
 
 def sweep(
-    plan: TrainingPlan, steps: int = 100, min_lr: float = 1e-4, max_lr: float = 1.0
+    plan: TrainingPlan,
+    steps: int = SETTINGS["lr_steps"].default,
+    min_lr: float = 1e-4,
+    max_lr: float = 1.0,
 ) -> RangeTest:
     """Train a throw-away network while the learning rate rises exponentially.
 
@@ -67,7 +71,7 @@ def sweep(
     Raises:
         InputError: a number out of range, or an epoch whose last batch is too small to learn from.
     """
-    check_number("lr_steps", steps, 10, 1_000, whole=True)
+    SETTINGS["lr_steps"].check(steps)
     check_number("min_lr", min_lr, 1e-12, 10.0)
     check_number("max_lr of the sweep", max_lr, 1e-11, 1e3)
     if min_lr >= max_lr:
