@@ -141,15 +141,14 @@ def removal_curves(
     ranked, pixels = torch.from_numpy(ranks(maps, seed)).to(images.device), maps[0].size
     curves = np.empty((2, len(images), len(shares)), np.float32)
     precision, _ = choose_precision(precision, images.device.type, network.depthwise)
-    for start in range(0, len(images), _AT_ONCE):
-        here = slice(start, start + _AT_ONCE)
+    for start in range(0, len(images), _AT_ONCE // 2):  # in both orders at once
+        here = slice(start, start + _AT_ONCE // 2)
+        twice, asked = torch.cat([images[here]] * 2), np.tile(targets[here], 2)
         for place, share in enumerate(shares):
             count = round(share * pixels)
-            for order, removed in enumerate((ranked[here] < count, ranked[here] >= pixels - count)):
-                filled = fill(images[here], removed)
-                curves[order, here, place] = _probabilities(
-                    network, filled, targets[here], precision
-                )
+            removed = torch.cat([ranked[here] < count, ranked[here] >= pixels - count])
+            left = _probabilities(network, fill(twice, removed), asked, precision)
+            curves[:, here, place] = left.reshape(2, -1)
     return curves[0], curves[1]
 
 
