@@ -41,8 +41,8 @@ MODULES = (
     "data/pictures.py", "data/views.py", "explain/__init__.py", "explain/gradcam.py",
     "explain/portable.py", "explain/prediction_sets.py", "models/__init__.py",
     "models/backbones.py", "models/convolution.py", "models/davidnet.py", "models/network.py",
-    "models/registry.py", "models/speednet.py", "models/weights.py", "plots/__init__.py",
-    "plots/gradcam.py", "plots/style.py", "progress.py",
+    "models/registry.py", "models/speednet.py", "models/weights.py", "models/winograd.py",
+    "plots/__init__.py", "plots/gradcam.py", "plots/style.py", "progress.py",
 )  # fmt: skip
 MOST_EXAMPLES, MOST_MISTAKES, MOST_MISTAKES_OF_A_CLASS = 10, 500, 25
 #: Names that are listed of what is left out.
