@@ -17,7 +17,7 @@ from PIL import Image
 from helpers.records import valid_record
 from utils import InputError
 from utils.cli import main
-from utils.files import ROOT
+from utils.files import ROOT, write_files
 from utils.pipeline.address import clone_address, first_cell
 from utils.pipeline.sequence import NOTEBOOKS
 from utils.publish import book
@@ -53,6 +53,12 @@ def chapter(name):
     return notebook
 
 
+def keep_chapters(run, folder):
+    kept = book.chapters_to_keep(run, folder)
+    write_files(kept)
+    return list(kept)
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A complete run with six executed chapters, made of as many short ones."""
@@ -76,7 +82,7 @@ def change(run, name, function):
 
 
 def test_chapters_are_kept_small_and_free_of_the_machine(run, tmp_path):
-    kept = book.keep_chapters(run, tmp_path / "rendered")
+    kept = keep_chapters(run, tmp_path / "rendered")
     assert [path.stem for path in kept] == list(NOTEBOOKS)
     for path in kept:
         text = path.read_text()
@@ -86,7 +92,7 @@ def test_chapters_are_kept_small_and_free_of_the_machine(run, tmp_path):
         (encoded,) = re.findall(r'"image/png": "([^"]+)"', text)
         with Image.open(BytesIO(base64.b64decode(encoded))) as small:
             assert small.mode == "RGB" and small.size == (120, 90)
-    again = [path.read_bytes() for path in book.keep_chapters(run, tmp_path / "again")]
+    again = [path.read_bytes() for path in keep_chapters(run, tmp_path / "again")]
     assert again == [path.read_bytes() for path in kept]
 
 
@@ -131,11 +137,11 @@ def test_what_a_picture_shows_is_said_where_the_site_looks_for_it(run):
 def test_a_chapter_that_grew_too_large_is_named_and_none_is_written(run, tmp_path, monkeypatch):
     monkeypatch.setattr(book, "MOST_OF_A_CHAPTER", 1_000)
     with pytest.raises(InputError, match=r"01_data_exploration would take [\d,]+ bytes"):
-        book.keep_chapters(run, tmp_path / "rendered")
+        keep_chapters(run, tmp_path / "rendered")
     monkeypatch.setattr(book, "MOST_OF_A_CHAPTER", 10**6)
     monkeypatch.setattr(book, "MOST_OF_ALL", 10_000)
     with pytest.raises(InputError, match="All chapters"):
-        book.keep_chapters(run, tmp_path / "rendered")
+        keep_chapters(run, tmp_path / "rendered")
     assert not (tmp_path / "rendered").exists()
 
 
@@ -309,7 +315,7 @@ def test_kept_chapters_of_an_earlier_version_are_shown_without_what_could_act(
     run, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(book, "RENDERED", tmp_path / "rendered")
-    book.keep_chapters(run, tmp_path / "rendered")
+    keep_chapters(run, tmp_path / "rendered")
     kept = book.kept_chapters()
     assert kept == book.chapters_of(run)
     path = tmp_path / "rendered" / "03_training.ipynb"

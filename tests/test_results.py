@@ -13,9 +13,10 @@ from PIL import Image
 from helpers.training import SmallDavidNet, make_pictures
 from utils import InputError
 from utils.cli import main
+from utils.files import write_files
 from utils.models.registry import MODELS
 from utils.publish import book, results, safe_outputs
-from utils.publish.results import BEGIN, END, FIGURES, write_results
+from utils.publish.results import BEGIN, END, FIGURES, results_of
 from utils.runs import HISTORY_COLUMNS, Run
 from utils.training.fit import fit
 from utils.training.history import TRAINING_TIME
@@ -51,6 +52,10 @@ def pages(tmp_path):
     for page in pages:
         page.write_text(f"# Before\n\n{BEGIN}\nold text\n{END}\n\nafter\n")
     return pages
+
+
+def write_results(*given):
+    write_files(results_of(*given))
 
 
 def rows(page):

@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill.translators import PythonTranslator
 
 from utils import InputError, first_line, printable
-from utils.files import ROOT, brief_path, replacing_folder, write_files, write_text
+from utils.files import ROOT, brief_path, replacing_folder, write_text
 from utils.locks import private_folder
 from utils.pipeline.address import clone_address, first_cell, repository
 from utils.pipeline.kernel import parameters_of
@@ -297,13 +297,6 @@ def _pages() -> set[str]:
 
 
 # Chapters as they are kept
-
-
-def keep_chapters(run: Run, folder: Path = RENDERED) -> list[Path]:
-    """Write `chapters_to_keep`, and return where they are."""
-    kept = chapters_to_keep(run, folder)
-    write_files(kept)
-    return list(kept)
 
 
 def chapters_to_keep(run: Run, folder: Path = RENDERED) -> dict[Path, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils import InputError, as_markdown, brief, check_choice, first_line
 from utils.explain.many_runs import differing_settings
-from utils.files import ROOT, brief_path, write_files
+from utils.files import ROOT, brief_path
 from utils.measure.trials import Trial, mean_and_spread, pooled_by_epoch, read_trial
 from utils.models.registry import MODELS
 from utils.publish.book import DOCS
@@ -40,26 +40,14 @@ ORIGINAL = {
 }
 #: Where the columns of earlier runs are kept, beside the figures.
 COLUMNS = "columns.json"
-#: What has a place for results.
-PAGES = (ROOT / "README.md", DOCS / "results.md")
-#: Between these lines of a page stands what `write_results` wrote.
+#: Between these lines of a page stand the results.
 BEGIN, END = "<!-- results: written by `python -m utils results` -->", "<!-- end of results -->"
-
-
-def write_results(
-    reference: Run,
-    others: Sequence[Run] = (),
-    pages: Sequence[Path] = PAGES,
-    pictures: Path = DOCS / "results",
-) -> None:
-    """Write the `results_of` runs into pages that have a place for them, and the figures beside."""
-    write_files(results_of(reference, others, pages, pictures))
 
 
 def results_of(
     reference: Run,
     others: Sequence[Run] = (),
-    pages: Sequence[Path] = PAGES,
+    pages: Sequence[Path] = (ROOT / "README.md", DOCS / "results.md"),
     pictures: Path = DOCS / "results",
 ) -> dict[Path, str | bytes]:
     """Return the results of runs as the contents of files, so that nothing is written if one fails.
