@@ -52,6 +52,7 @@ from utils.models.winograd import convolve
 from utils.progress import progress_bar
 from utils.training.classifier import ImageClassifier, build_optimizer
 from utils.training.recipes import CANDIDATES, RECIPES, Recipe
+from utils.training.recorded_pass import RecordedPass
 from utils.training.trainer import build_trainer
 
 #: What a training step takes of memory for each picture of its batch.
@@ -64,6 +65,10 @@ IN_FLOAT32 = f"{CONVOLUTION}, float32"
 #: Two ways to compute the convolution that is measured, of 16×16 pixels.
 PLAIN, BY_WINOGRAD = partial(conv2d, padding=1), partial(convolve, rows=16, columns=16)
 WINOGRAD = "3×3 convolution, Winograd, float32"
+#: How many steps a measurement makes in a row, and the Trainer makes before. A GPU is asked for the
+#: next step while it is at this one, and records the first few.
+STEPS = {"cuda": (16, 5)}
+FEW_STEPS = (2, 1)
 #: The batch of `quick`, in which a step's fixed costs weigh more.
 SMALL_BATCH = RECIPES["quick"].batch_size
 
@@ -301,26 +306,22 @@ def _convolution(
 
 
 def _network_parts(model: str, batch_size: int, device: str, precision: str) -> Iterator[Part]:
-    data = _random_data(batch_size)
+    steps, before = STEPS.get(device, FEW_STEPS)
+    data = _random_data(batch_size, batches=steps + before)
     forward, both = (flops / 1e9 for flops in picture_flops(model))
     step, evaluation = f"{model}: training step", f"{model}: evaluation"
-    batch = ("pictures", batch_size)
-    yield Part(
-        step,
-        *batch,
-        _bare_step(model, batch_size, device, precision),
-        CONVOLUTION,
-        both * batch_size,
-    )
+    batch, several_batches = ("pictures", batch_size), ("pictures", steps * batch_size)
+    bare = _bare_step(model, batch_size, device, precision, steps)
+    yield Part(step, *several_batches, bare, CONVOLUTION, both * steps * batch_size)
     if batch_size > SMALL_BATCH:
-        times = batch_size // SMALL_BATCH
+        times = steps * batch_size // SMALL_BATCH
         bare, amount = _bare_step(model, SMALL_BATCH, device, precision, times), times * SMALL_BATCH
         yield Part(f"{step}, batch {SMALL_BATCH}", "pictures", amount, bare, step, amount)
     for what, augmentation in _augmentations(model).items():
         loading = _loader(data, augmentation, device)
         yield Part(f"{model}: loading, {what}", *batch, loading, step, batch_size, True)
-    trainer = _trainer_step(model, data, device, precision)
-    yield Part(f"{step} in Trainer", *batch, trainer, step, batch_size)
+    trainer = _trainer_steps(model, data, device, precision)
+    yield Part(f"{step} in Trainer", *several_batches, trainer, step, steps * batch_size)
     several = ("pictures", EVALUATED)
     size = min(EVALUATED, evaluation_batch_size(device, 32))
     low = _forward(model, device, precision, EVALUATED, size)
@@ -394,7 +395,7 @@ def _augmentations(model: str) -> dict[str, Augmentation]:
     return {f"augmentation {letter}": augmentation for letter, augmentation in CANDIDATES.items()}
 
 
-def _random_data(size: int, batches: int = 4) -> PictureDataModule:
+def _random_data(size: int, batches: int = 1) -> PictureDataModule:
     """Return batches of noise: `size` pictures each to train on, `EVALUATED` to evaluate."""
     generator = torch.Generator().manual_seed(0)
 
@@ -421,13 +422,13 @@ def _bare_step(
     One step goes before them: in training, each comes after another, and finds its memory there.
     """
     network = create_model(model, seed=0).to(device)
-    optimizer = build_optimizer(network, _recipe_of(model))
+    optimizer, passes = build_optimizer(network, _recipe_of(model)), RecordedPass(network)
     images = _pictures(batch_size, device)
     targets = torch.randint(0, 10, (batch_size,), device=device)
 
     def step():
         with autocast(device, precision):
-            logits = network(images)
+            logits = passes(images)
         cross_entropy(logits.float(), targets).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -457,37 +458,42 @@ def _loader(
     return measure
 
 
-def _trainer_step(
+def _trainer_steps(
     model: str, data: PictureDataModule, device: str, precision: str
 ) -> Callable[[], float]:
-    """Return a measurement of one step through Lightning, with everything that training does."""
-    recipe = replace(_recipe_of(model), epochs=1)
+    """Return a measurement of steps through Lightning, with everything that training does."""
+    recipe, (steps, before) = replace(_recipe_of(model), epochs=1), STEPS.get(device, FEW_STEPS)
 
     def measure() -> float:
-        clock = _StepClock(device)
+        clock = _StepClock(device, before)
         trainer = build_trainer(
             device,
             precision,
             max_epochs=1,
-            limit_train_batches=3,
+            limit_train_batches=before + steps,
             limit_val_batches=0,
             callbacks=[clock],
         )
         trainer.fit(ImageClassifier(create_model(model, seed=0), 10, recipe), datamodule=data)
-        return (clock.times[-1] - clock.times[0]) / (len(clock.times) - 1)
+        return clock.ended - clock.started
 
     return measure
 
 
 class _StepClock(Callback):
-    """Notes when each step ends; the time between two holds loading, transfer and step."""
+    """Notes when the steps before those that count have ended, and when all have.
 
-    def __init__(self, device: str):
-        self.device = device
-        self.times: list[float] = []
+    The time between holds loading, transfer and step.
+    """
+
+    def __init__(self, device: str, before: int):
+        self.device, self.before = device, before
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        self.times.append(_clock(self.device))
+        if batch_idx == self.before - 1:
+            self.started = _clock(self.device)
+        if batch_idx == trainer.num_training_batches - 1:
+            self.ended = _clock(self.device)
 
 
 def _forward(

@@ -276,5 +276,6 @@ def _chapters(folder: Path, clock: Clock) -> Iterator[str]:
 
 
 def _tests(clock: Clock) -> Iterator[str]:
-    _, lines = _timed_process(["-m", "pytest", "-m", "not slow"], ROOT, clock)
+    several = ["-m", "pytest", "-m", "not slow", "--numprocesses", "4", "--dist", "loadfile"]
+    _, lines = _timed_process(several, ROOT, clock)
     yield from _code(lines[-1:])

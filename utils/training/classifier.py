@@ -18,6 +18,7 @@ from utils.data.epochs import pictures_per_epoch
 from utils.models.network import Network
 from utils.training.optimizers import Muon
 from utils.training.recipes import Recipe
+from utils.training.recorded_pass import RecordedPass
 
 
 class ImageClassifier(LightningModule):
@@ -49,9 +50,11 @@ class ImageClassifier(LightningModule):
         class_counts: Tensor | None = None,
     ):
         super().__init__()
+        self.offsets: Tensor | None
         self.network = network
         self.recipe = recipe
         self.views, self.share = 1, 1.0
+        self.recorded: RecordedPass | None = None
         self.waiting = [
             weight
             for part in list(network.children())[:-1]
@@ -78,14 +81,25 @@ class ImageClassifier(LightningModule):
             batch: images and targets first; what follows them is not needed here.
         """
         images, targets = batch[:2]
-        logits = self(images).float()
+        passes = self.forward if self.recorded is None else self.recorded
+        logits = passes(images).float()
         losses = self._measure("train", logits, targets)
         smoothing = self.recipe.label_smoothing
         if not smoothing and self.offsets is None:
             return {"loss": losses.mean(), "losses": losses.detach()}
-        offset = logits if self.offsets is None else logits + self.offsets
-        loss = cross_entropy(offset, targets, label_smoothing=smoothing)
+        if self.offsets is not None:
+            logits = logits + self.offsets
+        loss = cross_entropy(logits, targets, label_smoothing=smoothing)
         return {"loss": loss, "losses": losses.detach()}
+
+    def on_train_start(self) -> None:
+        """Have passes recorded, where what is learned stays the same, by one process."""
+        if self.trainer.world_size == 1 and not self.recipe.head_share:
+            self.recorded = RecordedPass(self.network)
+
+    def on_train_end(self) -> None:
+        """Give the memory of a recorded pass back."""
+        self.recorded = None
 
     def on_train_batch_start(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """Note how large a part of the whole batch this process has."""

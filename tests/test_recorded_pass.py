@@ -1,0 +1,78 @@
+"""Passes recorded for a GPU: when they are, and that they are the passes that they stand for."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from utils.devices import autocast
+from utils.models.davidnet import DavidNet
+from utils.training import recorded_pass
+from utils.training.recorded_pass import RecordedPass
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that passes for one on a GPU."""
+
+    is_cuda = True
+
+
+def pictures(count: int, side: int = 16) -> torch.Tensor:
+    return torch.zeros(count, 3, side, side).as_subclass(OnGpu)
+
+
+@pytest.fixture
+def passed(monkeypatch):
+    """How batches passed, one after another: whether by a recording, and how many pictures."""
+    told = []
+
+    def note(how: str):
+        return lambda images: told.append((how, len(images)))
+
+    monkeypatch.setattr(recorded_pass, "_record", lambda network, images: note("recorded"))
+    passes = RecordedPass(note("plain"))
+    return lambda *batches: [passes(batch) for batch in batches] and told
+
+
+def test_a_pass_is_recorded_as_soon_as_a_shape_comes_twice_in_a_row(passed):
+    told = passed(*[pictures(8)] * 3, pictures(5), pictures(8), pictures(5))
+    how = ["plain", "recorded", "recorded", "plain", "recorded", "plain"]
+    assert told == list(zip(how, [8, 8, 8, 5, 8, 5], strict=True))
+
+
+def test_larger_pictures_are_recorded_anew(passed):
+    told = passed(*[pictures(8)] * 2, *[pictures(8, 24)] * 2, pictures(8))
+    assert [how for how, _ in told] == ["plain", "recorded", "plain", "recorded", "plain"]
+
+
+def test_without_a_gpu_nothing_is_recorded(monkeypatch):
+    monkeypatch.setattr(recorded_pass, "_record", lambda *_: pytest.fail("it was recorded"))
+    network = nn.Flatten()
+    passes, images = RecordedPass(network), torch.rand(4, 3, 8, 8)
+    for _ in range(3):
+        assert torch.equal(passes(images), network(images))
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_recorded_pass_gives_what_a_plain_one_does(precision):
+    torch.manual_seed(0)
+    network = DavidNet(width=8).cuda()
+    other = deepcopy(network)
+    passes = RecordedPass(other)
+    for number in range(5):
+        images = torch.rand(16, 3, 32, 32, device="cuda")
+        for net, asked in ((network, network), (other, passes)):
+            net.zero_grad()
+            with autocast("cuda", precision):
+                logits = asked(images)
+            logits.float().square().mean().backward()
+            for weight in net.parameters():
+                weight.data -= 0.01 * weight.grad
+        assert passes.recorded is None if number == 0 else passes.recorded is not None
+    for mine, its in zip(network.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(its, mine, rtol=1e-3, atol=1e-4)
+    assert int(other.prep.norm.num_batches_tracked) == 5
