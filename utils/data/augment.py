@@ -6,7 +6,7 @@ on every device, and in a run that was interrupted and resumed.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -38,9 +38,17 @@ def uniform(seed: int, epoch: int, indices: Tensor, purpose: int | Tensor) -> Te
     Returns:
         float32, N or P×N, the same on every device.
     """
+    return _drawn(_key(seed, epoch, purpose), indices)
+
+
+def _key(seed: int, epoch: int, purpose: int | Tensor) -> Any:
     key = _mix(seed & _MASK)
     for number in (seed >> 32, epoch, purpose):
         key = _mix(key ^ (number & _MASK))
+    return key
+
+
+def _drawn(key: int | Tensor, indices: Tensor) -> Tensor:
     hashed = _mix(_mix(indices ^ key) ^ (indices >> 32))
     return (hashed >> 8).float() / (1 << 24)  # 24 bits: what a float32 holds exactly
 
@@ -101,13 +109,13 @@ def augment(
     Returns:
         float32, N×3×H×W, channels-last.
     """
-    draw = _draws(augmentation, seed, epoch, indices).__getitem__
+    keys = _keys(augmentation, seed, epoch, indices.device)
+    draw = _drawn(keys, indices).__getitem__  # a row a purpose
     height, width = images.shape[-2:]
     span = 2 * augmentation.crop_padding + 1
     shift_y = (draw(_CROP_Y) * span).long() - augmentation.crop_padding
     shift_x = (draw(_CROP_X) * span).long() - augmentation.crop_padding
-    first = 0 if augmentation.alternate_flips else epoch
-    flip = uniform(seed, first, indices, _FLIP) < augmentation.flip_probability
+    flip = draw(_FLIP) < augmentation.flip_probability
     flip ^= augmentation.alternate_flips and epoch % 2 == 1
     images = normalise(shift_and_flip(images, shift_y, shift_x, flip), mean, std)
     if augmentation.shrink:
@@ -128,11 +136,19 @@ def augment(
     return images
 
 
-def _draws(augmentation: Augmentation, seed: int, epoch: int, indices: Tensor) -> Tensor:
-    """Return the draws for every purpose that an augmentation has: float32, a row a purpose."""
+@lru_cache(maxsize=2)
+def _keys(augmentation: Augmentation, seed: int, epoch: int, device: torch.device) -> Tensor:
+    """Return what tells the draws for each purpose of an augmentation apart: int64, P×1.
+
+    They are kept for the other batches of the epoch. Flips that alternate are drawn once for all
+    epochs.
+    """
     holes_ = augmentation.holes
     purposes = _HOLE + 4 * holes_.most if holes_ else _PURPOSES
-    return uniform(seed, epoch, indices, torch.arange(purposes, device=indices.device)[:, None])
+    keys = _key(seed, epoch, torch.arange(purposes, device=device)[:, None])
+    if augmentation.alternate_flips:
+        keys[_FLIP] = _key(seed, 0, _FLIP)
+    return keys
 
 
 def shift_and_flip(images: Tensor, shift_y: Tensor, shift_x: Tensor, flip: Tensor) -> Tensor:

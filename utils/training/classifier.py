@@ -108,6 +108,11 @@ class ImageClassifier(LightningModule):
             whole = trainer.datamodule.size_of_batch(batch_idx)
             self.share = len(batch[1]) * trainer.world_size / whole
 
+    def on_train_batch_end(self, outputs, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """Log the metrics once an epoch: at every step, a GPU would wait for it."""
+        if self.trainer.is_last_batch:
+            self._log("train")
+
     def backward(self, loss: Tensor, *args, **kwargs) -> None:
         """Compute gradients whose average over all processes is that of the whole batch's mean."""
         super().backward(loss if self.share == 1 else loss * self.share, *args, **kwargs)
@@ -116,6 +121,7 @@ class ImageClassifier(LightningModule):
         """Measure a batch of the watched split."""
         images, targets = batch[:2]
         self._measure("val", self(images).float(), targets)
+        self._log("val")
 
     def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Measure a batch of the test split, and return its logits (float32)."""
@@ -123,18 +129,21 @@ class ImageClassifier(LightningModule):
         views = several_views(images, self.views)
         logits = sum(weight * self(view).float() for view, weight in views)
         self._measure("test", logits, targets)
+        self._log("test")
         return logits
 
     def _measure(self, split: str, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the losses (N) of a batch's logits, and add them to the metrics of the split."""
         losses = cross_entropy(logits, targets, reduction="none")
-        mean_loss, accuracy = getattr(self, f"{split}_loss"), getattr(self, f"{split}_acc")
         if len(targets):  # of several processes, one may have no part in the last batch
-            mean_loss.update(losses.detach())
-            accuracy.update(logits.detach(), targets)
-        epoch_values = {f"{split}_loss": mean_loss, f"{split}_acc": accuracy}
-        self.log_dict(epoch_values, on_step=False, on_epoch=True, batch_size=len(targets))
+            getattr(self, f"{split}_loss").update(losses.detach())
+            getattr(self, f"{split}_acc").update(logits.detach(), targets)
         return losses
+
+    def _log(self, split: str) -> None:
+        """Have the Trainer read the metrics of a split at the end of its epoch."""
+        metrics = {name: getattr(self, name) for name in (f"{split}_loss", f"{split}_acc")}
+        self.log_dict(metrics, on_step=False, on_epoch=True)
 
     def on_train_epoch_start(self) -> None:
         """Have the network's last part learn alone in the first epochs, if the recipe says so.

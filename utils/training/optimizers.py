@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from utils.training.recorded_pass import uncollected
+
 #: Coefficients of the polynomial that brings singular values near 1 (Jordan 2024, "Muon").
 QUINTIC = (3.4445, -4.7750, 2.0315)
 #: How much of the averaged squares Adam keeps in a step. A short training wants little.
@@ -101,7 +103,7 @@ class _Recorded:
         self.momentum.fill_(momentum)
         self.made += 1
         if self.made == 3:
-            with torch.cuda.graph(self.graph):
+            with uncollected(), torch.cuda.graph(self.graph):
                 self._turn()
         if self.made < 3:
             self._turn()

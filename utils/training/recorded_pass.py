@@ -1,6 +1,8 @@
 """A network's pass forward and back on a GPU, as CUDA graphs."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,7 +50,8 @@ class _Whole(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
+        self.logits = self.network(images)
+        return self.logits
 
 
 def _record(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
@@ -56,11 +59,28 @@ def _record(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
 
     Recording passes some batches through it: averages that its norms keep are put back.
     """
-    kept = [buffer.clone() for buffer in network.buffers()]
+    kept, whole = [buffer.clone() for buffer in network.buffers()], _Whole(network)
     dtype, lowered = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
     # a weight that autocast had turned before would be turned no more in the recording
-    with torch.autocast("cuda", dtype, enabled=lowered, cache_enabled=False):
-        recorded: Any = torch.cuda.make_graphed_callables(_Whole(network), (images.clone(),))
+    autocast = torch.autocast("cuda", dtype, enabled=lowered, cache_enabled=False)
+    with autocast, uncollected():
+        recorded: Any = torch.cuda.make_graphed_callables(whole, (images.clone(),))
+    whole.logits.detach_()  # or gradients would be summed on the stream of the recording
     for buffer, value in zip(network.buffers(), kept, strict=True):
         buffer.copy_(value)
     return recorded
+
+
+@contextmanager
+def uncollected() -> Generator[None]:
+    """Keep Python from looking for what nothing refers to any more while CUDA work is recorded.
+
+    It could be an earlier recording, and to free one spoils the one that is being made.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
