@@ -151,6 +151,8 @@ def test_curves_are_told_as_far_as_all_runs_of_a_group_went(tmp_path):
     bands = curves(gather(tmp_path, "recipe"))
     quick = bands[bands["group"] == "quick"]
     assert quick["n"].tolist() == [4, 4, 2, 2]
+    assert quick["is_whole"].tolist() == [True, True, False, False]
+    assert bands.loc[bands["group"] != "quick", "is_whole"].all()
     said = curves_in_words(bands)
     assert "accuracy of its 4 runs scattered most after epoch 2" in said
     assert "after epoch 2, the last that all of them have" in said and "at the end" not in said

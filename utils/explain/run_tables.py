@@ -141,8 +141,9 @@ def curves(gathered: Gathered) -> pd.DataFrame:
     """Return what was watched after each epoch: mean and spread over the runs of each group.
 
     Returns:
-        a row for each group and epoch: ``group``, ``epoch``, ``n``, and ``val_acc`` (in [0, 1]) and
-        ``val_loss`` each with ``…_spread``, the standard deviation, which a single run has not.
+        a row for each group and epoch: ``group``, ``epoch``, ``n``, whether that is every run of
+        the group (``is_whole``), and ``val_acc`` (in [0, 1]) and ``val_loss`` each with
+        ``…_spread``, the standard deviation, which a single run has not.
     """
     histories = [
         outcome.history.assign(group=label)
@@ -152,6 +153,7 @@ def curves(gathered: Gathered) -> pd.DataFrame:
     made = pd.DataFrame({"n": grouped.size()})
     for name in ("val_acc", "val_loss"):
         made[name], made[f"{name}_spread"] = grouped[name].mean(), grouped[name].std()
+    made["is_whole"] = made["n"] == made.groupby("group")["n"].transform("max")
     return made.reset_index()
 
 
@@ -173,7 +175,7 @@ def curves_in_words(bands: pd.DataFrame) -> str:
     """Return where the runs of a group lay furthest apart, and how far at the end."""
     told = []
     for name, rows in bands.groupby("group", sort=False):
-        whole = rows[rows["n"] == rows["n"].max()]
+        whole = rows[rows["is_whole"]]
         spread = whole["val_acc_spread"]
         if spread.isna().all():
             told.append(f"{name}: one run, which shows no spread.")

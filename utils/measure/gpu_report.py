@@ -35,6 +35,8 @@ LIMIT = 480.0
 #: What is trained, how often, and in how many epochs waiting is looked for.
 RECIPE, SEEDS, EPOCHS = "speed", 5, 2
 STARTS = 2
+#: What a process that tests may take of it, in bytes.
+GPU_MEMORY_OF_A_TEST = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,8 @@ def _chapters(folder: Path, clock: Clock) -> Iterator[str]:
 
 
 def _tests(clock: Clock) -> Iterator[str]:
-    several = ["-m", "pytest", "-m", "not slow", "--numprocesses", "4", "--dist", "loadfile"]
-    _, lines = _timed_process(several, ROOT, clock)
+    free = torch.cuda.mem_get_info()[0]
+    several = max(1, min((psutil.cpu_count() or 1) // 2, free // GPU_MEMORY_OF_A_TEST))
+    asked = ["-m", "not slow", "--numprocesses", str(several), "--dist", "loadfile"]
+    _, lines = _timed_process(["-m", "pytest", *asked], ROOT, clock)
     yield from _code(lines[-1:])

@@ -59,9 +59,9 @@ def curves(bands, dataset_title, watched="test split"):
     """Draw watched accuracy and loss by epoch: each group's mean, and a band over its runs.
 
     Args:
-        bands: DataFrame with columns group, epoch, n (runs), val_acc, val_acc_spread, val_loss and
-            val_loss_spread: means, and standard deviations, which are NaN for a single run. Epochs
-            that some runs of a group lack are not drawn.
+        bands: DataFrame with columns group, epoch, n (runs), is_whole, val_acc, val_acc_spread,
+            val_loss and val_loss_spread: means, and standard deviations, which are NaN for a single
+            run. Epochs that some runs of a group lack, and that are not whole, are not drawn.
         dataset_title: how figures name the data.
         watched: the split behind them.
     """
@@ -69,9 +69,10 @@ def curves(bands, dataset_title, watched="test split"):
     if not len(bands):
         return message_figure(title, dataset_title, NO_RUN)
     names, left = groups_shown(bands)
-    is_whole = bands["n"] == bands.groupby("group")["n"].transform("max")
-    cut = "" if is_whole.all() else "A line ends with the first run of its group that does. "
-    bands = bands[is_whole]
+    cut = (
+        "" if bands["is_whole"].all() else "A line ends with the first run of its group that does. "
+    )
+    bands = bands[bands["is_whole"]]
     late = bands["epoch"] > bands["epoch"].max() / 2
     views = [bands, bands[late]] if bands["epoch"].max() >= LEAST_EPOCHS else [bands]
     closer = "At the right, the second half of the epochs again. " * (len(views) - 1)

@@ -48,10 +48,21 @@ class _Whole(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
+        self.logits: Tensor | None = None
 
     def forward(self, images: Tensor) -> Tensor:
+        self.let_go()
         self.logits = self.network(images)
         return self.logits
+
+    def let_go(self) -> None:
+        """Forget where the last logits came from.
+
+        Whoever keeps that sums gradients on the stream where they were made first: another than
+        that of the training, which would wait for it.
+        """
+        if self.logits is not None:
+            self.logits.detach_()
 
 
 def _record(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
@@ -65,7 +76,7 @@ def _record(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
     autocast = torch.autocast("cuda", dtype, enabled=lowered, cache_enabled=False)
     with autocast, uncollected():
         recorded: Any = torch.cuda.make_graphed_callables(whole, (images.clone(),))
-    whole.logits.detach_()  # or gradients would be summed on the stream of the recording
+    whole.let_go()
     for buffer, value in zip(network.buffers(), kept, strict=True):
         buffer.copy_(value)
     return recorded
