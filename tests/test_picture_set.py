@@ -82,3 +82,11 @@ def test_a_part_keeps_its_groups():
     split = Split(torch.zeros(3, 3, 1, 1), torch.tensor([0, 1, 1]), groups=torch.tensor([4, 9, 4]))
     assert split.subset(torch.tensor([2, 1])).groups.tolist() == [4, 9]
     assert Split(split.images, split.targets).subset(torch.tensor([0])).groups is None
+
+
+@pytest.mark.parametrize(("count", "kept"), [(2, "09"), (4, "0369"), (10, "0123456789")])
+def test_pictures_are_spread_from_the_first_to_the_last(count, kept):
+    images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 3, 4, 4)
+    found = picture_set.spread(Split(images, torch.arange(10)), count)
+    assert found.targets.tolist() == found.images[:, 0, 0, 0].tolist() == list(map(int, kept))
+    assert len(picture_set.spread(found, 99)) == count

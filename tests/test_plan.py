@@ -174,6 +174,25 @@ def test_pictures_to_whiten_are_normalised_few_at_a_time(tmp_path, monkeypatch):
     assert max(sizes) == 16 and sum(sizes) == len(plan.picture_set.train)
 
 
+def test_pictures_of_every_class_whiten_where_classes_follow_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.training.plan.PICTURES_TO_WHITEN", 8)
+    plan, seen = make_speed_plan(tmp_path, monkeypatch), []
+    whole = plan.picture_set.train
+    in_order = replace(plan.picture_set, train=whole.subset(whole.targets.argsort(stable=True)))
+    plan = replace(plan, picture_set=in_order)
+
+    def noting(images, *statistics):
+        seen.append(images)
+        return normalise(images, *statistics)
+
+    monkeypatch.setattr("utils.training.plan.normalise", noting)
+    plan.network()
+    same = (torch.cat(seen)[:, None] == in_order.train.images).flatten(2).all(2)
+    assert len(same) == 8
+    classes = in_order.train.targets[same.float().argmax(1)]
+    assert classes.unique().tolist() == in_order.train.targets.unique().tolist()
+
+
 @pytest.mark.parametrize("model", ["davidnet", "resnet18"])
 def test_no_picture_is_looked_at_where_no_weight_depends_on_it(tmp_path, monkeypatch, model):
     monkeypatch.setattr("utils.training.plan.normalise", never_fit)

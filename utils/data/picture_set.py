@@ -253,3 +253,13 @@ def limited(split: Split, limit: int | None, name: str) -> Split:
         for target, count in zip(classes, quota, strict=True)
     ]
     return split.subset(torch.cat(kept).sort().values)
+
+
+def spread(split: Split, count: int) -> Split:
+    """Return so many pictures, or all if they are fewer, evenly spread over the split.
+
+    Its first would often be of one class: those in folders come class by class.
+    """
+    if count >= len(split):
+        return split
+    return split.subset(torch.linspace(0, len(split) - 1, count).round().long())

@@ -14,7 +14,7 @@ import torch
 
 from utils import InputError, as_markdown, counted, first_line
 from utils.data.augment import normalise
-from utils.data.picture_set import PictureSet
+from utils.data.picture_set import PictureSet, spread
 from utils.data.sources import pictures_of
 from utils.explain.exported import (
     BATCH_SIZE,
@@ -230,7 +230,7 @@ def compare(file: Path, network: Network, pictures: PictureSet, count: int) -> A
         pictures: what it was trained on.
         count: on how many; all test pictures where there are fewer.
     """
-    exported, images = ExportedModel(file), pictures.test.images[:count]
+    exported, images = ExportedModel(file), spread(pictures.test, count).images
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     plain_convolutions(plain)
     logits, maps, doubtful = [], [], 0

@@ -11,7 +11,7 @@ from torch import Tensor
 from utils import InputError, as_percent, counted, printable
 from utils.data.augment import normalise
 from utils.data.batches import PictureDataModule, evaluation_batch_size
-from utils.data.picture_set import PictureSet
+from utils.data.picture_set import PictureSet, spread
 from utils.devices import PRECISIONS, choose_device, choose_precision, computes_in
 from utils.files import brief_path
 from utils.models.backbones import BACKBONES, Backbone
@@ -133,8 +133,8 @@ class TrainingPlan:
         return network
 
     def _pictures_to_whiten(self) -> Iterator[Tensor]:
-        """Yield the first training pictures, normalised, in batches of a few megabytes."""
-        pictures = self.data_module().train.images[:PICTURES_TO_WHITEN]
+        """Yield training pictures, normalised, in batches of a few megabytes."""
+        pictures = spread(self.data_module().train, PICTURES_TO_WHITEN).images
         mean, std = self.picture_set.mean, self.picture_set.std
         for batch in pictures.split(evaluation_batch_size("cpu", self.picture_set.image_size)):
             yield normalise(batch, mean, std)
