@@ -162,8 +162,8 @@ def _checked_growth(growth) -> tuple[tuple[float, float], ...]:
 SPEED = Recipe(
     "speed",
     epochs=10,
-    batch_size=500,
-    max_lr=0.17,
+    batch_size=1000,
+    max_lr=0.24,
     model="speednet",
     optimizer="muon",
     warmup_share=0.0,
@@ -182,6 +182,7 @@ FAST = replace(
     model="davidnet",
     epochs=13,
     batch_size=512,
+    max_lr=0.17,
     label_smoothing=0.1,
     growth=((0.5, 0.4), (0.75, 0.75)),
     views=1,
