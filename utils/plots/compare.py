@@ -69,10 +69,9 @@ def curves(bands, dataset_title, watched="test split"):
     if not len(bands):
         return message_figure(title, dataset_title, NO_RUN)
     names, left = groups_shown(bands)
-    cut = (
-        "" if bands["is_whole"].all() else "A line ends with the first run of its group that does. "
-    )
-    bands = bands[bands["is_whole"]]
+    is_whole = bands["is_whole"]
+    cut = "" if is_whole.all() else "A line ends with the first run of its group that does. "
+    bands = bands[is_whole]
     late = bands["epoch"] > bands["epoch"].max() / 2
     views = [bands, bands[late]] if bands["epoch"].max() >= LEAST_EPOCHS else [bands]
     closer = "At the right, the second half of the epochs again. " * (len(views) - 1)
