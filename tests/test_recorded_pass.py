@@ -26,6 +26,12 @@ def pictures(count: int, side: int = 16) -> torch.Tensor:
     return torch.zeros(count, 3, side, side).as_subclass(OnGpu)
 
 
+@pytest.fixture(autouse=True)
+def in_bfloat16(monkeypatch):
+    """Passes happen in 16 bits on a GPU."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *device: device == ("cuda",))
+
+
 @pytest.fixture
 def passed(monkeypatch):
     """How batches passed, one after another: whether by a recording, and how many pictures."""
@@ -58,6 +64,11 @@ def test_without_a_gpu_nothing_is_recorded(monkeypatch):
         assert torch.equal(passes(images), network(images))
 
 
+def test_in_float32_nothing_is_recorded(passed, monkeypatch):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+    assert [how for how, _ in passed(*[pictures(8)] * 3)] == ["plain"] * 3
+
+
 def test_nothing_is_collected_while_work_is_recorded():
     with uncollected():
         assert not gc.isenabled()
@@ -71,8 +82,9 @@ def test_nothing_is_collected_while_work_is_recorded():
 
 
 @needs_gpu
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_recorded_pass_gives_what_a_plain_one_does(precision):
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_a_recorded_pass_gives_what_a_plain_one_does(precision, monkeypatch):
+    monkeypatch.undo()
     torch.manual_seed(0)
     network = DavidNet(width=8).cuda()
     other = deepcopy(network)

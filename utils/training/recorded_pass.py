@@ -16,7 +16,8 @@ class RecordedPass:
     than a GPU takes to do them; recorded as two CUDA graphs, forward and back, they are asked for
     at once (Nguyen et al. 2021, "Accelerating PyTorch with CUDA Graphs"). It is recorded when two
     batches of one shape follow each other, so the last of an epoch, if it is smaller, passes as
-    ever, and it is recorded anew where the pictures have grown. On other devices it does nothing.
+    ever, and it is recorded anew where the pictures have grown. On other devices, and in float32,
+    batches pass as ever, too.
 
     Args:
         network: maps N×3×S×S pictures to N×num_classes logits. Which of its weights are learned,
@@ -31,7 +32,7 @@ class RecordedPass:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits of normalised pictures; gradients reach the network's weights."""
-        if not images.is_cuda:
+        if not images.is_cuda or not torch.is_autocast_enabled("cuda"):
             return self.network(images)
         again, self.last = images.shape == self.last, images.shape
         if again and images.shape != self.shape:
@@ -71,9 +72,8 @@ def _record(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
     Recording passes some batches through it: averages that its norms keep are put back.
     """
     kept, whole = [buffer.clone() for buffer in network.buffers()], _Whole(network)
-    dtype, lowered = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
     # a weight that autocast had turned before would be turned no more in the recording
-    autocast = torch.autocast("cuda", dtype, enabled=lowered, cache_enabled=False)
+    autocast = torch.autocast("cuda", torch.get_autocast_dtype("cuda"), cache_enabled=False)
     with autocast, uncollected():
         recorded: Any = torch.cuda.make_graphed_callables(whole, (images.clone(),))
     whole.let_go()
