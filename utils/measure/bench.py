@@ -320,7 +320,7 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
     for what, augmentation in _augmentations(model).items():
         loading = _loader(data, augmentation, device)
         yield Part(f"{model}: loading, {what}", *batch, loading, step, batch_size, True)
-    trainer = _trainer_steps(model, data, device, precision)
+    trainer = _trainer_steps(model, data, device, precision, before, steps)
     yield Part(f"{step} in Trainer", *several_batches, trainer, step, steps * batch_size)
     several = ("pictures", EVALUATED)
     size = min(EVALUATED, evaluation_batch_size(device, 32))
@@ -459,10 +459,13 @@ def _loader(
 
 
 def _trainer_steps(
-    model: str, data: PictureDataModule, device: str, precision: str
+    model: str, data: PictureDataModule, device: str, precision: str, before: int, steps: int
 ) -> Callable[[], float]:
-    """Return a measurement of steps through Lightning, with everything that training does."""
-    recipe, (steps, before) = replace(_recipe_of(model), epochs=1), STEPS.get(device, FEW_STEPS)
+    """Return a measurement of steps through Lightning, with everything that training does.
+
+    So many are made before those that count.
+    """
+    recipe = replace(_recipe_of(model), epochs=1)
 
     def measure() -> float:
         clock = _StepClock(device, before)
