@@ -304,6 +304,15 @@ def test_the_recipe_names_the_optimiser():
     assert optimizer.param_groups[0]["momentum"] == RECIPES["speed"].max_momentum
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("32-true", "float32"), ("bf16-mixed", "bfloat16"), ("16-mixed", "float32")],
+)
+def test_muon_multiplies_in_bfloat16_where_training_does(precision, dtype):
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), RECIPES["quick"], precision)
+    assert optimizer.dtype == getattr(torch, dtype)
+
+
 def test_the_schedule_of_speed_falls_in_a_straight_line_with_constant_momentum():
     recipe = RECIPES["speed"]
     rates, momenta, steps_per_epoch = planned_schedule(recipe, 5_000)

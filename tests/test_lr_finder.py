@@ -32,6 +32,7 @@ from utils.training.lr_finder import (
 )
 from utils.training.plan import plan_training
 from utils.training.recipes import RECIPES
+from utils.training.trainer import build_trainer
 
 STEPS = 41
 RATES = np.logspace(-5, 0, STEPS)
@@ -214,7 +215,9 @@ def test_rates_are_spaced_as_those_of_lightnings_range_test(make_plan):
 
 def test_every_group_of_an_optimizer_follows_the_rate_and_keeps_its_scale(make_plan):
     plan = make_plan(recipe="speed", model="davidnet")
-    steps = _Sweep(plan, lambda step: 1e-3 * 2**step, lambda: None).configure_optimizers()
+    sweeping = _Sweep(plan, lambda step: 1e-3 * 2**step, lambda: None)
+    sweeping.trainer = build_trainer("cpu", "32-true")
+    steps = sweeping.configure_optimizers()
     optimizer, schedule = steps["optimizer"], steps["lr_scheduler"]["scheduler"]
     trained = build_optimizer(plan.network(), plan.recipe)
     for rate in (1e-3, 2e-3, 4e-3):
@@ -224,6 +227,24 @@ def test_every_group_of_an_optimizer_follows_the_rate_and_keeps_its_scale(make_p
     scales = [[g["lr_scale"] for g in o.param_groups] for o in (optimizer, trained)]
     assert scales[0] == scales[1]
     assert len(set(scales[0])) == 3
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_sweep_and_a_training_tell_the_optimiser_their_precision(
+    precision, make_plan, monkeypatch
+):
+    told = []
+
+    def kept(network, recipe, precision):
+        told.append(precision)
+        return build_optimizer(network, recipe, precision)
+
+    for module in ("classifier", "lr_finder"):
+        monkeypatch.setattr(f"utils.training.{module}.build_optimizer", kept)
+    plan = make_plan(recipe="quick", precision=precision)
+    sweep(plan, steps=10)
+    fit(plan)
+    assert told == [precision, precision]
 
 
 def test_a_sweep_shows_its_steps_as_text(make_plan, capsys):

@@ -128,6 +128,51 @@ def test_what_is_iterated_is_the_polynomial_of_newton_and_schulz(shape, iteratio
     torch.testing.assert_close(result.double(), exact, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("falls", [0.0, 0.5, 1.0])
+def test_in_bfloat16_the_shorter_way_is_as_exact_as_that_of_the_authors(falls):
+    torch.manual_seed(3)
+    left, _ = torch.linalg.qr(torch.randn(128, 128))
+    right, _ = torch.linalg.qr(torch.randn(1152, 128))
+    matrix = left @ torch.diag(torch.arange(1.0, 129.0) ** -falls) @ right.T
+    exact = orthogonalised(matrix).double()
+
+    def error(result):
+        assert result.dtype == torch.bfloat16
+        return float((result.double() - exact).norm() / exact.norm())
+
+    (a, b, c), step_by_step = QUINTIC, matrix.bfloat16() / matrix.norm()
+    for _ in range(3):
+        square = step_by_step @ step_by_step.mT
+        step_by_step = a * step_by_step + (b * square + c * square @ square) @ step_by_step
+    ours, theirs = error(orthogonalised(matrix.bfloat16())), error(step_by_step)
+    assert 0 < ours < 0.05  # where singular values end is not exact either: from 0.7 to 1.2
+    assert ours < 2.5 * theirs
+
+
+def test_a_step_in_bfloat16_is_that_in_float32_but_for_rounding():
+    networks = small_network(), small_network()
+    for network, dtype in zip(networks, (torch.float32, torch.bfloat16), strict=True):
+        optimizer = Muon(network, 0.1, dtype=dtype)
+        for step in range(3):
+            gradients(network, step)
+            optimizer.step()
+    for ndim, rounding in ((4, 0.01), (2, 0), (1, 0)):
+        for exact, rounded in zip(*(groups_of(n)[ndim] for n in networks), strict=True):
+            assert rounded.dtype == torch.float32
+            torch.testing.assert_close(rounded, exact, rtol=0, atol=rounding)
+            assert torch.equal(rounded, exact) is (rounding == 0)
+
+
+def test_a_step_is_the_same_whatever_order_a_weight_has_in_memory():
+    plain, last = small_network(), small_network().to(memory_format=torch.channels_last)
+    for network in (plain, last):
+        optimizer = Muon(network, 0.1)
+        gradients(network, 0)
+        optimizer.step()
+    for one, other in zip(plain.parameters(), last.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_the_size_of_the_gradient_does_not_matter():
     networks = small_network(), small_network()
     for network, size in zip(networks, (1.0, 1000.0), strict=True):

@@ -311,11 +311,12 @@ def _network_parts(model: str, batch_size: int, device: str, precision: str) -> 
     forward, both = (flops / 1e9 for flops in picture_flops(model))
     step, evaluation = f"{model}: training step", f"{model}: evaluation"
     batch, several_batches = ("pictures", batch_size), ("pictures", steps * batch_size)
-    bare = _bare_step(model, batch_size, device, precision, steps)
+    bare = _bare_step(_recipe_of(model), batch_size, device, precision, steps)
     yield Part(step, *several_batches, bare, CONVOLUTION, both * steps * batch_size)
     if batch_size > SMALL_BATCH:
-        times = steps * batch_size // SMALL_BATCH
-        bare, amount = _bare_step(model, SMALL_BATCH, device, precision, times), times * SMALL_BATCH
+        times, recipe = steps * batch_size // SMALL_BATCH, _of_small_batches(model)
+        bare = _bare_step(recipe, SMALL_BATCH, device, precision, times)
+        amount = times * SMALL_BATCH
         yield Part(f"{step}, batch {SMALL_BATCH}", "pictures", amount, bare, step, amount)
     for what, augmentation in _augmentations(model).items():
         loading = _loader(data, augmentation, device)
@@ -387,6 +388,12 @@ def _recipe_of(model: str) -> Recipe:
     return next(recipe for recipe in RECIPES.values() if recipe.model == model)
 
 
+def _of_small_batches(model: str) -> Recipe:
+    """Return that recipe of a network whose optimiser's share of a step weighs most."""
+    recipes = (recipe for recipe in RECIPES.values() if recipe.model == model)
+    return min(recipes, key=lambda recipe: recipe.batch_size)
+
+
 def _augmentations(model: str) -> dict[str, Augmentation]:
     """Return what is measured by name: the recipe's, or all that the original may have had."""
     recipe = _recipe_of(model)
@@ -415,14 +422,14 @@ def _pictures(count: int, device: str) -> torch.Tensor:
 
 
 def _bare_step(
-    model: str, batch_size: int, device: str, precision: str, times: int = 1
+    recipe: Recipe, batch_size: int, device: str, precision: str, times: int = 1
 ) -> Callable[[], float]:
-    """Return a measurement of steps without Lightning, loader, augmentation or metrics.
+    """Return a measurement of a recipe's steps without Lightning, loader, augmentation or metrics.
 
     One step goes before them: in training, each comes after another, and finds its memory there.
     """
-    network = create_model(model, seed=0).to(device)
-    optimizer, passes = build_optimizer(network, _recipe_of(model)), RecordedPass(network)
+    network = create_model(recipe.model, seed=0).to(device)
+    optimizer, passes = build_optimizer(network, recipe, precision), RecordedPass(network)
     images = _pictures(batch_size, device)
     targets = torch.randint(0, 10, (batch_size,), device=device)
 

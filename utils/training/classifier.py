@@ -167,7 +167,7 @@ class ImageClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser, and OneCycle stepped every batch over all steps of the training."""
-        optimizer = build_optimizer(self.network, self.recipe)
+        optimizer = build_optimizer(self.network, self.recipe, self.trainer.precision)
         schedule = one_cycle(optimizer, self.recipe, int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,
@@ -175,10 +175,19 @@ class ImageClassifier(LightningModule):
         }
 
 
-def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser, without a schedule."""
+def build_optimizer(
+    network: nn.Module, recipe: Recipe, precision: str = "32-true"
+) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser, without a schedule.
+
+    Args:
+        network: whose weights are learned.
+        recipe: of the training.
+        precision: Lightning's name of it. In bfloat16, Muon multiplies so, too.
+    """
     if recipe.optimizer == "muon":
-        return Muon(network, recipe.max_lr, recipe.max_momentum)
+        dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+        return Muon(network, recipe.max_lr, recipe.max_momentum, dtype=dtype)
     return torch.optim.Adam(_by_depth(network, recipe), lr=recipe.max_lr)
 
 

@@ -134,7 +134,7 @@ class _Sweep(ImageClassifier):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the recipe's optimiser, and the rising rate, stepped every batch."""
-        optimizer = build_optimizer(self.network, self.recipe)
+        optimizer = build_optimizer(self.network, self.recipe, self.trainer.precision)
         for group in optimizer.param_groups:
             group["lr"] /= self.recipe.max_lr  # 1, or less; times the factor of the step
         rising = LambdaLR(optimizer, self.rate)

@@ -27,6 +27,8 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate of all groups; a group's own is this times its ``lr_scale``.
         momentum: of the averaged gradients: Muon's, and Adam's first beta.
         head_scale, bias_scale: ``lr_scale`` of the weights and of the biases that get Adam.
+        dtype: in which matrices are multiplied: float32, or bfloat16, which takes half the time
+            where a processor has it, and is as exact as the method's authors have it.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.6,
         head_scale: float = 1 / 600,
         bias_scale: float = 0.15,
+        dtype: torch.dtype = torch.float32,
     ):
         trainable = [p for p in network.parameters() if p.requires_grad]
         groups = [
@@ -45,6 +48,7 @@ class Muon(torch.optim.Optimizer):
         ]
         defaults = {"lr": lr, "momentum": momentum, "turns": False}
         super().__init__([group for group in groups if group["params"]], defaults)
+        self.dtype = dtype
         self._turn_on_gpu: _Recorded | None = None
 
     @torch.no_grad()
@@ -70,11 +74,11 @@ class Muon(torch.optim.Optimizer):
         self, weights: list, averages: list, gradients: list, lr: float, momentum: float
     ) -> None:
         if weights[0].device.type != "cuda":
-            _turn(weights, averages, gradients, lr, momentum)
+            _turn(weights, averages, gradients, lr, momentum, self.dtype)
             return
         recorded = self._turn_on_gpu
         if recorded is None or not recorded.is_of(weights, averages):
-            recorded = self._turn_on_gpu = _Recorded(weights, averages)
+            recorded = self._turn_on_gpu = _Recorded(weights, averages, self.dtype)
         recorded.turn(gradients, lr, momentum)
 
 
@@ -85,8 +89,8 @@ class _Recorded:
     ask for them one by one.
     """
 
-    def __init__(self, weights: list[Tensor], averages: list[Tensor]):
-        self.weights, self.averages = weights, averages
+    def __init__(self, weights: list[Tensor], averages: list[Tensor], dtype: torch.dtype):
+        self.weights, self.averages, self.dtype = weights, averages, dtype
         self.gradients = [torch.empty_like(weight) for weight in weights]
         self.lr, self.momentum = (torch.empty((), device=weights[0].device) for _ in range(2))
         self.made, self.graph = 0, torch.cuda.CUDAGraph()
@@ -111,7 +115,7 @@ class _Recorded:
             self.graph.replay()
 
     def _turn(self) -> None:
-        _turn(self.weights, self.averages, self.gradients, self.lr, self.momentum)
+        _turn(self.weights, self.averages, self.gradients, self.lr, self.momentum, self.dtype)
 
 
 # Each takes all parameters of a group at once, with few calls for a GPU to begin.
@@ -123,6 +127,7 @@ def _turn(
     gradients: list[Tensor],
     lr: float | Tensor,
     momentum: float | Tensor,
+    dtype: torch.dtype,
 ) -> None:
     torch._foreach_mul_(averages, momentum)
     torch._foreach_add_(averages, gradients)
@@ -133,9 +138,12 @@ def _turn(
     torch._foreach_mul_(weights, scales)
     for shape in dict.fromkeys(weight.shape for weight in weights):
         alike = [number for number, weight in enumerate(weights) if weight.shape == shape]
-        turned = orthogonalised(torch.stack([ahead[number].flatten(1) for number in alike])) * lr
+        # in the order of channels-last memory, so that rows need no copy of their own
+        rows = [ahead[number].to(dtype).permute(0, 2, 3, 1).flatten(1) for number in alike]
+        turned = orthogonalised(torch.stack(rows)) * lr
         for number, direction in zip(alike, turned, strict=True):
-            weights[number].sub_(direction.view(shape))
+            by_place = weights[number].permute(0, 2, 3, 1)
+            by_place.sub_(direction.view(by_place.shape))
 
 
 def _adam(
@@ -172,7 +180,7 @@ def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
     end: half the work for DavidNet's.
 
     Args:
-        matrices: float32, N×M, or K×N×M.
+        matrices: float32 or bfloat16, N×M, or K×N×M.
         iterations: of the polynomial, at least 1.
 
     Returns:
