@@ -13,6 +13,7 @@ from utils.measure import bench
 from utils.models.davidnet import DavidNet
 from utils.models.registry import create_model
 from utils.models.speednet import SpeedNet
+from utils.training.classifier import build_optimizer
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +87,19 @@ def test_a_share_is_the_ratio_of_two_median_rates(report):
     _, both = bench.picture_flops("davidnet")
     ceiling = parts[bench.CONVOLUTION]["amount"] / median[bench.CONVOLUTION]  # GFLOP/s
     assert parts[step]["share"] == pytest.approx(steps * 8 * both / 1e9 / median[step] / ceiling)
+
+
+def test_steps_in_small_batches_are_those_of_the_recipe_that_trains_so(monkeypatch):
+    asked = []
+
+    def kept(network, recipe, precision):
+        asked.append((recipe.name, precision))
+        return build_optimizer(network, recipe, precision)
+
+    monkeypatch.setattr(bench, "build_optimizer", kept)
+    for model in ("davidnet", "speednet"):
+        list(bench._network_parts(model, 8, "cpu", "bf16-mixed"))
+    assert asked == [(name, "bf16-mixed") for name in ("original", "quick", "speed", "speed")]
 
 
 def test_the_operations_of_davidnet_are_those_of_its_layers(monkeypatch):

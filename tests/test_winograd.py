@@ -150,14 +150,14 @@ def test_a_map_is_cut_so_that_the_fewest_products_are_taken(side, tiling):
 
 @pytest.fixture
 def taken(monkeypatch) -> list[tuple[int, ...]]:
-    """Shapes of the weights that went this way, on a processor that multiplies slowly."""
+    """Shapes of the weights that went this way, where it pays."""
     shapes = []
 
     def noted(x, weight, rows, columns):
         shapes.append(tuple(weight.shape[:2]))
         return convolve(x, weight, rows, columns)
 
-    monkeypatch.setattr(convolution, "MULTIPLIES_SLOWLY", True)
+    monkeypatch.setattr(convolution, "WINOGRAD_PAYS", True)
     monkeypatch.setattr(convolution, "convolve", noted)
     return shapes
 
@@ -190,11 +190,11 @@ def test_few_tiles_and_other_number_formats_do_not(count, dtype, taken):
     assert not taken
 
 
-def test_nothing_does_where_a_processor_multiplies_fast_or_computes_in_16_bits(taken, monkeypatch):
+def test_nothing_does_where_it_does_not_pay_or_in_16_bits(taken, monkeypatch):
     layer, images = Conv3x3(128, 128), torch.randn(64, 128, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         layer(images)
-    monkeypatch.setattr(convolution, "MULTIPLIES_SLOWLY", False)
+    monkeypatch.setattr(convolution, "WINOGRAD_PAYS", False)
     layer(images)
     assert not taken
 
@@ -203,8 +203,8 @@ def test_nothing_does_where_a_processor_multiplies_fast_or_computes_in_16_bits(t
 def test_a_network_in_training_gives_what_the_plain_one_gives(model, taken, monkeypatch):
     torch.manual_seed(0)
     images, logits = torch.randn(64, 3, 16, 16), []
-    for is_slow in (True, False):
-        monkeypatch.setattr(convolution, "MULTIPLIES_SLOWLY", is_slow)
+    for pays in (True, False):
+        monkeypatch.setattr(convolution, "WINOGRAD_PAYS", pays)
         logits.append(create_model(model, seed=0)(images))
     assert taken
     assert (logits[0] - logits[1]).norm() < 1e-5 * logits[1].norm()
