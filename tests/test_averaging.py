@@ -6,6 +6,7 @@ import torch
 from utils.cli import main
 from utils.data.augment import normalise, several_views
 from utils.data.sources import pictures_of
+from utils.devices import autocast
 from utils.measure.averaging import SHARES, table
 from utils.training.trained import load_network
 
@@ -18,7 +19,7 @@ def test_each_way_is_tested_and_the_last_is_the_whole_average(tiny_run, capsys):
     pictures, network = pictures_of(tiny_run), load_network(tiny_run)
     images = normalise(pictures.test.images[:], pictures.mean, pictures.std)
     for count, line in ((1, ways[0]), (6, ways[-1])):
-        with torch.no_grad():
+        with torch.no_grad(), autocast("cpu", tiny_run.record["precision"]):
             logits = sum(weight * network(v) for v, weight in several_views(images, count))
         right = (logits.argmax(1) == pictures.test.targets).float().mean().item()
         assert f" {100 * right:.2f}%" in line

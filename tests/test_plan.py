@@ -26,6 +26,7 @@ from utils.runs import Run
 from utils.training import lr_finder
 from utils.training.fit import fit
 from utils.training.plan import as_begun
+from utils.training.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -314,8 +315,9 @@ def test_impossible_values_are_refused_with_what_is_allowed(tmp_path, monkeypatc
 
 def test_batch_size_is_lowered_for_few_pictures_and_said(tmp_path):
     plan = make_plan(tmp_path, make_pictures(train_size=200), recipe=None, batch_size=None)
-    assert plan.recipe.batch_size == plan.settings["batch_size"] == 8  # 40 are shown in an epoch
-    assert any("batch_size 8 " in note and "64" in note for note in plan.notes)
+    assert plan.recipe.batch_size == plan.settings["batch_size"] == 8  # 30 are shown in an epoch
+    usual = RECIPES["quick"].batch_size
+    assert any(f"batch_size 8 instead of the recipe's {usual}," in note for note in plan.notes)
 
 
 def test_batch_size_is_kept_where_it_was_given(tmp_path):

@@ -9,7 +9,7 @@ from utils.cli import main
 from utils.measure import swapped_labels
 from utils.measure.swapped_labels import Found, find_swapped, print_found, with_swapped_labels
 
-OPTIONS = {"epochs": 3, "batch_size": 8, "max_lr": 0.01, "precision": "32-true", "devices": "cpu"}
+OPTIONS = {"epochs": 5, "batch_size": 8, "max_lr": 0.01, "precision": "32-true", "devices": "cpu"}
 
 
 def test_three_in_a_hundred_labels_of_each_split_become_another_class():
