@@ -192,7 +192,7 @@ FAST = replace(
 QUICK = Recipe(
     "quick",
     epochs=5,
-    batch_size=32,
+    batch_size=48,
     max_lr=0.2,
     optimizer="muon",
     warmup_share=0.1,
