@@ -92,8 +92,9 @@ class Conv3x3(nn.Conv2d):
     """3×3 convolution, padding 1, without bias: channels-last, on any map.
 
     Small maps on a CPU go through a matrix product (im2col; Chellapilla et al. 2006, "High
-    Performance Convolutional Neural Networks for Document Processing"), and in float32 all of many
-    channels through `utils.models.winograd`. Results differ from the kernels' by rounding alone.
+    Performance Convolutional Neural Networks for Document Processing"), and in float32, on x86, all
+    of many channels through `utils.models.winograd`. Results differ from the kernels' by rounding
+    alone.
 
     Args:
         in_channels, out_channels: of the maps.
