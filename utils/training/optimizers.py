@@ -28,7 +28,7 @@ class Muon(torch.optim.Optimizer):
         momentum: of the averaged gradients: Muon's, and Adam's first beta.
         head_scale, bias_scale: ``lr_scale`` of the weights and of the biases that get Adam.
         dtype: in which matrices are multiplied: float32, or bfloat16, which takes half the time
-            where a processor has it, and is as exact as the method's authors have it.
+            where a processor has it, and is about as exact as the method's authors have it.
     """
 
     def __init__(
