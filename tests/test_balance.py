@@ -1,6 +1,10 @@
 """Classes of unequal frequency: which pictures are kept, and what two trainings are compared by."""
 
+from itertools import product
+
+import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from helpers.training import make_pictures
 from utils import InputError
@@ -25,11 +29,16 @@ def test_frequencies_fall_by_the_same_factor_from_class_to_class():
 def test_pairs_are_trained_and_their_gain_has_an_interval(small_network, tmp_path, capsys):
     print_balance(make_pictures(train_size=120, test_size=33), 10.0, 2, tmp_path, **OPTIONS)
     lines = capsys.readouterr().out.splitlines()
-    reached = [float(line.split()[-2]) for line in lines if line.startswith("balanced=")]
-    assert len(reached) == 4 and len(list(tmp_path.glob("*/metrics.json"))) == 4
+    assert len(list(tmp_path.glob("*/metrics.json"))) == 4
+    reached = []
+    for seed, kind in product((0, 1), ("unequal", "balanced")):
+        (file,) = tmp_path.glob(f"{kind}-*seed{seed}/predictions.npz")
+        made = np.load(file)
+        reached.append(100 * balanced_accuracy_score(made["target"], made["predicted"]))
+    told = [line.split()[-2] for line in lines if line.startswith("balanced=")]
+    assert told == [f"{each:.2f}" for each in reached]
     gained = (reached[1] - reached[0] + reached[3] - reached[2]) / 2
-    told = float(lines[-1].removeprefix("gained: ").split(" points (95% interval ")[0])
-    assert told == pytest.approx(gained, abs=0.011)  # of figures that are rounded
+    assert lines[-1].startswith(f"gained: {gained:.2f} points (95% interval ")
     assert lines[-1].endswith("n = 2 pairs)")
 
 
