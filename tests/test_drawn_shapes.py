@@ -136,7 +136,7 @@ def test_without_a_part_a_picture_changes_where_that_part_shows_alone(scenes, pa
     changed = (images != without).any(axis=1)
     assert changed.any()
     assert not changed[shares[part] == 0].any()
-    assert sum(shares.values()) == pytest.approx(np.ones((len(images), 32, 32)), abs=1e-5)
+    np.testing.assert_allclose(sum(shares.values()), 1, rtol=0, atol=1e-5)
     if part != "background":
         assert (others[part] == 0).all()
 
@@ -150,7 +150,7 @@ def test_on_another_background_an_object_stays_the_lighter(scenes):
 
 @pytest.mark.slow
 def test_parts_are_of_the_split_they_are_asked_for(test):
-    parts = drawn_shapes.draw_parts("test")
+    parts = drawn_shapes.draw_parts(np.arange(drawn_shapes.TEST_SIZE))
     assert np.array_equal(parts.images, test.images)
     regions = np.stack([parts.regions[part] for part in drawn_shapes.PARTS])
     assert (regions.sum(axis=0) == 1).all()
@@ -158,6 +158,26 @@ def test_parts_are_of_the_split_they_are_asked_for(test):
     assert parts.regions["occluder"].any(axis=(1, 2)).mean() == pytest.approx(
         drawn_shapes.OCCLUDED_SHARE, abs=0.03
     )
+
+
+def test_some_pictures_have_the_parts_that_they_have_among_all(test):
+    positions = np.array([503, 7, 499, 500, 7])  # of two blocks, in no order
+    few, whole = (drawn_shapes.draw_parts(p) for p in (positions, np.arange(504)))
+    assert np.array_equal(few.images, test.images[positions])
+    for part in drawn_shapes.PARTS:
+        assert np.array_equal(few.without[part], whole.without[part][positions])
+        assert np.array_equal(few.regions[part], whole.regions[part][positions])
+    none = drawn_shapes.draw_parts(np.array([], np.int64))
+    assert none.images.shape == (0, 3, 32, 32)
+
+
+def test_how_many_are_painted_at_once_changes_nothing(scenes, monkeypatch):
+    images, shares = drawn_shapes.render(scenes, 32)
+    monkeypatch.setattr(drawn_shapes, "_CACHED", 1)
+    one_by_one, others = drawn_shapes.render(scenes, 32)
+    assert np.array_equal(images, one_by_one)
+    for part in drawn_shapes.PARTS:
+        assert np.array_equal(shares[part], others[part])
 
 
 def test_the_object_changes_the_picture_only_where_it_is(scenes):

@@ -36,10 +36,10 @@ HALF = (0.5, 0.5, 0.5)
 
 @pytest.fixture(scope="module", autouse=True)
 def few_pictures():
-    """Let only as many be drawn again as there are here."""
-    few = partial(drawn_shapes.draw_parts, count=COUNT)
+    """Let pictures be looked for among as many as there are here."""
+    few = partial(drawn_shapes.draw_split, count=COUNT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawn_shapes, "draw_parts", few)
+        patch.setattr(drawn_shapes, "draw_split", few)
         yield
 
 

@@ -40,6 +40,7 @@ PARTS = ("object", "occluder", "clutter", "background")
 
 _TEXTURE_CELLS = 5  # knots on a side of the random grid that textures are interpolated from
 _BLOCK = 500  # pictures drawn together; part of the data set's definition, as each has its stream
+_CACHED = 500_000  # bytes of pictures painted at once, in float32; more do not stay in a cache
 _SPLITS = {"train": TRAIN_SIZE, "test": TEST_SIZE}
 
 
@@ -72,6 +73,10 @@ class Sticks:
     radius: np.ndarray
     colour: np.ndarray
 
+    def at(self, chosen: np.ndarray) -> "Sticks":
+        """Return those of some pictures, by their positions: int64, M."""
+        return Sticks(**{name: values[chosen] for name, values in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Scenes:
@@ -95,6 +100,12 @@ class Scenes:
     grain_seed: int
     clutter: Sticks
     occluders: Sticks
+
+    def at(self, chosen: np.ndarray) -> "Scenes":
+        """Return those at some positions (int64, M); the noise still starts where it did."""
+        values = {name: v[chosen] for name, v in vars(self).items() if isinstance(v, np.ndarray)}
+        sticks = {name: getattr(self, name).at(chosen) for name in ("clutter", "occluders")}
+        return replace(self, **values, **sticks)
 
 
 # Signed distances to the outlines, in the object's own frame.
@@ -234,7 +245,7 @@ def _blocks(split: str, seed: int, count: int) -> Iterator[tuple[slice, Scenes]]
 
 @dataclass(frozen=True)
 class DrawnParts:
-    """The same pictures, each drawn again without one of its parts.
+    """Pictures of a split, each drawn again without one of its parts.
 
     Attributes:
         images: the whole pictures, uint8, N×3×S×S: `draw_split`'s.
@@ -249,29 +260,28 @@ class DrawnParts:
 
 
 def draw_parts(
-    split: str = "test", seed: int = 0, image_size: int = 32, count: int | None = None
+    positions: np.ndarray, split: str = "test", seed: int = 0, image_size: int = 32
 ) -> DrawnParts:
-    """Draw a split's pictures, and each again without its object, clutter, occluder and background.
+    """Draw some of a split's pictures, and each again without one of its `PARTS`.
 
     All else is drawn the same, to the last grain of noise. Instead of its own, a picture has the
     background of the next, nowhere lighter than its own was: an object stays lighter than what is
     behind it.
 
     Args:
-        split, seed, image_size, count: as in `draw_split`.
+        positions: int64, N: which pictures of the split.
+        split, seed, image_size: as in `draw_split`.
     """
-    count = _SPLITS[split] if count is None else count
-    shape = (count, image_size, image_size)
-    images = np.empty((count, 3, image_size, image_size), np.uint8)
+    images = np.empty((len(positions), 3, image_size, image_size), np.uint8)
     without = {part: np.empty_like(images) for part in PARTS}
-    regions = {part: np.empty(shape, bool) for part in PARTS}
-    for here, scenes in _blocks(split, seed, count):
-        drawn = here.stop - here.start
-        whole, shares = render(scenes, image_size)
-        images[here] = whole[:drawn]
-        most = np.stack([shares[part] for part in PARTS]).argmax(axis=0)[:drawn]
+    regions = {part: np.empty((len(images), *images.shape[2:]), bool) for part in PARTS}
+    for block, scenes in _blocks(split, seed, int(positions.max(initial=-1)) + 1):
+        here = np.flatnonzero((positions >= block.start) & (positions < block.stop))
+        chosen = positions[here] - block.start
+        images[here], shares = render(scenes, image_size, chosen=chosen)
+        most = np.stack([shares[part] for part in PARTS]).argmax(axis=0)
         for place, part in enumerate(PARTS):
-            without[part][here] = render(scenes, image_size, without=part)[0][:drawn]
+            without[part][here], _ = render(scenes, image_size, part, chosen)
             regions[part][here] = most == place
     return DrawnParts(images, without, regions)
 
@@ -343,7 +353,10 @@ def _sample_occluders(rng, background, centre, size):
 
 
 def render(
-    scenes: Scenes, image_size: int, without: str | None = None
+    scenes: Scenes,
+    image_size: int,
+    without: str | None = None,
+    chosen: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draw scenes as images: uint8, N×3×S×S.
 
@@ -351,6 +364,7 @@ def render(
         scenes: what there is to draw.
         image_size: pixels on a side.
         without: a part to leave out (`PARTS`; for another background, see `draw_parts`), or None.
+        chosen: int64, N, which of the scenes; None: all. Each looks as it does among all.
 
     Returns:
         the images, and which share of each pixel shows each part: float32, N×S×S in [0, 1], by
@@ -358,6 +372,31 @@ def render(
     """
     if without == "background":
         scenes = _on_other_background(scenes)
+    count = len(scenes.targets)
+    chosen = np.arange(count) if chosen is None else chosen
+    noise = np.random.Generator(np.random.PCG64(scenes.grain_seed))
+    # Uniform noise has a standard deviation of 1/√12; it is faster to draw than normal noise.
+    grain = noise.random((count, 3, image_size, image_size), np.float32)
+    images = np.empty((len(chosen), *grain.shape[1:]), np.uint8)
+    shape = len(chosen), image_size, image_size
+    shares = {part: np.empty(shape, np.float32) for part in PARTS}
+    few = max(1, _CACHED // grain[:1].nbytes)
+    for start in range(0, len(chosen), few):
+        here = slice(start, start + few)
+        some = scenes.at(chosen[here])
+        painted, covered = _painted(some, image_size, without)
+        each = grain[chosen[here]] - np.float32(0.5)
+        painted += each * _per_picture(some.grain * math.sqrt(12))[..., None]
+        images[here] = np.clip(painted, 0, 1) * 255 + 0.5
+        for part, share in covered.items():
+            shares[part][here] = share
+    return images, shares
+
+
+def _painted(
+    scenes: Scenes, image_size: int, without: str | None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return pictures without their grain, float32 N×3×S×S, and the shares as in `render`."""
     images = _flat_colour(scenes.background) + _interpolate(scenes.background_texture, image_size)
     shares = {part: np.zeros((len(images), image_size, image_size), np.float32) for part in PARTS}
     shares["background"] += 1
@@ -368,11 +407,7 @@ def render(
         _paint(images, shares, "object", surface, _object_coverage(scenes, image_size))
     if without != "occluder":
         _paint_sticks(images, shares, "occluder", scenes.occluders)
-    noise = np.random.Generator(np.random.PCG64(scenes.grain_seed))
-    # Uniform noise has a standard deviation of 1/√12; it is faster to draw than normal noise.
-    grain = noise.random(images.shape, np.float32) - np.float32(0.5)
-    images += grain * _per_picture(scenes.grain * math.sqrt(12))[..., None]
-    return (np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8), shares
+    return images, shares
 
 
 def _on_other_background(scenes: Scenes) -> Scenes:
@@ -409,8 +444,9 @@ def _paint_sticks(images, shares, part, sticks):
 def _paint(images, shares, part, surface, coverage):
     """Paint a surface where it covers (N×S×S in 0…1), and keep which share shows which part."""
     images += (surface - images) * coverage[:, None]
+    beside = 1 - coverage
     for share in shares.values():
-        share *= 1 - coverage
+        share *= beside
     shares[part] += coverage
 
 
@@ -435,8 +471,9 @@ def _interpolate(knots, image_size):
     left = np.minimum(at.astype(int), knots.shape[-1] - 2)
     share = (at - left).astype(np.float32)
     knots = knots.astype(np.float32)
-    rows = knots[:, :, left] * (1 - share[:, None]) + knots[:, :, left + 1] * share[:, None]
-    return rows[..., left] * (1 - share) + rows[..., left + 1] * share
+    # `take` leaves pixels in the order of the picture, where an index would turn it in memory
+    rows = knots.take(left, 2) * (1 - share[:, None]) + knots.take(left + 1, 2) * share[:, None]
+    return rows.take(left, 3) * (1 - share) + rows.take(left + 1, 3) * share
 
 
 def _per_picture(values):

@@ -142,16 +142,18 @@ def choose_subjects(
 
 def _with_parts(subjects: Subjects, picture_set: PictureSet) -> Subjects:
     """Return them with what each part of their pictures was worth."""
-    drawn = drawn_shapes.draw_parts("test", image_size=picture_set.image_size)
-    places = {picture.tobytes(): place for place, picture in enumerate(drawn.images)}
-    found = [places[picture.tobytes()] for picture in subjects.raw]
-    regions = np.stack([drawn.regions[part][found] for part in drawn_shapes.PARTS], axis=1)
-    whole = logits_of(subjects.network, subjects.images, subjects.targets)
+    size = picture_set.image_size
+    whole = drawn_shapes.draw_split("test", image_size=size).images
+    places = {picture.tobytes(): place for place, picture in enumerate(whole)}
+    positions = np.array([places[picture.tobytes()] for picture in subjects.raw], np.int64)
+    drawn = drawn_shapes.draw_parts(positions, image_size=size)
+    regions = np.stack([drawn.regions[part] for part in drawn_shapes.PARTS], axis=1)
+    logits = logits_of(subjects.network, subjects.images, subjects.targets)
     device, drops = subjects.images.device, []
     for part in drawn_shapes.PARTS:
-        pixels = torch.from_numpy(drawn.without[part][found]).to(device)
+        pixels = torch.from_numpy(drawn.without[part]).to(device)
         images = normalise(pixels, picture_set.mean, picture_set.std)
-        drops.append(whole - logits_of(subjects.network, images, subjects.targets))
+        drops.append(logits - logits_of(subjects.network, images, subjects.targets))
     return replace(subjects, regions=regions, drops=np.stack(drops, axis=1))
 
 
