@@ -252,8 +252,10 @@ def test_what_a_gpu_elsewhere_left_unfinished_is_gone_on_with_from_here(tmp_path
     held = dict.fromkeys(NEEDED_TO_RESUME) | {"epoch": 0, "identity": {}}
     torch.save(held, task.run.path("checkpoints", "last.ckpt"))
     prepare(batch)
-    with pytest.raises(InputError, match="no units" if devices == "auto" else "no GPU here"):
+    told = "no units" if devices == "auto" else "no GPU here"
+    with pytest.raises(InputError, match=told) as refused:
         prepare(replace(batch, elsewhere=False))
+    assert "delete" not in str(refused.value)
     task.run.update_record(settings={**begun, "seed": 7})
     with pytest.raises(InputError, match="seed was 7, now 1"):
         prepare(batch)

@@ -131,6 +131,14 @@ def test_the_most_frequent_pairs_are_said_once_each_with_the_way_back():
     ]
     few = pairs_in_words(most_confused(matrix, names, count=2), matrix, names)
     assert few.startswith("The 2 pairs above make 87% of all mistakes.\n")
+    tied = np.array([[5, 3, 3], [3, 5, 3], [0, 4, 5]])
+    first, second, third = (
+        pairs_in_words(most_confused(tied, names, count), tied, names).splitlines()[0]
+        for count in (2, 4, 5)
+    )
+    assert first.endswith("of all mistakes. 3 more pairs have 3, too.")
+    assert second.endswith("of all mistakes. 1 more pair has 3, too.")
+    assert third.endswith("of all mistakes.")
     one = np.array([[1, 1], [0, 2]])
     assert pairs_in_words(most_confused(one, names[:2]), one, names[:2]).splitlines() == [
         "The one pair above makes all mistakes.",
@@ -162,7 +170,8 @@ def test_the_best_and_worst_class_are_said_and_the_untested_ones_named():
     # six missed and two wrongly named: a difference that chance makes
     near = of_classes([0] * 10 + [1] * 10, [0] * 8 + [1] * 2 + [1] * 4 + [0] * 6)
     told = classes_in_words(per_class_table(near, ("ant", "bee", "cat")))
-    assert "missed 6 times, wrongly named 2 times, which chance can make of equal rates)" in told
+    chance = "a difference that chance alone can explain"
+    assert f"missed 6 times, wrongly named 2 times, {chance})" in told
     called = of_classes([0] * 10 + [1] * 10 + [2] * 2, [2] * 6 + [0] * 4 + [1] * 10 + [2] * 2)
     assert "missed 0 times, wrongly named 6 times: it is called too often)" in classes_in_words(
         per_class_table(called, ("ant", "bee", "cat"))

@@ -265,7 +265,8 @@ def _add_batch(commands) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUES",
-        help="a parameter's values: a,b,c or, for whole numbers, FIRST:LAST; may be repeated",
+        help="a parameter's values: a,b,c or, for whole numbers, FIRST:LAST or FIRST:LAST:STEP; may "
+        "be repeated",
     )
     for name in SHORTCUTS:
         _add_setting(parser, name, default=None)
@@ -728,8 +729,10 @@ def _balance(options) -> None:
 def _add_few(commands) -> None:
     about = "Train on few pictures of each class: a network that has seen many, and a fresh one."
     parser = _add_command(commands, "few", _few, about)
-    for name in ("dataset", "data_dir", "dataset_title", "limit_test", "weights", "precision"):
+    for name in ("dataset", "data_dir", "dataset_title", "weights", "precision"):
         _add_setting(parser, name)
+    about = "use only the first N test pictures, stratified (default: all)"
+    _add_setting(parser, "limit_test", help=about)
     parser.add_argument("--per-class", type=int, default=20, help="how many (default: 20)")
     parser.add_argument("--seeds", type=int, default=5, help="how many draws (default: 5)")
     parser.add_argument("--output-dir", default="outputs/few", help="where these runs are kept")
@@ -786,7 +789,7 @@ def _averaging(options) -> None:
 
 
 def _add_difficult(commands) -> None:
-    about = "Write a folder of pictures with planted faults, to walk with through the chapters."
+    about = "Write a folder of pictures with planted faults, to take through the chapters."
     parser = _add_command(commands, "difficult", _difficult, about)
     parser.add_argument("folder", help="to be made")
     about = "a folder of five or more classes, some of whose pictures are enlarged"

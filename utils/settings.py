@@ -136,7 +136,7 @@ SETTINGS = _settings(
         later=(None, "the run to look at; None: the newest complete one"),
     ),
     Setting(
-        "runs", TEXT, PLACE, "the folder of the runs to compare, or a pattern: outputs/speed*",
+        "runs", TEXT, PLACE, 'the folder of the runs to compare, or a pattern: "outputs/speed*"',
         default="outputs", chapters="7", is_identity=False,
     ),
     Setting(

@@ -184,6 +184,7 @@ def prepare(batch: Batch) -> None:
             other pictures, or disks without room for the rest.
     """
     from utils.data.sources import load_pictures
+    from utils.training.plan import OtherRunError
 
     groups: dict[str, list[Task]] = {}
     for task in batch.tasks:
@@ -195,7 +196,7 @@ def prepare(batch: Batch) -> None:
         for task in tasks:
             try:
                 check_begun(task.run, task.parameters, pictures, batch.elsewhere)
-            except InputError as error:
+            except OtherRunError as error:
                 raise InputError(
                     f"{error} In a batch: delete {task.run.folder}, or give another --name."
                 ) from error

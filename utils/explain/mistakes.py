@@ -140,6 +140,11 @@ def pairs_in_words(pairs: pd.DataFrame, matrix: np.ndarray, classes: tuple[str, 
     share = pairs["count"].sum() / (matrix.sum() - np.trace(matrix))
     told = counted(len(pairs), "pair")
     lines = [f"The {told} above make {as_percent(share, 0)} of all mistakes."]
+    least = pairs["count"].iloc[-1]
+    off_diagonal = ~np.eye(len(matrix), dtype=bool)
+    if others := ((matrix == least) & off_diagonal).sum() - (pairs["count"] == least).sum():
+        more = "1 more pair has" if others == 1 else f"{others:,} more pairs have"
+        lines[0] += f" {more} {least:,}, too."
     if len(pairs) == 1:
         lines = ["The one pair above makes all mistakes."]
     both = pairs.apply(lambda pair: frozenset((pair["actual"], pair["predicted"])), axis=1)
@@ -193,7 +198,7 @@ def _weakness(row: pd.Series) -> str:
     if missed == named:
         return told
     if abs(missed - named) <= 2 * np.sqrt(missed + named):  # two standard errors of the difference
-        return f"{told}, which chance can make of equal rates"
+        return f"{told}, a difference that chance alone can explain"
     return f"{told}: it is {'missed' if missed > named else 'called'} too often"
 
 

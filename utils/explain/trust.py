@@ -323,11 +323,12 @@ class Judgement:
         """
         rows = []
         for measure, scores in self.scores.items():
-            for (method, block), values in zip(self.candidates, scores, strict=True):
+            each = zip(self.candidates, scores, self.means(measure), strict=True)
+            for (method, block), values, mean in each:
                 values = values[~np.isnan(values)]
                 if not len(values):
                     continue
-                mean, error = values.mean(), _half_interval(values)
+                error = _half_interval(values)
                 rows.append((method, block, measure, mean, mean - error, mean + error, len(values)))
         columns = ["method", "block", "measure", "mean", "low", "high", "n"]
         return pd.DataFrame(rows, columns=columns)
@@ -421,8 +422,8 @@ def summary(judgement: Judgement, candidates: Sequence[Candidate]) -> pd.DataFra
     """
     cells = judgement.table()
     half = (cells["high"] - cells["low"]) / 2
-    means = cells["mean"].round(2) + 0.0  # no minus before a zero
-    cells["told"] = [f"{m:.2f} ± {h:.2f}" for m, h in zip(means, half, strict=True)]
+    # z: no minus before a zero
+    cells["told"] = [f"{m:z.2f} ± {h:.2f}" for m, h in zip(cells["mean"], half, strict=True)]
     told = cells.set_index(["method", "block", "measure"])["told"]
     rows = {
         named(candidate): {m: told.get((*candidate, m), "–") for m in judgement.scores}

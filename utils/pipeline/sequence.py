@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,9 @@ def check_names(parameters: Mapping, names: Sequence[str]) -> None:
     allowed = {parameter for name in names for parameter in parameters_of(NOTEBOOKS[name])}
     for name in parameters:
         if name not in allowed:
-            listed = ", ".join(sorted(allowed))
-            raise InputError(f"Parameter {name!r} is unknown. Allowed here: {listed}.")
+            listed, near = ", ".join(sorted(allowed)), get_close_matches(name, allowed, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"Parameter {name!r} is unknown.{meant} Allowed here: {listed}.")
 
 
 def check_needed(parameters: Mapping, names: Sequence[str]) -> None:

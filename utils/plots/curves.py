@@ -69,16 +69,17 @@ def epoch_axis(axes, first, last):
     axes.set_xlabel("epochs completed")
 
 
-def mark_growth(axes, sides):
-    """Draw a line where the pictures grew, and their size right of it."""
+def mark_growth(axes, sides, at_top=False):
+    """Draw a line where the pictures grew, and their size right of it, at the bottom or the top."""
     starts = [epoch for epoch, side in enumerate(sides) if epoch and side != sides[epoch - 1]]
     for epoch in starts:
         axes.axvline(epoch, color=INK, linewidth=1, linestyle=":")
     for epoch in [0, *starts] if starts else []:
         axes.annotate(
             f" {sides[epoch]} px",
-            (epoch, 0.02),
+            (epoch, 0.98 if at_top else 0.02),
             xycoords=("data", "axes fraction"),
+            verticalalignment="top" if at_top else "bottom",
             color=INK,
             fontsize=8,
         )
@@ -130,7 +131,7 @@ def loss_curves(history, steps, dataset_title, watched="test", sides=()):
     cut = limit_top(axes, np.concatenate([train, held]), step_losses)
     axes.set_ylabel("loss, cross-entropy" + (" (cut off at the top)" if cut else ""))
     epoch_axis(axes, epochs.min() - 1, epochs.max())
-    mark_growth(axes, sides[: len(epochs)])
+    mark_growth(axes, sides[: len(epochs)], at_top=True)
     legend_above(axes, columns=2)
     return figure
 
@@ -192,5 +193,5 @@ def generalisation_gap(gaps, dataset_title, watched="test", sides=()):
     ends = epochs + 0.5
     axes.set_title(f"{gap[-1]:+.2f} points in epoch {ends[-1]:.0f}".replace("-", "−"))
     epoch_axis(axes, ends.min() - 2, ends.max())
-    mark_growth(axes, sides[: 1 + len(epochs)])
+    mark_growth(axes, sides[: 1 + len(epochs)], at_top=True)
     return figure

@@ -89,7 +89,7 @@ def _draw_panel(panel, cells, number_of_methods, is_check):
         is_dark = value < (low + high) / 2
         middle = (cells.shape[1] - 1) / 2 if is_baseline else column
         panel.text(
-            middle, row, f"{value:.2f}", ha="center", va="center", size=SMALL,
+            middle, row, f"{value:z.2f}", ha="center", va="center", size=SMALL,
             color="white" if is_dark else "black",
         )  # fmt: skip
     panel.axhline(number_of_methods - 0.5, color=MUTED, linewidth=2)

@@ -446,6 +446,10 @@ def _takes_one_picture(network: Network, side: int) -> bool:
     return True
 
 
+class OtherRunError(InputError):
+    """A run of this name was begun with other settings."""
+
+
 def as_begun(plan: TrainingPlan) -> TrainingPlan:
     """Return the plan as its run was begun with, if it was.
 
@@ -454,8 +458,8 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
     to go on in another way.
 
     Raises:
-        InputError: the run was begun with other settings; with the differences. Or it cannot go on
-            here as it was begun; with what to give.
+        OtherRunError: the run was begun with other settings; with the differences.
+        InputError: it cannot go on here as it was begun; with what to give.
     """
     before = plan.run.settings
     if not before:
@@ -479,7 +483,7 @@ def as_begun(plan: TrainingPlan) -> TrainingPlan:
             others = ["it was trained on different pictures: {!r}, now {!r}".format(*places)]
         listed = [f"{n} was {was!r}, now {new!r}" for n, (was, new) in changed.items()]
         listed = "; ".join(others + listed)
-        raise InputError(
+        raise OtherRunError(
             f"Run {plan.run.name!r} exists with other settings ({listed}). "
             "Give another run_name, or overwrite=True to replace it."
         )

@@ -88,7 +88,8 @@ def check_begun(
             run was begun with is then left to it.
 
     Raises:
-        InputError: with the differences.
+        OtherRunError: with the differences.
+        InputError: it cannot go on here as it was begun, or its pictures cannot be read.
     """
     sweep_to_come = parameters.get("max_lr") == "found" and not run.path("lr_finder.json").exists()
     if not run.settings or parameters.get("overwrite") or sweep_to_come:
