@@ -265,8 +265,8 @@ def _add_batch(commands) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUES",
-        help="a parameter's values: a,b,c or, for whole numbers, FIRST:LAST or FIRST:LAST:STEP; may "
-        "be repeated",
+        help="a parameter's values: a,b,c or, for whole numbers, FIRST:LAST or FIRST:LAST:STEP; "
+        "may be repeated",
     )
     for name in SHORTCUTS:
         _add_setting(parser, name, default=None)
