@@ -28,6 +28,7 @@ from utils.explain.trust import (
 )
 from utils.models.davidnet import DavidNet
 from utils.models.summary import stages
+from utils.plots.trust import scores_by_measure
 from utils.training.predictions import Predictions
 
 COUNT, SIZE = 40, 32
@@ -349,6 +350,19 @@ def test_the_summary_is_of_the_maps_that_were_judged():
     assert rows["map"].tolist() == ["b at x", "noise"]
     assert rows["removal"].tolist() == ["0.70 ± 0.00", "0.10 ± 0.00"]
     assert rows["class"].tolist() == ["0.90 ± 0.00", "–"]
+
+
+def test_a_mean_is_rounded_alike_wherever_it_is_told():
+    tied = np.repeat([[0.415], [0.1], [-0.001], [1.0], [0.6], [0.7], [0.855]], 2, axis=1)
+    judgement = Judgement(CANDIDATES, {"removal": tied})
+    rows = trust.summary(judgement, CANDIDATES).set_index("map")["removal"]
+    told = trust.judged_in_words(judgement)
+    figure = scores_by_measure(judgement.table(), "Shapes", "davidnet")
+    drawn = {text.get_text() for axes in figure.axes for text in axes.texts}
+    for name, mean in (("noise", tied[0].mean()), ("c at x", tied[-1].mean())):
+        number = f"{mean:.2f}"
+        assert rows[name].startswith(number) and f"{name} ({number})" in told and number in drawn
+    assert rows["edges"].startswith("0.00") and "0.00" in drawn
 
 
 def test_the_winner_is_told_with_what_it_beats_or_that_it_beats_nothing():

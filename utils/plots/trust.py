@@ -85,11 +85,12 @@ def _draw_panel(panel, cells, number_of_methods, is_check):
         is_baseline = row >= number_of_methods
         if is_baseline and column:
             continue
-        value = round(cells[row, column], 2) + 0.0  # no minus before a zero
+        value = cells[row, column]
+        number = f"{value:z.2f}"  # z: no minus before a zero
         is_dark = value < (low + high) / 2
         middle = (cells.shape[1] - 1) / 2 if is_baseline else column
         panel.text(
-            middle, row, f"{value:z.2f}", ha="center", va="center", size=SMALL,
+            middle, row, number, ha="center", va="center", size=SMALL,
             color="white" if is_dark else "black",
         )  # fmt: skip
     panel.axhline(number_of_methods - 0.5, color=MUTED, linewidth=2)
