@@ -227,11 +227,10 @@ def draw_split(
         into = np.empty((count, 3, *shape), np.uint8), np.empty((count, *shape), bool)
     pictures = DrawnPictures(into[0], np.empty(count, np.int64), into[1])
     for here, scenes in _blocks(split, seed, count):
-        images, shares = render(scenes, image_size)
-        drawn = here.stop - here.start
-        pictures.images[here] = images[:drawn]
-        pictures.targets[here] = scenes.targets[:drawn]
-        pictures.masks[here] = (shares["object"] > 0.5)[:drawn]
+        wanted = np.arange(here.stop - here.start)
+        pictures.images[here], shares = render(scenes, image_size, chosen=wanted)
+        pictures.targets[here] = scenes.targets[wanted]
+        pictures.masks[here] = shares["object"] > 0.5
     return pictures
 
 

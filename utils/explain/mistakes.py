@@ -48,7 +48,7 @@ def _tensors(predictions: Predictions):
 
 def most_confused(matrix: np.ndarray, classes: tuple[str, ...], count: int = 10) -> pd.DataFrame:
     """Return the most frequent mistakes: actual, predicted, count, share of the actual class."""
-    wrong = matrix - np.diag(np.diag(matrix))
+    wrong = _mistakes_of(matrix)
     order = np.argsort(wrong, axis=None, kind="stable")[::-1][:count]
     rows = [
         {
@@ -61,6 +61,11 @@ def most_confused(matrix: np.ndarray, classes: tuple[str, ...], count: int = 10)
         if wrong[actual, predicted]
     ]
     return pd.DataFrame(rows, columns=["actual", "predicted", "count", "share"])
+
+
+def _mistakes_of(matrix: np.ndarray) -> np.ndarray:
+    """Return a confusion matrix without what was right: zeros on its diagonal."""
+    return matrix - np.diag(np.diag(matrix))
 
 
 def misclassified(predictions: Predictions) -> np.ndarray:
@@ -137,14 +142,13 @@ def pairs_in_words(pairs: pd.DataFrame, matrix: np.ndarray, classes: tuple[str, 
     """
     if pairs.empty:
         return "There are no mistakes to count."
-    share = pairs["count"].sum() / (matrix.sum() - np.trace(matrix))
+    wrong, least = _mistakes_of(matrix), pairs["count"].min()
+    share = pairs["count"].sum() / wrong.sum()
     told = counted(len(pairs), "pair")
     lines = [f"The {told} above make {as_percent(share, 0)} of all mistakes."]
-    least = pairs["count"].iloc[-1]
-    off_diagonal = ~np.eye(len(matrix), dtype=bool)
-    if others := ((matrix == least) & off_diagonal).sum() - (pairs["count"] == least).sum():
-        more = "1 more pair has" if others == 1 else f"{others:,} more pairs have"
-        lines[0] += f" {more} {least:,}, too."
+    if others := (wrong == least).sum() - (pairs["count"] == least).sum():
+        have = "has" if others == 1 else "have"
+        lines[0] += f" {counted(others, 'more pair')} {have} {least:,}, too."
     if len(pairs) == 1:
         lines = ["The one pair above makes all mistakes."]
     both = pairs.apply(lambda pair: frozenset((pair["actual"], pair["predicted"])), axis=1)
